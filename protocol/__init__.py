@@ -1,0 +1,1 @@
+"""Speaks formats: bytes to values and back. No IO, no clock, no randomness, no logging."""
