@@ -1,0 +1,1 @@
+"""The gateway: core decides, journal remembers, terminals hear, acquirers call, operations show and steer."""

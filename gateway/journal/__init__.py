@@ -1,0 +1,1 @@
+"""Remembers. One port with a written contract (port.py); SQLite is the default behind it."""

@@ -1,0 +1,142 @@
+"""Values that the whole gateway speaks of: requests, transactions, answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from gateway.core.lifecycle import OBLIGATION, Obligation, State
+from protocol.iso8583.message import Fields
+
+
+class Kind(IntEnum):
+    """What a terminal wants. Numbers are stored: never renumber."""
+
+    AUTHORISATION = 1  # 0100
+    SALE = 2  # 0200
+    ADVICE = 3  # 0120, 0220
+    REVERSAL = 4  # 0400, 0420
+    NETWORK = 5  # 0800, 0820; never stored
+    UNSEEN = 6  # stands for an original that only its reversal has told us of (D15)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Request:
+    """A terminal's message, validated at the edge.
+
+    Attributes:
+        kind: what is wanted.
+        mti: as received, repeats included.
+        key: transaction key (D1); empty for NETWORK.
+        horizon_ms: 0, or how far back `key` is matched against the newest transaction of that key (D1).
+        fingerprint: 16-byte keyed hash of card, amount, currency and processing code (D2).
+        card: 16-byte keyed hash of the PAN; empty where the message has none.
+        card_mask: at most first six and last four digits.
+        lane: the ordered stream that this belongs to (D19).
+        original_keys: for REVERSAL: keys under which the original may be stored, likeliest first.
+        fields: the fields without MAC and without sensitive authentication data.
+        sensitive: sensitive authentication data, in memory only unless the profile retains some of it.
+        retained: numbers of sensitive fields that the profile lets the journal keep, encrypted.
+    """
+
+    kind: Kind
+    mti: str
+    key: str
+    lane: str
+    terminal: str
+    merchant: str
+    stan: str
+    fingerprint: bytes = b""
+    card: bytes = b""
+    card_mask: str = ""
+    amount_minor: int = 0
+    currency: str = ""
+    horizon_ms: int = 0
+    original_keys: tuple[str, ...] = ()
+    fields: Fields = field(default_factory=dict)
+    sensitive: Fields = field(default_factory=dict)
+    retained: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a terminal is told: MTI and fields. MAC, TPDU and header are made fresh by the listener (D3)."""
+
+    mti: str
+    fields: Fields
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One transaction's row. Never changed once handed over: `evolved` makes the next one.
+
+    Attributes:
+        id: sequence of the entry that created it; 0 until it is committed.
+        key, fingerprint, card, card_mask, lane, terminal, merchant, stan, amount_minor, currency: as in Request.
+        position: its place in the lane; 0 means its own id (D14). A terminal's reversal moves the original to the
+            place where the reversal was accepted.
+        attempts: sends committed so far; the next one is a repeat when above 0 (D9).
+        not_before_ms: UTC; earliest next send (D13, backoff).
+        accepted_ms, changed_ms: UTC times of record.
+        response: the code that the terminal was told; empty while it was told nothing.
+        reason: machine-readable reason, e.g. "standin.floor-limit"; never card data.
+        resume: for PARKED: the state to go back to on release.
+        exposed: its amount counts in the stand-in counters until it is settled (D21).
+        original: for a terminal's reversal: id of the transaction that it undoes.
+        revision: counts changes from 1; an update states the revision that it makes.
+    """
+
+    key: str
+    kind: Kind
+    state: State
+    lane: str
+    terminal: str
+    merchant: str
+    stan: str
+    fingerprint: bytes
+    card: bytes
+    card_mask: str
+    amount_minor: int
+    currency: str
+    accepted_ms: int
+    changed_ms: int
+    id: int = 0
+    position: int = 0
+    attempts: int = 0
+    not_before_ms: int = 0
+    response: str = ""
+    reason: str = ""
+    resume: State | None = None
+    exposed: bool = False
+    original: int = 0
+    revision: int = 1
+
+    @property
+    def obligation(self) -> Obligation:
+        """What is owed upstream for it now."""
+        return OBLIGATION[self.state]
+
+
+@dataclass(slots=True, frozen=True)
+class StoredMessage:
+    """A terminal's message as the journal keeps it: fields, not a frame (D10)."""
+
+    mti: str
+    fields: Fields
+
+
+@dataclass(slots=True, frozen=True)
+class Stored:
+    """A transaction read back from the journal, every part verified.
+
+    Attributes:
+        transaction: the row.
+        request: the terminal's message.
+        sensitive: retained sensitive fields; empty once final.
+        answer: what the terminal was told, or None while it was told nothing.
+    """
+
+    transaction: Transaction
+    request: StoredMessage
+    sensitive: Fields
+    answer: Answer | None

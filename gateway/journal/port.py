@@ -1,0 +1,126 @@
+"""The journal's port: what any journal must do, and what it must not. One conformance suite runs on every journal.
+
+A journal MUST
+- answer every Write, Find, FetchHeads and Load handed to it with exactly one event of the same token, through
+  `deliver`, in batches, in the order in which writes were handed over (INV-4);
+- deliver Committed only after the commit that covers the write has reached the disk (INV-1);
+- decide the uniqueness of keys and the limits of exposure inside the commit (D1, D21);
+- give entries dense sequences from 1, in commit order;
+- verify every record that it reads, and on damage quarantine that record, deliver Damaged, and go on with the rest.
+A journal MUST NOT
+- report WriteRefused for a write that may have become durable: when a commit's outcome is unknown it calls `failed`
+  with JournalInDoubt, delivers nothing more, and accepts nothing more;
+- keep anything in memory that grows with the number of stored transactions;
+- write card data outside ciphertext, or a key beside what it protects (INV-8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.effects import FetchHeads, Find, Load, Write
+from gateway.core.events import JournalEvent
+from gateway.core.lifecycle import State
+from gateway.core.transaction import Stored, Transaction
+
+Deliver = Callable[[Sequence[JournalEvent]], None]
+"""Called on the event loop's thread, once per batch."""
+
+
+class JournalError(Exception):
+    """Something is wrong with the journal; the message says what to do."""
+
+
+class JournalLocked(JournalError):
+    """Another gateway holds this journal."""
+
+
+class JournalKeysWrong(JournalError):
+    """The keys do not fit this journal; the message names the key that is missing or wrong."""
+
+
+class JournalUnreadable(JournalError):
+    """Not a journal of ours, of a newer version, or damaged beyond one record."""
+
+
+class JournalInDoubt(JournalError):
+    """A commit failed and its outcome is unknown: stop and recover; terminals retry with the same key."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class JournalHealth:
+    """What status, metrics and readiness are told.
+
+    Attributes:
+        writable: the last write was not refused.
+        reason: why not, in words; empty where writable.
+        entries: highest sequence.
+        bytes_on_disk, bytes_free: of the journal's files and of their file system.
+        counts: number of transactions by state (kept by the journal, not counted by scanning).
+        oldest_owed_ms: UTC time of acceptance of the oldest transaction that owes something, or 0.
+        quarantined: number of records in quarantine.
+        commits, writes: since opening; writes / commits is the mean size of a group commit.
+        queued: writes handed over and not yet answered.
+    """
+
+    writable: bool
+    reason: str
+    entries: int
+    bytes_on_disk: int
+    bytes_free: int
+    counts: dict[State, int]
+    oldest_owed_ms: int
+    quarantined: int
+    commits: int
+    writes: int
+    queued: int
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Listing:
+    """Which transactions an operator wants to see: newest last, `limit` after `after_id`."""
+
+    states: frozenset[State]
+    lane: str = ""
+    terminal: str = ""
+    after_id: int = 0
+    limit: int = 100
+
+
+class Journal(Protocol):
+    """A durable memory of transactions. All calls are made on the event loop's thread."""
+
+    async def open(self) -> None:
+        """Take the single-instance lock, check keys and format, create what is missing.
+
+        Raises: JournalLocked, JournalKeysWrong, JournalUnreadable.
+        """
+
+    async def close(self) -> None:
+        """Finish what was handed over, checkpoint, release the lock. Safe to call twice."""
+
+    def write(self, write: Write) -> None:
+        """Hand over a group of changes for the next group commit. Answered through `deliver`."""
+
+    def find(self, find: Find) -> None:
+        """Look up by key. Answered by Found. Sees every write answered before this call."""
+
+    def fetch_heads(self, fetch: FetchHeads) -> None:
+        """Read the head of a lane. Answered by Heads. Sees every write answered before this call."""
+
+    def load(self, load: Load) -> None:
+        """Read one transaction. Answered by Found with one element."""
+
+    async def owing_lanes(self) -> list[str]:
+        """Lanes with something to replay. Does not scan the journal: its cost grows with the number of lanes."""
+
+    async def in_doubt(self, limit: int) -> list[Stored]:
+        """Up to `limit` transactions that a crash left in doubt (lifecycle.IN_DOUBT_AFTER_CRASH)."""
+
+    async def listing(self, listing: Listing) -> list[Transaction]:
+        """Rows for operators; verified, without opening ciphertexts."""
+
+    async def health(self) -> JournalHealth:
+        """Cheap: called once a second."""
