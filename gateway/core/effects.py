@@ -5,7 +5,7 @@ Every effect that has a result carries a token; exactly one event with that toke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from gateway.core.lifecycle import EntryKind
@@ -36,13 +36,14 @@ class Create:
     """A new transaction with its first entry.
 
     Conditional: when the key exists, nothing of the whole write is done (Existing); when a limit refuses, likewise
-    (OverLimit). With `horizon_ms` above 0 the key exists when a transaction of that key was accepted within it (D1). A reservation adds (1, amount_minor) to the counter of every limit in `reserve`.
+    (OverLimit). With `horizon_ms` above 0 the key exists when a transaction of that key was accepted within it (D1).
+    A reservation adds (1, amount_minor) to the counter of every limit in `reserve`.
     """
 
     kind: EntryKind
     transaction: Transaction
     request: StoredMessage
-    sensitive: Fields
+    sensitive: Fields = field(repr=False)
     answer: Answer | None
     reserve: tuple[Limit, ...] = ()
     horizon_ms: int = 0
@@ -54,7 +55,8 @@ class Update:
 
     `answer` replaces what the terminal was told; None leaves it. `reserve` as in Create; `release` names counters from
     which (1, amount_minor) is taken. `detail` is free text of an operator's act (who, why), never card data.
-    A row whose stored revision is not `transaction.revision - 1` is a defect of ours: the journal raises, nothing is written.
+    A row whose stored revision is not `transaction.revision - 1` is a defect of ours: the journal stops, nothing is
+    written.
     """
 
     kind: EntryKind
@@ -73,7 +75,7 @@ class Write:
     """One atomic group of changes. Every Create is conditional on its key; only the first change may reserve.
 
     A Create of a later place whose `transaction.original` is -1 gets the id of the first change's transaction; an
-    Update whose `transaction.position` is -1 gets the sequence of the entry written just before it in this group.
+    Update whose `transaction.position` is -1 gets the sequence of its own entry as its place in the lane.
     Answered by Committed, Existing, OverLimit or WriteRefused.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from gateway.core.transaction import Request, Stored
@@ -101,7 +101,7 @@ class Answered:
 
     token: int
     mti: str
-    fields: Fields
+    fields: Fields = field(repr=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -125,7 +125,7 @@ class LateAnswered:
 
     token: int
     mti: str
-    fields: Fields
+    fields: Fields = field(repr=False)
 
 
 @dataclass(slots=True, frozen=True)

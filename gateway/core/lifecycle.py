@@ -28,9 +28,7 @@ class State(IntEnum):
     ASKING = 1  # committed for sending; the answer moves it. After a crash: in doubt, recovery moves it
     ASKING_CANCELLED = 2  # the same, and the terminal has reversed it since
     STORED = 3  # approved offline; replay moves it. After a crash: still owed
-    STORED_CANCELLED = (
-        4  # its advice had been tried when the terminal reversed it: advice first, then reversal
-    )
+    STORED_CANCELLED = 4  # its advice had been tried when the terminal reversed it: advice first, then reversal
     REVERSING = 5  # a reversal is owed; replay moves it. After a crash: still owed
     APPROVED = 6  # final: booked upstream (a terminal's own reversal: durably taken)
     DECLINED = 7  # final: not booked upstream
@@ -87,3 +85,33 @@ class EntryKind(IntEnum):
     PARKED = 11  # handed to a person (D18)
     OPERATOR = 12  # a person's act: who and why are in the detail
     RECOVERED = 13  # settled by the recovery table after a crash
+
+
+_AFTER_REVERSAL: dict[State, State] = {
+    State.ASKING: State.ASKING_CANCELLED,
+    State.APPROVED: State.REVERSING,
+    State.PARKED: State.REVERSING,
+}
+"""What a terminal's reversal makes of its original. States that are not here stay as they are: they are undone
+already, or were never booked (D15)."""
+
+
+def after_reversal(state: State, attempts: int) -> State:
+    """The original's state once its reversal is durably taken (D15).
+
+    Args:
+        state: of the original.
+        attempts: sends of its advice so far; one that was never sent is cancelled without a word upstream.
+    """
+    if state is State.STORED:
+        return State.STORED_CANCELLED if attempts else State.CANCELLED
+    return _AFTER_REVERSAL.get(state, state)
+
+
+def after_crash(state: State) -> State:
+    """The recovery table: what a transaction's state becomes at start-up.
+
+    A request that was committed for sending is in doubt whether or not a byte had left, because nobody can know any
+    more: it is reversed (D7). What was owed before is owed after.
+    """
+    return State.REVERSING if state in IN_DOUBT_AFTER_CRASH else state

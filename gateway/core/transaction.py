@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import TypedDict, Unpack
 
 from gateway.core.lifecycle import OBLIGATION, Obligation, State
 from protocol.iso8583.message import Fields
+from protocol.iso8583.rules import TerminalRules
+
+DEFAULT_RULES = TerminalRules()
 
 
 class Kind(IntEnum):
@@ -37,6 +41,8 @@ class Request:
         fields: the fields without MAC and without sensitive authentication data.
         sensitive: sensitive authentication data, in memory only unless the profile retains some of it.
         retained: numbers of sensitive fields that the profile lets the journal keep, encrypted.
+        pan: the card number from field 2, track 2 or chip data; in memory only.
+        rules: habits of the dialect that it came in; answers made here follow them.
     """
 
     kind: Kind
@@ -53,9 +59,11 @@ class Request:
     currency: str = ""
     horizon_ms: int = 0
     original_keys: tuple[str, ...] = ()
-    fields: Fields = field(default_factory=dict)
-    sensitive: Fields = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict, repr=False)
+    sensitive: Fields = field(default_factory=dict, repr=False)
     retained: frozenset[int] = frozenset()
+    pan: str = field(default="", repr=False)
+    rules: TerminalRules = field(default=DEFAULT_RULES, repr=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,7 +71,21 @@ class Answer:
     """What a terminal is told: MTI and fields. MAC, TPDU and header are made fresh by the listener (D3)."""
 
     mti: str
-    fields: Fields
+    fields: Fields = field(repr=False)
+
+
+class Changes(TypedDict, total=False):
+    """What may change in a transaction beside its state."""
+
+    position: int
+    attempts: int
+    not_before_ms: int
+    response: str
+    reason: str
+    resume: State | None
+    exposed: bool
+    advised: bool
+    approval: str
 
 
 @dataclass(slots=True)
@@ -83,6 +105,8 @@ class Transaction:
         resume: for PARKED: the state to go back to on release.
         exposed: its amount counts in the stand-in counters until it is settled (D21).
         original: for a terminal's reversal: id of the transaction that it undoes.
+        advised: it goes upstream as an advice, so that a reversal names the advice's MTI as the original's (D12).
+        approval: field 38 as far as known, ours or the host's (D12); empty where unknown.
         revision: counts changes from 1; an update states the revision that it makes.
     """
 
@@ -109,6 +133,8 @@ class Transaction:
     resume: State | None = None
     exposed: bool = False
     original: int = 0
+    advised: bool = False
+    approval: str = ""
     revision: int = 1
 
     @property
@@ -116,13 +142,17 @@ class Transaction:
         """What is owed upstream for it now."""
         return OBLIGATION[self.state]
 
+    def evolved(self, utc_ms: int, state: State, **changes: Unpack[Changes]) -> Transaction:
+        """The next row of this transaction, one revision on."""
+        return replace(self, changed_ms=utc_ms, state=state, revision=self.revision + 1, **changes)
+
 
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
     """A terminal's message as the journal keeps it: fields, not a frame (D10)."""
 
     mti: str
-    fields: Fields
+    fields: Fields = field(repr=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -138,5 +168,5 @@ class Stored:
 
     transaction: Transaction
     request: StoredMessage
-    sensitive: Fields
+    sensitive: Fields = field(repr=False)
     answer: Answer | None

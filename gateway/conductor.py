@@ -1,0 +1,124 @@
+"""Carries the core's effects to journal, link and terminals, and their events back to the core.
+
+It decides nothing. Everything runs on the event loop's thread; an event that arrives while a step is being carried out
+waits its turn, so that the core never sees two at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from gateway.clock import Clock
+from gateway.core.effects import (
+    Alarm,
+    Effect,
+    FetchHeads,
+    Find,
+    Load,
+    OperatorReply,
+    Reply,
+    Send,
+    Write,
+)
+from gateway.core.engine import Engine
+from gateway.core.events import Event, Ticked
+from gateway.core.transaction import Answer
+from gateway.journal.port import Journal
+
+
+class Conductor:
+    """One engine and the world around it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        journal: Journal,
+        *,
+        send: Callable[[Send], None],
+        reply: Callable[[int, Answer], None],
+        reply_operator: Callable[[OperatorReply], None],
+        alarm: Callable[[Alarm], None],
+    ) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._journal = journal
+        self._send = send
+        self._reply = reply
+        self._reply_operator = reply_operator
+        self._alarm = alarm
+        self._events: deque[Event] = deque()
+        self._stepping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._closed = False
+
+    def submit(self, event: Event) -> None:
+        """Hand one event to the core and carry out what follows."""
+        self._events.append(event)
+        self._run()
+
+    def submit_all(self, events: Sequence[Event]) -> None:
+        """Hand events to the core in order; a batch of the journal comes so."""
+        self._events.extend(events)
+        self._run()
+
+    def close(self) -> None:
+        """Take no further events and set no further timers."""
+        self._closed = True
+        self._events.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what the core asks for, in its order."""
+        for effect in effects:
+            match effect:
+                case Write():
+                    self._journal.write(effect)
+                case Reply():
+                    self._reply(effect.terminal_token, effect.answer)
+                case Send():
+                    self._send(effect)
+                case Find():
+                    self._journal.find(effect)
+                case FetchHeads():
+                    self._journal.fetch_heads(effect)
+                case Load():
+                    self._journal.load(effect)
+                case Alarm():
+                    self._alarm(effect)
+                case OperatorReply():
+                    self._reply_operator(effect)
+                case _:
+                    assert_never(effect)
+
+    def _run(self) -> None:
+        if self._stepping or self._closed:
+            return
+        self._stepping = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                self.carry_out(self.engine.step(event, self._clock.mono_ms(), self._clock.utc_ms()))
+        finally:
+            self._stepping = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        wakeup_ms = self.engine.next_wakeup_ms()
+        if self._timer is not None and (wakeup_ms is None or wakeup_ms != self._timer_ms):
+            self._timer.cancel()
+            self._timer = None
+        if wakeup_ms is None or self._timer is not None or self._closed:
+            return
+        self._timer_ms = wakeup_ms
+        delay_s = max(0, wakeup_ms - self._clock.mono_ms()) / 1000
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.submit(Ticked())

@@ -1,0 +1,57 @@
+"""Answers that the gateway makes itself: plain functions of the request, so that a retry gets the same bytes (D3)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+from gateway.core.transaction import Answer
+from protocol.iso8583.message import Fields
+from protocol.iso8583.mti import answer_mti
+from protocol.iso8583.rules import TerminalRules
+
+
+def approval_code(key: str) -> str:
+    """Field 38 of a stand-in approval: six digits that follow from the transaction's key alone."""
+    return f"{int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], 'big') % 1_000_000:06}"
+
+
+def retrieval_reference(stan: str, utc_ms: int) -> str:
+    """Field 37 of a stand-in approval in its usual form: last digit of the year, day of the year, hour, STAN."""
+    moment = datetime.fromtimestamp(utc_ms / 1000, UTC)
+    return f"{moment.year % 10}{moment.timetuple().tm_yday:03}{moment.hour:02}{stan:>06}"[:12]
+
+
+def local_answer(
+    mti: str, fields: Fields, code: str, rules: TerminalRules, utc_ms: int, *, approval: str = ""
+) -> Answer:
+    """An answer made here.
+
+    Args:
+        mti, fields: of the terminal's message.
+        code: field 39.
+        rules: the dialect's habits; `answer_echo` says which fields are given back.
+        utc_ms: time of record; makes field 37 of an approval.
+        approval: field 38, for a stand-in approval.
+    """
+    answer = {number: fields[number] for number in rules.answer_echo if number in fields}
+    answer[39] = code
+    if approval:
+        answer[38] = approval
+        answer.setdefault(37, retrieval_reference(fields.get(11, ""), utc_ms))
+    return Answer(answer_mti(mti), answer)
+
+
+def relayed_answer(mti: str, request: Fields, host: Fields, rules: TerminalRules) -> Answer:
+    """The acquirer's answer as the terminal gets it: what the host said, over what the terminal sent.
+
+    The terminal's own fields win where they identify it (11, 41, 42); MACs are the listener's matter (D3).
+    """
+    answer = {number: request[number] for number in rules.answer_echo if number in request}
+    answer.update(host)
+    for number in (11, 41, 42):
+        if number in request:
+            answer[number] = request[number]
+    answer.pop(64, None)
+    answer.pop(128, None)
+    return Answer(answer_mti(mti), answer)

@@ -1,0 +1,272 @@
+"""The engine: one event in, its effects out. It routes; the rooms beside it decide.
+
+    requests.py   a terminal's requests and advices        retries.py    what was asked before
+    reversals.py  a terminal's reversals, late answers      replay.py     what is owed goes upstream
+    steering.py   operators                                 standin.py    the policy
+
+The engine has no clock: each step is told the monotonic time (durations) and UTC (times of record).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from gateway.core.answers import local_answer
+from gateway.core.effects import Change, Effect, Purpose, Severity, Update
+from gateway.core.events import (
+    Answered,
+    Commanded,
+    Committed,
+    Connected,
+    Damaged,
+    Event,
+    Existing,
+    Found,
+    Heads,
+    LateAnswered,
+    NotSent,
+    OperatorAct,
+    OverLimit,
+    Requested,
+    Ticked,
+    TimedOut,
+    WriteRefused,
+)
+from gateway.core.lanes import Lane
+from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, EntryKind, after_crash
+from gateway.core.link import LinkState
+from gateway.core.outgoing import probe_message
+from gateway.core.replay import Replay
+from gateway.core.requests import Requests
+from gateway.core.retries import Retries
+from gateway.core.reversals import Reversals
+from gateway.core.standin import Policy
+from gateway.core.steering import Explained, Steering
+from gateway.core.transaction import DEFAULT_RULES, Kind, Stored, Transaction
+from gateway.core.work import EngineSettings, SendResult, Work
+from protocol.iso8583.message import Message
+from protocol.iso8583.rules import HostRules
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class EngineStatus:
+    """What the engine knows of itself now. Counts are since its start."""
+
+    link: LinkState
+    link_since_ms: int
+    window: int
+    outages: int
+    in_flight: int
+    replaying: int
+    lanes_owing: int
+    lanes_in_memory: int
+    waiting: int
+    counts: dict[str, int]
+
+
+class Engine:
+    """Decides for one acquirer. All calls on one thread; every call is finished before the next."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        host: HostRules,
+        policy: Policy,
+        *,
+        jitter: Callable[[], float],
+        unencodable: Callable[[Message], str],
+        mono_ms: int,
+        utc_ms: int,
+    ) -> None:
+        """Make an engine that knows nothing yet.
+
+        Args:
+            settings, host, policy: see their types.
+            jitter: gives numbers in [0, 1) that spread retries (D9).
+            unencodable: why a message cannot be encoded for the acquirer, or "" (so that nothing is approved that
+                cannot be forwarded).
+            mono_ms, utc_ms: now.
+        """
+        self._work = Work(
+            settings, host, policy, jitter=jitter, unencodable=unencodable, mono_ms=mono_ms, utc_ms=utc_ms
+        )
+        retries = Retries(self._work)
+        self._requests = Requests(self._work, retries)
+        freed: Callable[[Lane], None] = self._requests.lane_freed
+        self._replay = Replay(self._work, freed)
+        self._reversals = Reversals(self._work, retries, freed)
+        self._steering = Steering(self._work, self._replay, freed)
+        self._probe_stan = utc_ms // 1000
+        self._link_seen = self._work.link.state
+
+    def recover(self, in_doubt: Iterable[Stored], utc_ms: int) -> list[Effect]:
+        """Settle what a crash left in doubt, by the recovery table (lifecycle.after_crash), before anything else.
+
+        The terminal was told nothing: its retry gets 68, and the reversal is owed (D7, D11).
+        """
+        work = self._work
+        work.utc_ms = utc_ms
+        for stored in in_doubt:
+            transaction = stored.transaction
+            if transaction.state not in IN_DOUBT_AFTER_CRASH:
+                continue
+            answer = local_answer(stored.request.mti, stored.request.fields, "68", DEFAULT_RULES, utc_ms)
+            changed = transaction.evolved(
+                utc_ms,
+                after_crash(transaction.state),
+                response="68",
+                reason="recovered.in-doubt",
+                attempts=0,
+                not_before_ms=utc_ms + work.settings.longest_flight_ms,
+            )
+            work.counts["recovered"] += 1
+            changes: tuple[Change, ...] = (Update(EntryKind.RECOVERED, changed, answer),)
+            work.write(changes, lambda _: None)
+        return self._effects()
+
+    def owing(self, lanes: Iterable[str]) -> None:
+        """Tell the engine at start-up which lanes have something to replay."""
+        for name in lanes:
+            lane = self._work.lanes.of(name)
+            lane.owes_more(in_order=False)
+            self._work.lanes.ready(lane)
+
+    def step(self, event: Event, mono_ms: int, utc_ms: int) -> list[Effect]:
+        """Take one event; return what is to be done, in order."""
+        work = self._work
+        work.mono_ms, work.utc_ms = mono_ms, utc_ms
+        self._take(event)
+        work.run_timers()
+        self._probe_when_due()
+        if work.link.state is not self._link_seen:
+            self._link_changed()
+        self._replay.pump()
+        return self._effects()
+
+    def _effects(self) -> list[Effect]:
+        effects = self._work.effects
+        self._work.effects = []
+        return effects
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Committed() | Existing() | OverLimit() | WriteRefused():
+                self._work.written(event)
+            case Requested():
+                self._requested(event)
+            case Answered() | TimedOut() | NotSent():
+                self._work.answered(event)
+            case Found():
+                self._work.found(event)
+            case Heads():
+                self._work.fetched(event)
+            case LateAnswered():
+                self._reversals.answered_late(event)
+            case Connected():
+                self._work.link.connection(event.connected, self._work.mono_ms)
+            case Damaged():
+                self._damaged(event)
+            case Commanded():
+                self._commanded(event)
+            case Ticked():
+                pass
+            case _:
+                assert_never(event)
+
+    def _requested(self, event: Requested) -> None:
+        request = event.request
+        work = self._work
+        work.counts[f"received.{request.kind.name.lower()}"] += 1
+        if request.kind is Kind.NETWORK:
+            # Sign-on, echo: answered here, because the gateway is the terminal's host; never stored.
+            work.reply(
+                event.terminal_token, local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
+            )
+        elif request.kind is Kind.REVERSAL:
+            self._reversals.arrive(event.terminal_token, request)
+        else:
+            self._requests.arrive(event.terminal_token, request)
+
+    def _damaged(self, event: Damaged) -> None:
+        self._work.alarm(
+            Severity.ALARM,
+            "record-damaged",
+            f"record {event.sequence} of the journal is damaged ({event.what}); it is in quarantine",
+            sequence=str(event.sequence),
+        )
+
+    def _commanded(self, event: Commanded) -> None:
+        work = self._work
+        if event.act in {OperatorAct.MAINTENANCE_ON, OperatorAct.MAINTENANCE_OFF}:
+            on = event.act is OperatorAct.MAINTENANCE_ON
+            work.link.maintenance(on, work.mono_ms)
+            work.alarm(Severity.NOTICE, event.act.value, f"{event.who}: {event.why}")
+            text = "the link is closed; new sales stand in" if on else "the link opens after an answered probe"
+            work.reply_operator(event.operator_token, done=True, text=text)
+        else:
+            self._steering.command(event)
+
+    # Link
+
+    def _probe_when_due(self) -> None:
+        work = self._work
+        due = work.link.probe_due_ms()
+        if due is None or due > work.mono_ms:
+            return
+        self._probe_stan += 1
+        work.link.probe_sent()
+        message = probe_message(work.host, self._probe_stan, work.utc_ms)
+        work.send(Purpose.PROBE, message, work.settings.link.echo_timeout_ms, self._probed)
+
+    def _probed(self, event: SendResult) -> None:
+        work = self._work
+        if isinstance(event, Answered):
+            work.link.probe_answered(work.mono_ms)
+        else:
+            work.link.probe_failed(work.mono_ms)
+
+    def _link_changed(self) -> None:
+        work = self._work
+        before, now = self._link_seen, work.link.state
+        self._link_seen = now
+        if now is LinkState.DOWN and before is not LinkState.MAINTENANCE:
+            work.alarm(Severity.WARNING, "acquirer-away", "the acquirer does not answer; new sales stand in")
+        if now is LinkState.UP and before is LinkState.DOWN:
+            work.alarm(Severity.NOTICE, "acquirer-back", "the acquirer answers; what is owed is replayed")
+            work.lanes.unblock_all("D9")
+        if not work.link.usable:
+            self._requests.link_down()
+
+    # What others may know
+
+    def next_wakeup_ms(self) -> int | None:
+        """Monotonic time at which a Ticked is wanted; None when only events matter."""
+        times = (self._work.next_timer_ms(), self._work.link.probe_due_ms(), self._replay.rate_wakeup_ms())
+        return min((t for t in times if t is not None), default=None)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way: a clean stop loses nothing and leaves nothing in doubt."""
+        return self._work.quiet
+
+    def status(self) -> EngineStatus:
+        """A snapshot for operators and metrics."""
+        work = self._work
+        return EngineStatus(
+            link=work.link.state,
+            link_since_ms=work.link.since_ms,
+            window=work.link.window,
+            outages=work.link.outages,
+            in_flight=len(work.running),
+            replaying=len(work.replaying),
+            lanes_owing=work.lanes.owing_count(),
+            lanes_in_memory=len(work.lanes),
+            waiting=work.lanes.waiting_count,
+            counts=dict(work.counts),
+        )
+
+    def explain(self, transaction: Transaction) -> Explained:
+        """Why a transaction waits: what blocks it, by which rule, and when it is tried next."""
+        return self._steering.explain(transaction)

@@ -1,0 +1,220 @@
+"""Who a message is: its transaction key and its fingerprint (D1-D4).
+
+A key is text: `PERIOD|MERCHANT|TERMINAL|CLASS|STAN`. It begins with its period, so that keys made close in time lie
+close together. PERIOD is `B` and the batch number, `D` and the local date with its year, or `H` where a dialect carries
+neither and the newest transaction within a horizon is meant.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Final
+
+from gateway.core.transaction import Kind, Request
+from protocol.emv import TlvError, parse_tlv
+from protocol.iso8583.message import Fields, Message
+from protocol.iso8583.rules import OriginalForm, Period, TerminalRules
+from protocol.masking import mask_pan
+
+KINDS: Final = {
+    "0100": Kind.AUTHORISATION,
+    "0101": Kind.AUTHORISATION,
+    "0120": Kind.ADVICE,
+    "0121": Kind.ADVICE,
+    "0200": Kind.SALE,
+    "0201": Kind.SALE,
+    "0220": Kind.ADVICE,
+    "0221": Kind.ADVICE,
+    "0400": Kind.REVERSAL,
+    "0401": Kind.REVERSAL,
+    "0420": Kind.REVERSAL,
+    "0421": Kind.REVERSAL,
+    "0800": Kind.NETWORK,
+    "0801": Kind.NETWORK,
+    "0820": Kind.NETWORK,
+    "0821": Kind.NETWORK,
+}
+_MAC_FIELDS = (64, 128)
+
+
+class BadRequest(Exception):
+    """The terminal's message cannot be taken: answer `code`, store nothing.
+
+    Attributes:
+        code: field 39 of the answer.
+        reason: what is wrong, without values.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"{reason} (answer {code})")
+        self.code = code
+        self.reason = reason
+
+
+class KeyedHash:
+    """Hashes of card data under a key of their own, so that no list of all PANs can undo them (D2).
+
+    HMAC-SHA256, the first 16 bytes. The two uses are kept apart by a prefix.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != 32:
+            raise ValueError("the fingerprint key has 32 bytes")
+        self._key = key
+
+    def fingerprint(self, pan: str, amount_minor: int, currency: str, processing_code: str) -> bytes:
+        """What a retry must have in common with its first sending (D2)."""
+        text = f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}"
+        return hmac.digest(self._key, text.encode("latin-1"), "sha256")[:16]
+
+    def card(self, pan: str) -> bytes:
+        """What stands for a card in exposure counters and hot-card lists (D21); empty without a PAN."""
+        return hmac.digest(self._key, f"card|{pan}".encode("latin-1"), "sha256")[:16] if pan else b""
+
+
+@lru_cache(maxsize=64)
+def _year_of(month_day: str, today_ordinal: int) -> int:
+    """The year that puts MMDD closest to today: a retry just after New Year still means last year's date."""
+    today = date.fromordinal(today_ordinal)
+    nearest = today.year
+    distance = 1_000_000
+    for year in (today.year - 1, today.year, today.year + 1):
+        try:
+            away = abs(date(year, int(month_day[:2]), int(month_day[2:])).toordinal() - today_ordinal)
+        except ValueError:  # no such day in that year; the text still separates days from one another
+            continue
+        if away < distance:
+            nearest, distance = year, away
+    return nearest
+
+
+def _date_period(month_day: str, utc_ms: int) -> str:
+    today = datetime.fromtimestamp(utc_ms / 1000, UTC).toordinal()
+    return f"D{_year_of(month_day, today)}{month_day}"
+
+
+def _batch(fields: Fields, rules: TerminalRules) -> str:
+    text = fields.get(rules.batch_field, "")[rules.batch_start : rules.batch_start + rules.batch_length]
+    return text if len(text) == rules.batch_length else ""
+
+
+def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
+    """Batch where carried, else local date where carried, else the horizon (D1)."""
+    if rules.period is Period.BATCH and (batch := _batch(fields, rules)):
+        return f"B{batch}"
+    if rules.period is not Period.HORIZON and (month_day := fields.get(rules.date_field, "")[:4]):
+        return _date_period(month_day, utc_ms)
+    return "H"
+
+
+def pan_of(fields: Fields) -> str:
+    """The card number from field 2, track 2, or chip data (tags 5A, 57); empty where there is none."""
+    if pan := fields.get(2):
+        return pan
+    if track := fields.get(35):
+        return track.upper().replace("D", "=").partition("=")[0]
+    return _pan_of_chip(chip) if (chip := fields.get(55)) else ""
+
+
+def _pan_of_chip(chip: str) -> str:
+    """Tag 5A, else what stands before the separator in tag 57; empty where the field is no TLV."""
+    try:
+        tags = {tlv.tag: tlv.value.hex().upper() for tlv in parse_tlv(bytes.fromhex(chip))}
+    except (TlvError, ValueError):
+        return ""
+    pan = tags.get("5A", "").rstrip("F") or tags.get("57", "").partition("D")[0]
+    return pan if pan.isdecimal() else ""
+
+
+def _identifier(fields: Fields, number: int, *, required: bool) -> str:
+    text = fields.get(number, "").strip()
+    if not text and required:
+        raise BadRequest("30", f"field {number} is missing")
+    if "|" in text or not text.isprintable():
+        raise BadRequest("30", f"field {number} holds a character that an identifier cannot have")
+    return text
+
+
+def _digits(fields: Fields, number: int, length: int) -> str:
+    text = fields.get(number, "")
+    if len(text) != length or not text.isdecimal() or not text.isascii():
+        raise BadRequest("30", f"field {number} must have {length} digits" if text else f"field {number} is missing")
+    return text
+
+
+def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int) -> Request:
+    """Turn a decoded message into a request that the core understands.
+
+    Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
+    """
+    kind = KINDS.get(message.mti)
+    if kind is None:
+        raise BadRequest("30", "this message type is not supported")
+    fields = message.fields
+    terminal = _identifier(fields, 41, required=kind is not Kind.NETWORK)
+    merchant = _identifier(fields, 42, required=False)
+    if kind is Kind.NETWORK:
+        stan = fields.get(11, "")
+        return Request(
+            kind=kind, mti=message.mti, key="", lane="", terminal=terminal, merchant=merchant, stan=stan,
+            fields=fields, rules=rules,
+        )  # fmt: skip
+    stan = _digits(fields, 11, 6)
+    processing_code = fields.get(3, "")
+    amount_minor = 0
+    if kind is not Kind.REVERSAL:
+        processing_code = _digits(fields, 3, 6)
+        amount_minor = int(_digits(fields, 4, 12))
+    elif 4 in fields:
+        amount_minor = int(_digits(fields, 4, 12))
+    currency = fields.get(49, "") or rules.default_currency
+    pan = pan_of(fields)
+    period = _period(fields, rules, utc_ms)
+    sensitive = rules.sensitive_fields
+    return Request(
+        kind=kind,
+        mti=message.mti,
+        key=f"{period}|{merchant}|{terminal}|{message.mti[1]}|{stan}",
+        horizon_ms=rules.horizon_hours * 3_600_000 if period == "H" else 0,
+        fingerprint=hashing.fingerprint(pan, amount_minor, currency, processing_code),
+        card=hashing.card(pan),
+        card_mask=mask_pan(pan) if pan else "",
+        lane=f"{merchant}|{terminal}",
+        terminal=terminal,
+        merchant=merchant,
+        stan=stan,
+        amount_minor=amount_minor,
+        currency=currency,
+        original_keys=_original_keys(fields, rules, period, f"{merchant}|{terminal}", utc_ms)
+        if kind is Kind.REVERSAL
+        else (),
+        fields={n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS},
+        sensitive={n: v for n, v in fields.items() if n in sensitive},
+        retained=rules.retained_sensitive_fields,
+        pan=pan,
+        rules=rules,
+    )
+
+
+def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str, utc_ms: int) -> tuple[str, ...]:
+    """Keys under which the original of a reversal may be stored, likeliest first (D12)."""
+    if rules.original is OriginalForm.DE_90 and (original := fields.get(90, "")):
+        if len(original) < 20 or not original[:20].isdecimal():
+            raise BadRequest("30", "field 90 must begin with the original's MTI, STAN and field 7")
+        message_class, stan = original[1], original[4:10]
+        periods = [period]
+        if rules.period is not Period.HORIZON:
+            periods.append(_date_period(original[10:14], utc_ms))
+            periods.reverse() if rules.date_field == 7 else None
+        return tuple(dict.fromkeys(f"{p}|{lane}|{message_class}|{stan}" for p in periods))
+    # The same STAN: the original is financial or an authorisation. Field 61 names its batch where it is an older one.
+    stan = fields.get(11, "")
+    periods = [period]
+    if rules.period is Period.BATCH and len(older := fields.get(61, "")[:12]) == 12 and older.isdecimal():
+        periods.insert(0, f"B{older[:6]}")
+        stan = older[6:12]
+    return tuple(dict.fromkeys(f"{p}|{lane}|{message_class}|{stan}" for p in periods for message_class in "21"))

@@ -1,0 +1,142 @@
+"""What is believed of the acquirer: up, degraded, down, or in maintenance; when to probe; how wide to open (D19).
+
+Down is left only by an answered probe. After an outage the window starts at one message in flight and doubles with
+each windowful of answers, because the host has just come back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class LinkState(StrEnum):
+    """What new requests may expect."""
+
+    UP = "up"
+    DEGRADED = "degraded"  # the last answers stayed away, but not yet as often as makes an outage
+    DOWN = "down"
+    MAINTENANCE = "maintenance"  # a person has closed the link
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LinkSettings:
+    """When a link counts as down, and how it is probed.
+
+    Attributes:
+        down_after_timeouts: answers missing in a row that make an outage.
+        echo_interval_ms: an idle link is probed this often.
+        echo_timeout_ms: how long a probe waits.
+        probe_min_ms: first pause between probes of a link that is down; doubles up to echo_interval_ms.
+        window_max: replays in flight at most (D19).
+    """
+
+    down_after_timeouts: int = 3
+    echo_interval_ms: int = 30_000
+    echo_timeout_ms: int = 5_000
+    probe_min_ms: int = 1_000
+    window_max: int = 64
+
+
+class LinkHealth:
+    """One acquirer's health. Times are monotonic milliseconds."""
+
+    def __init__(self, settings: LinkSettings, mono_ms: int) -> None:
+        self._settings = settings
+        self.state = LinkState.DOWN
+        self.since_ms = mono_ms
+        self.connected = False
+        self.probing = False
+        self.outages = 0
+        self._missing = 0
+        self._window = 1.0
+        self._maintenance = False
+        self._probe_at_ms = mono_ms
+        self._probe_delay_ms = settings.probe_min_ms
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests are asked online now."""
+        return self.state is LinkState.UP or self.state is LinkState.DEGRADED
+
+    @property
+    def window(self) -> int:
+        """How many replays may be in flight (D19)."""
+        return int(self._window)
+
+    def connection(self, connected: bool, mono_ms: int) -> None:
+        """A first endpoint has connected, or the last one has gone."""
+        self.connected = connected
+        self.probing = False
+        if connected:
+            self._probe_at_ms = mono_ms
+            self._probe_delay_ms = self._settings.probe_min_ms
+        elif not self._maintenance:
+            self._change(LinkState.DOWN, mono_ms)
+
+    def answered(self, mono_ms: int) -> None:
+        """Any answer in time: the host is there."""
+        self._missing = 0
+        self._window = min(self._settings.window_max, self._window + 1.0)
+        if self.state is LinkState.DEGRADED:
+            self._change(LinkState.UP, mono_ms)
+        if self.usable:
+            self._probe_at_ms = mono_ms + self._settings.echo_interval_ms
+
+    def timed_out(self, mono_ms: int) -> None:
+        """An answer stayed away: degraded at once, down after as many as configured in a row."""
+        self._missing += 1
+        self._window = 1.0
+        if not self.usable:
+            return
+        if self._missing >= self._settings.down_after_timeouts:
+            self._change(LinkState.DOWN, mono_ms)
+            self._probe_at_ms = mono_ms + self._probe_delay_ms
+        else:
+            self._change(LinkState.DEGRADED, mono_ms)
+            self._probe_at_ms = mono_ms
+
+    def maintenance(self, on: bool, mono_ms: int) -> None:
+        """A person closes or opens the link; opening it asks the host first."""
+        self._maintenance = on
+        self._change(LinkState.MAINTENANCE if on else LinkState.DOWN, mono_ms)
+        self._probe_at_ms = mono_ms
+
+    def probe_due_ms(self) -> int | None:
+        """When the next probe is to be sent; None while one is under way or none makes sense."""
+        if self.probing or not self.connected or self._maintenance:
+            return None
+        return self._probe_at_ms
+
+    def probe_sent(self) -> None:
+        """One probe at a time: no echo storm."""
+        self.probing = True
+
+    def probe_answered(self, mono_ms: int) -> bool:
+        """Returns whether this closed an outage."""
+        self.probing = False
+        self._missing = 0
+        self._probe_delay_ms = self._settings.probe_min_ms
+        self._probe_at_ms = mono_ms + self._settings.echo_interval_ms
+        if self._maintenance:
+            return False
+        was_down = self.state is LinkState.DOWN
+        if was_down:
+            self._window = 1.0
+        self._change(LinkState.UP, mono_ms)
+        return was_down
+
+    def probe_failed(self, mono_ms: int) -> None:
+        """A probe that is not answered counts like any answer that stays away; probing backs off."""
+        self.probing = False
+        self.timed_out(mono_ms)
+        self._probe_at_ms = mono_ms + self._probe_delay_ms
+        self._probe_delay_ms = min(2 * self._probe_delay_ms, self._settings.echo_interval_ms)
+
+    def _change(self, state: LinkState, mono_ms: int) -> None:
+        if state is self.state:
+            return
+        if state is LinkState.DOWN:
+            self.outages += 1
+        self.state = state
+        self.since_ms = mono_ms

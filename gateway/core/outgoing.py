@@ -1,0 +1,137 @@
+"""Messages for the acquirer, made from stored fields at the moment of sending (D8, D10, D12).
+
+Everything here follows from the stored record and the host's rules alone, so that a repeat equals its first sending but
+for the MTI and the fields that the host wants fresh (D8).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from gateway.core.lifecycle import Obligation
+from gateway.core.transaction import Kind, Stored, StoredMessage, Transaction
+from protocol.iso8583.message import Fields, Message
+from protocol.iso8583.mti import first_mti, repeat_mti
+from protocol.iso8583.rules import HostRules, OriginalForm
+
+REASON_NO_ANSWER = "98"
+REASON_TERMINAL_FAULT = "96"
+REASON_OTHER = "06"
+_MAC_FIELDS = (64, 128)
+
+
+def transmission_time(utc_ms: int) -> str:
+    """Field 7: MMDDhhmmss in UTC."""
+    return datetime.fromtimestamp(utc_ms / 1000, UTC).strftime("%m%d%H%M%S")
+
+
+def request_message(
+    request: StoredMessage, sensitive: Fields, transaction: Transaction, host: HostRules, *, repeat: bool
+) -> Message:
+    """The terminal's request as it goes upstream: its fields as they are, its MAC dropped (D10)."""
+    first = first_mti(request.mti)
+    fields = request.fields | sensitive if sensitive else dict(request.fields)
+    _complete(fields, transaction, host)
+    return Message(repeat_mti(first) if repeat else first, fields)
+
+
+def advice_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: int) -> Message:
+    """The advice of a stand-in approval, or a terminal's own advice handed on (D8)."""
+    transaction = stored.transaction
+    fields = stored.request.fields | stored.sensitive
+    for number in host.advice_drop_fields:
+        fields.pop(number, None)
+    if transaction.kind is Kind.ADVICE:
+        mti = first_mti(stored.request.mti)
+    else:
+        mti = advice_mti(transaction, stored.request, host)
+        if stored.answer is not None:
+            for number in (37, 38, 39):
+                if number in stored.answer.fields:
+                    fields[number] = stored.answer.fields[number]
+    _complete(fields, transaction, host)
+    if repeat:
+        _refresh(fields, host, utc_ms)
+        mti = repeat_mti(mti) if host.repeat_advice else mti
+    return Message(mti, fields)
+
+
+def advice_mti(transaction: Transaction, request: StoredMessage, host: HostRules) -> str:
+    """0220 for a sale and 0120 for an authorisation, by the host's advice MTI."""
+    if transaction.kind is Kind.ADVICE:
+        return first_mti(request.mti)
+    return host.advice_mti[0] + request.mti[1] + host.advice_mti[2:]
+
+
+def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: int) -> Message:
+    """The reversal of a transaction, in the host's form (D12).
+
+    The original may be known only by its reversal (Kind.UNSEEN): then the terminal's reversal is handed on.
+    """
+    transaction = stored.transaction
+    source = stored.request.fields
+    fields = {n: source[n] for n in host.reversal_fields if n in source}
+    if transaction.approval and 38 in host.reversal_fields:
+        fields[38] = transaction.approval
+    if host.reason_field:
+        fields[host.reason_field] = _reason_code(transaction)
+    if host.original is OriginalForm.DE_90:
+        _complete(fields, transaction, host)
+        fields[90] = _original_data(stored, host)
+        fields[11] = f"{transaction.id % 999_999 + 1:06}"
+    if repeat:
+        _refresh(fields, host, utc_ms)
+    mti = repeat_mti(host.reversal_mti) if repeat and host.repeat_reversal else host.reversal_mti
+    return Message(mti, fields)
+
+
+def probe_message(host: HostRules, stan: int, utc_ms: int) -> Message:
+    """The echo test that keeps a link known, and closes an outage."""
+    fields = {**host.echo_fields, 11: f"{stan % 999_999 + 1:06}"}
+    if host.original is OriginalForm.DE_90:
+        fields[7] = transmission_time(utc_ms)
+    return Message(host.echo_mti, fields)
+
+
+def outgoing(stored: Stored, host: HostRules, *, utc_ms: int) -> Message:
+    """What a stored transaction owes upstream, as a message. `attempts` counts this sending."""
+    repeat = stored.transaction.attempts > 1
+    if stored.transaction.obligation is Obligation.REVERSAL:
+        return reversal_message(stored, host, repeat=repeat, utc_ms=utc_ms)
+    return advice_message(stored, host, repeat=repeat, utc_ms=utc_ms)
+
+
+def _complete(fields: Fields, transaction: Transaction, host: HostRules) -> None:
+    """Hosts that know originals by field 7 must get one; it follows from the time of acceptance (D8, D12)."""
+    if host.original is OriginalForm.DE_90 and 7 not in fields:
+        fields[7] = transmission_time(transaction.accepted_ms)
+
+
+def _refresh(fields: Fields, host: HostRules, utc_ms: int) -> None:
+    if 7 in host.repeat_refresh and 7 in fields:
+        fields[7] = transmission_time(utc_ms)
+
+
+def _original_data(stored: Stored, host: HostRules) -> str:
+    """Field 90 (ISO 1987): original MTI 4, STAN 6, field 7 10, field 32 11, field 33 11."""
+    transaction, request = stored.transaction, stored.request
+    if transaction.kind is Kind.UNSEEN:
+        if len(carried := request.fields.get(90, "")) == 42:
+            return carried
+        mti, stan = "0200", transaction.key.rpartition("|")[2]
+    else:
+        mti = advice_mti(transaction, request, host) if transaction.advised else first_mti(request.mti)
+        stan = transaction.stan
+    sent = request.fields.get(7) or transmission_time(transaction.accepted_ms)
+    acquirer = request.fields.get(32, "")
+    forwarder = request.fields.get(33, "")
+    return f"{mti}{stan}{sent}{acquirer:>011}{forwarder:>011}"
+
+
+def _reason_code(transaction: Transaction) -> str:
+    """Field 39 of a UnionPay reversal (D12): why it is sent."""
+    if transaction.reason.startswith("answer.none"):
+        return REASON_NO_ANSWER
+    if transaction.reason.startswith("terminal."):
+        return REASON_TERMINAL_FAULT
+    return REASON_OTHER

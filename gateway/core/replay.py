@@ -1,0 +1,247 @@
+"""Replay: what is owed goes upstream, lane by lane in order, as wide as the window allows (D8, D9, D13, D14, D18, D19).
+
+A send is recorded before it leaves, so that after a crash the next one is known to be a repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from gateway.core.effects import Purpose, Severity, Update
+from gateway.core.events import Answered, Heads, NotSent, TimedOut
+from gateway.core.lanes import Lane, Run
+from gateway.core.lifecycle import EntryKind, Obligation, State
+from gateway.core.outgoing import outgoing
+from gateway.core.standin import counters_of
+from gateway.core.transaction import Stored
+from gateway.core.work import SendResult, Work
+from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST
+
+_TRY_AGAIN: Final = RETRY_LATER | SIGN_ON_FIRST
+
+
+class Replay:
+    """Sends what is owed. `freed` is called when a lane may go on."""
+
+    def __init__(self, work: Work, freed: Callable[[Lane], None]) -> None:
+        self._work = work
+        self._freed = freed
+        self.active = 0
+        self._allowance = 0.0
+        self._allowance_at_ms = work.mono_ms
+
+    def pump(self) -> None:
+        """Start as many replays as the window and the rate allow."""
+        work = self._work
+        while work.link.usable and self.active < work.link.window and self._within_rate():
+            lane = work.lanes.next_ready()
+            if lane is None:
+                return
+            if lane.heads:
+                self._begin(lane)
+            elif lane.more:
+                self._fetch(lane)
+            else:
+                lane.owing = False
+                self._freed(lane)
+
+    def _within_rate(self) -> bool:
+        """A bucket of one second's worth; refilled by time (D19)."""
+        rate = self._work.settings.rate_per_s
+        if not rate:
+            return True
+        now = self._work.mono_ms
+        self._allowance = min(rate, self._allowance + (now - self._allowance_at_ms) * rate / 1000)
+        self._allowance_at_ms = now
+        return self._allowance >= 1.0
+
+    def rate_wakeup_ms(self) -> int | None:
+        """When the rate allows the next replay, if only the rate holds it back."""
+        rate = self._work.settings.rate_per_s
+        if not rate or self._allowance >= 1.0 or not self._work.link.usable:
+            return None
+        return self._allowance_at_ms + int((1.0 - self._allowance) * 1000 / rate) + 1
+
+    def _fetch(self, lane: Lane) -> None:
+        self.active += 1
+        lane.fetching = self._work.fetch_heads(lane, partial(self._fetched, lane))
+
+    def _fetched(self, lane: Lane, event: Heads) -> None:
+        self.active -= 1
+        if lane.fetching != event.token:
+            # What is owed has changed since: read again.
+            self._work.lanes.ready(lane)
+            return
+        lane.fetching = 0
+        lane.heads.extend(event.stored)
+        lane.more = event.more
+        if lane.heads or lane.more:
+            self._work.lanes.ready(lane)
+        else:
+            lane.owing = False
+            self._freed(lane)
+
+    def _begin(self, lane: Lane) -> None:
+        work = self._work
+        stored = lane.heads[0]
+        before = stored.transaction
+        wait_ms = before.not_before_ms - work.utc_ms
+        if wait_ms > 0:
+            # The wall clock may have jumped: never wait longer than the rule can ask for.
+            self.block(lane, min(wait_ms, work.settings.longest_flight_ms), "D13")
+            return
+        lane.heads.popleft()
+        run = Run(
+            transaction=before.evolved(work.utc_ms, before.state, attempts=before.attempts + 1, not_before_ms=0),
+            lane=lane,
+            message=stored.request,
+            sensitive=stored.sensitive,
+            answer=stored.answer,
+        )
+        lane.busy = run
+        work.replaying[before.key] = run
+        self.active += 1
+        if work.settings.rate_per_s:
+            self._allowance -= 1.0
+        work.update(run, Update(EntryKind.SENDING, run.transaction), lambda _: self._recorded(run))
+
+    def block(self, lane: Lane, delay_ms: int, rule: str) -> None:
+        """Let nothing be replayed in this lane for a while."""
+        work = self._work
+        lane.blocked_until_ms = work.mono_ms + max(1, delay_ms)
+        lane.blocked_by = rule
+        work.after(max(1, delay_ms), partial(self._unblock, lane, lane.blocked_until_ms))
+
+    def _unblock(self, lane: Lane, until_ms: int) -> None:
+        if lane.blocked_until_ms == until_ms:
+            lane.blocked_until_ms, lane.blocked_by = 0, ""
+            self._work.lanes.ready(lane)
+
+    def _recorded(self, run: Run) -> None:
+        # A crash from here on: the next send is a repeat (D9).
+        work = self._work
+        if not work.link.usable:
+            self._give_back(run)
+            return
+        message = outgoing(run.stored, work.host, utc_ms=work.utc_ms)
+        is_reversal = run.transaction.obligation is Obligation.REVERSAL
+        work.counts["sent.reversal" if is_reversal else "sent.advice"] += 1
+        work.send(
+            Purpose.REVERSAL if is_reversal else Purpose.ADVICE,
+            message,
+            work.settings.reply_timeout_ms,
+            partial(self._sent, run),
+        )
+
+    def _sent(self, run: Run, event: SendResult) -> None:
+        work = self._work
+        if isinstance(event, Answered):
+            work.link.answered(work.mono_ms)
+        elif isinstance(event, TimedOut):
+            work.link.timed_out(work.mono_ms)
+            work.counts["timed-out.replay"] += 1
+        if run.writing:  # a terminal's reversal is being recorded on this row
+            run.deferred.append(partial(self._decide, run, event))
+        else:
+            self._decide(run, event)
+
+    def _decide(self, run: Run, event: SendResult) -> None:
+        if isinstance(event, Answered):
+            self._answered(run, event.fields.get(39, ""))
+        elif isinstance(event, NotSent) and event.reason.startswith("unencodable"):
+            self._park(run, "replay.unencodable")
+        else:
+            self._retry_later(run, "answer.none")
+
+    def _answered(self, run: Run, code: str) -> None:
+        state = run.transaction.state
+        if state is State.REVERSING:
+            if code in REVERSAL_DONE:
+                self._settle(run, State.REVERSED, f"answer.code-{code}")
+            elif code in _TRY_AGAIN:
+                self._retry_later(run, f"answer.code-{code}")
+            else:
+                self._park(run, f"answer.code-{code}")
+        elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
+            if state is State.STORED_CANCELLED:
+                self._settle(run, State.REVERSING, "terminal.reversal")
+            else:
+                self._settle(run, State.APPROVED, f"answer.code-{code}")
+        elif code in _TRY_AGAIN:
+            self._retry_later(run, f"answer.code-{code}")
+        elif state is State.STORED_CANCELLED:
+            self._settle(run, State.CANCELLED, f"answer.code-{code}")
+        else:
+            self._park(run, f"answer.code-{code}")
+
+    def _settle(self, run: Run, state: State, reason: str) -> None:
+        work = self._work
+        before = run.transaction
+        after = before.evolved(
+            work.utc_ms,
+            state,
+            reason=reason,
+            exposed=False,
+            attempts=0 if state is State.REVERSING else before.attempts,
+        )
+        run.transaction = after
+        change = Update(EntryKind.ANSWERED, after, release=counters_of(before))
+        work.update(run, change, lambda _: self._settled(run))
+
+    def _settled(self, run: Run) -> None:
+        state = run.transaction.state
+        self._work.counts[f"replayed.{state.name.lower()}"] += 1
+        if state is State.REVERSING:
+            run.lane.owes_more(in_order=False)
+        self._release(run)
+
+    def _retry_later(self, run: Run, reason: str) -> None:
+        work = self._work
+        attempts = run.transaction.attempts
+        if attempts >= work.settings.attempts_max and work.link.usable:
+            self._park(run, f"replay.attempts-{attempts}")
+            return
+        work.counts["replay.retry-later"] += 1
+        settings = work.settings
+        pause = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(attempts - 1, 20))
+        # A block by an outage ("D9") ends with the outage; one by an answer ("D9 answer") runs its time.
+        rule = "D9" if reason == "answer.none" else "D9 answer"
+        self.block(run.lane, int(pause * (0.5 + work.jitter() / 2)), rule)
+        self._give_back(run)
+
+    def _park(self, run: Run, reason: str) -> None:
+        """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
+        work = self._work
+        before = run.transaction
+        after = before.evolved(work.utc_ms, State.PARKED, reason=reason, resume=before.state)
+        run.transaction = after
+        work.alarm(
+            Severity.ALARM,
+            "parked",
+            f"transaction {before.id} is parked ({reason}): release, void or cancel it",
+            id=str(before.id),
+            key=before.key,
+            reason=reason,
+        )
+        work.update(run, Update(EntryKind.PARKED, after), lambda _: self._settled(run))
+
+    def _give_back(self, run: Run) -> None:
+        """Nothing was settled: the transaction stays the head of its lane."""
+        run.lane.heads.appendleft(run.stored)
+        self._release(run)
+
+    def _release(self, run: Run) -> None:
+        work = self._work
+        self.active -= 1
+        work.replaying.pop(run.transaction.key, None)
+        run.lane.busy = None
+        self._freed(run.lane)
+        work.go_on(run)
+
+    def head_of(self, lane: Lane) -> Stored | None:
+        """The transaction that this lane replays next, as far as it is known in memory."""
+        if lane.busy is not None and lane.busy.request is None:
+            return lane.busy.stored
+        return lane.heads[0] if lane.heads else None

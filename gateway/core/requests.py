@@ -1,0 +1,409 @@
+"""A terminal's request or advice: asked online, stood in for, refused, or joined to one that is running (D3-D8, D20).
+
+After each step a comment says what a crash leaves behind.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from gateway.core.answers import approval_code, local_answer, relayed_answer
+from gateway.core.effects import Create, Purpose, Severity, Update
+from gateway.core.events import (
+    Answered,
+    Committed,
+    Existing,
+    Found,
+    Lookup,
+    NotSent,
+    OverLimit,
+    TimedOut,
+    WriteRefused,
+)
+from gateway.core.lanes import Lane, Run
+from gateway.core.lifecycle import EntryKind, State
+from gateway.core.outgoing import advice_message, request_message
+from gateway.core.retries import Retries
+from gateway.core.standin import Refusal, decide
+from gateway.core.transaction import Answer, Kind, Request, StoredMessage, Transaction
+from gateway.core.work import SendResult, Work, WriteResult
+from protocol.iso8583.message import Fields
+from protocol.response_codes import DEBIT_POSSIBLE, OUTCOME_UNKNOWN
+
+_IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
+"""Answers to a request that leave open whether the card was debited: reverse (response codes)."""
+
+
+def new_transaction(request: Request, state: State, utc_ms: int) -> Transaction:
+    """The first row of a request's transaction."""
+    return Transaction(
+        key=request.key,
+        kind=request.kind,
+        state=state,
+        lane=request.lane,
+        terminal=request.terminal,
+        merchant=request.merchant,
+        stan=request.stan,
+        fingerprint=request.fingerprint,
+        card=request.card,
+        card_mask=request.card_mask,
+        amount_minor=request.amount_minor,
+        currency=request.currency,
+        accepted_ms=utc_ms,
+        changed_ms=utc_ms,
+    )
+
+
+def stored_message(request: Request) -> StoredMessage:
+    """What the journal keeps: the card number in field 2 even where the terminal sent it in a track (D10)."""
+    if request.pan and 2 not in request.fields:
+        return StoredMessage(request.mti, {2: request.pan, **request.fields})
+    return StoredMessage(request.mti, request.fields)
+
+
+def retained(request: Request) -> Fields:
+    """The sensitive fields that the profile lets the journal keep until the outcome is final."""
+    return {n: v for n, v in request.sensitive.items() if n in request.retained} if request.retained else {}
+
+
+class Requests:
+    """Decides what becomes of requests and advices."""
+
+    def __init__(self, work: Work, retries: Retries) -> None:
+        self._work = work
+        self._retries = retries
+
+    def arrive(self, terminal_token: int, request: Request) -> None:
+        """A new request, or a retry of one."""
+        work = self._work
+        if self._retries.joined(terminal_token, request):
+            return
+        if len(work.running) >= work.settings.in_flight_max:
+            work.counts["refused.overload"] += 1
+            work.reply(terminal_token, self._local(request, "96"))
+            return
+        run = Run(
+            transaction=new_transaction(request, State.ASKING, work.utc_ms),
+            lane=work.lanes.of(request.lane),
+            message=stored_message(request),
+            sensitive=request.sensitive,
+            request=request,
+            waiting=[terminal_token],
+            writing=True,
+        )
+        work.running[request.key] = run
+        if request.kind is Kind.ADVICE:
+            self._take_advice(run, request)
+        elif not work.link.usable:
+            self._stand_in(run, request)
+        elif run.lane.free:
+            self._ask(run, request)
+        else:
+            # A retry must not wait for the lane to drain, so look first (D3, D20).
+            work.find((request.key,), request.horizon_ms, partial(self._looked, run, request))
+
+    def link_down(self) -> None:
+        """Who waited for a lane waits for nothing now."""
+        lanes = self._work.lanes
+        for lane in lanes.with_waiting():
+            while run := lanes.first_waiting(lane):
+                assert run.request is not None
+                self._stand_in(run, run.request)
+
+    def lane_freed(self, lane: Lane) -> None:
+        """Let the lane go on: first what is owed, then who waits, first in line first (D14, D20)."""
+        work = self._work
+        if lane.busy or lane.holds:
+            return
+        if lane.owing:
+            work.lanes.ready(lane)
+        elif work.link.usable and (run := work.lanes.first_waiting(lane)):
+            assert run.request is not None
+            self._ask(run, run.request)
+        else:
+            work.lanes.forget_if_idle(lane)
+
+    # Online
+
+    def _ask(self, run: Run, request: Request) -> None:
+        work = self._work
+        run.lane.busy = run
+        change = Create(
+            EntryKind.ACCEPTED, run.transaction, run.message, retained(request), None, (), request.horizon_ms
+        )
+        work.create(run, (change,), partial(self._accepted, run, request))
+
+    def _accepted(self, run: Run, request: Request, event: WriteResult) -> None:
+        if not isinstance(event, Committed):
+            self._not_created(run, request, event)
+            return
+        run.transaction.id = event.ids[0]
+        # A crash from here on leaves it in doubt: recovery owes a reversal (D5, D7).
+        if self._work.link.usable:
+            self._send(run, request, repeat=False)
+        else:
+            self._not_sent(run, request, "the link went down before the send")
+
+    def _send(self, run: Run, request: Request, *, repeat: bool) -> None:
+        work = self._work
+        message = request_message(
+            StoredMessage(request.mti, request.fields), run.sensitive, run.transaction, work.host, repeat=repeat
+        )
+        work.counts["sent.request"] += 1
+        token = work.send(
+            Purpose.REQUEST, message, work.settings.reply_timeout_ms, partial(self._sent, run, request, repeat)
+        )
+        work.remember_sent(token, request.key, request.horizon_ms)
+
+    def _sent(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
+        work = self._work
+        if isinstance(event, Answered):
+            work.link.answered(work.mono_ms)
+        elif isinstance(event, TimedOut):
+            work.link.timed_out(work.mono_ms)
+            work.counts["timed-out.request"] += 1
+        if run.writing:  # a terminal's reversal is being recorded on this row
+            run.deferred.append(partial(self._decide, run, request, repeat, event))
+        else:
+            self._decide(run, request, repeat, event)
+
+    def _decide(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
+        if isinstance(event, Answered):
+            self._answered(run, request, event.fields, repeat=repeat)
+        elif isinstance(event, NotSent):
+            if repeat:
+                self._in_doubt(run, request, "68", "answer.none")
+            else:
+                self._not_sent(run, request, event.reason)
+        elif self._work.host.repeat_request and not repeat and run.transaction.state is State.ASKING:
+            self._repeat(run, request)
+        else:
+            self._in_doubt(run, request, "68", "answer.none")
+
+    def _repeat(self, run: Run, request: Request) -> None:
+        """Send 0101/0201 once, where the profile is certified for it (D7)."""
+        change = run.transaction.evolved(self._work.utc_ms, State.ASKING, attempts=1)
+        run.transaction = change
+        self._work.update(run, Update(EntryKind.SENDING, change), lambda _: self._send(run, request, repeat=True))
+
+    def _answered(self, run: Run, request: Request, fields: Fields, *, repeat: bool) -> None:
+        work = self._work
+        code = fields.get(39, "")
+        if code in work.host.approved_codes:
+            if fields.get(4, request.fields[4]) != request.fields[4]:
+                work.alarm(
+                    Severity.ALARM, "answer-amount-changed", "the acquirer approved another amount; reversing",
+                    key=request.key,
+                )  # fmt: skip
+                self._in_doubt(run, request, "68", "answer.amount-changed")
+            elif run.transaction.state is State.ASKING_CANCELLED:
+                self._in_doubt(run, request, "68", "terminal.reversal")
+            else:
+                answer = relayed_answer(request.mti, request.fields, fields, request.rules)
+                self._settle(run, EntryKind.ANSWERED, State.APPROVED, answer, "answer.approved")
+        elif not code or code in _IN_DOUBT_CODES or (code == "94" and repeat):
+            self._in_doubt(run, request, code or "68", f"answer.code-{code}", fields)
+        elif code == "94":
+            # Never "declined": the host holds another transaction under this key (response codes, 94).
+            answer = relayed_answer(request.mti, request.fields, fields, request.rules)
+            self._settle(run, EntryKind.PARKED, State.PARKED, answer, "answer.code-94")
+            work.alarm(
+                Severity.ALARM, "request-duplicate-at-host", "the acquirer knows this STAN as another transaction",
+                key=request.key,
+            )  # fmt: skip
+        else:
+            answer = relayed_answer(request.mti, request.fields, fields, request.rules)
+            self._settle(run, EntryKind.ANSWERED, State.DECLINED, answer, f"answer.code-{code}")
+
+    def _in_doubt(self, run: Run, request: Request, code: str, reason: str, fields: Fields | None = None) -> None:
+        """Tell the terminal no, and owe the reversal in the same commit (D11)."""
+        if fields is None:
+            answer = self._local(request, code)
+        else:
+            answer = relayed_answer(request.mti, request.fields, fields, request.rules)
+        if run.transaction.state is State.ASKING_CANCELLED:
+            reason = "terminal.reversal"
+        kind = EntryKind.ANSWERED if fields is not None else EntryKind.UNANSWERED
+        self._settle(run, kind, State.REVERSING, answer, reason)
+
+    def _settle(self, run: Run, kind: EntryKind, state: State, answer: Answer, reason: str) -> None:
+        work = self._work
+        transaction = run.transaction.evolved(
+            work.utc_ms,
+            state,
+            response=answer.fields[39],
+            reason=reason,
+            attempts=0 if state is State.REVERSING else run.transaction.attempts,
+            approval=answer.fields.get(38, "") if state is State.APPROVED else "",
+            not_before_ms=work.utc_ms + self._still_in_flight_ms(reason) if state is State.REVERSING else 0,
+            resume=State.REVERSING if state is State.PARKED else None,
+        )
+        run.transaction = transaction
+        run.answer = answer
+        work.update(run, Update(kind, transaction, answer), lambda _: self._settled(run, answer))
+
+    def _still_in_flight_ms(self, reason: str) -> int:
+        """How long the request itself may still be on its way: the reversal must not overtake it (D13)."""
+        settings = self._work.settings
+        return max(0, settings.longest_flight_ms - settings.reply_timeout_ms) if reason == "answer.none" else 0
+
+    def _settled(self, run: Run, answer: Answer) -> None:
+        # The outcome is durable. A crash before the reply reaches the terminal: its retry gets this outcome (D3).
+        self._work.counts[f"outcome.{run.transaction.state.name.lower()}"] += 1
+        self._conclude(run, answer)
+
+    # Stand-in
+
+    def _not_sent(self, run: Run, request: Request, reason: str) -> None:
+        if run.transaction.state is State.ASKING_CANCELLED:
+            answer = self._local(request, "12")
+            self._settle(run, EntryKind.CANCELLED, State.CANCELLED, answer, "terminal.reversal")
+        elif reason.startswith("unencodable"):
+            answer = self._local(request, "30")
+            self._settle(run, EntryKind.NOT_SENT, State.DECLINED, answer, "request.unencodable")
+        else:
+            self._stand_in(run, request)
+
+    def _stand_in(self, run: Run, request: Request) -> None:
+        decision = decide(request, self._work.policy)
+        if isinstance(decision, Refusal):
+            self._refuse(run, request, "91", decision.reason)
+            return
+        work = self._work
+        approval = approval_code(request.key)
+        answer = local_answer(
+            request.mti, run.message.fields, "00", request.rules, run.transaction.accepted_ms, approval=approval
+        )
+        asked = run.transaction.id != 0
+        transaction = run.transaction.evolved(
+            work.utc_ms, State.STORED, response="00", reason="standin.approved", exposed=True, advised=True,
+            approval=approval,
+        )  # fmt: skip
+        if not asked:
+            transaction.revision = 1
+        before, before_answer = run.transaction, run.answer
+        run.transaction, run.answer = transaction, answer
+        if work.unencodable(advice_message(run.stored, work.host, repeat=False, utc_ms=work.utc_ms)):
+            run.transaction, run.answer = before, before_answer
+            self._refuse(run, request, "30", "request.unencodable")
+            return
+        then = partial(self._stood_in, run, request, before)
+        if asked:
+            change = Update(EntryKind.NOT_SENT, transaction, answer, reserve=decision.limits)
+            work.update(run, change, then)
+        else:
+            create = Create(
+                EntryKind.STOOD_IN, transaction, run.message, retained(request), answer, decision.limits,
+                request.horizon_ms,
+            )  # fmt: skip
+            work.create(run, (create,), then)
+
+    def _stood_in(self, run: Run, request: Request, before: Transaction, event: WriteResult) -> None:
+        if isinstance(event, Committed):
+            # Durable: from here a crash leaves an advice owed, and a retry gets this answer (INV-1, INV-6).
+            run.transaction.id = event.ids[0]
+            self._work.counts["outcome.stored"] += 1
+            assert run.answer is not None
+            self._conclude(run, run.answer)
+        elif isinstance(event, OverLimit):
+            run.transaction, run.answer = before, None
+            self._refuse(run, request, "91", event.reason)
+        else:
+            self._not_created(run, request, event)
+
+    def _refuse(self, run: Run, request: Request, code: str, reason: str) -> None:
+        """Say no without asking upstream; recorded with its reason (D21)."""
+        work = self._work
+        answer = local_answer(request.mti, run.message.fields, code, request.rules, work.utc_ms)
+        asked = run.transaction.id != 0
+        transaction = run.transaction.evolved(work.utc_ms, State.DECLINED, response=code, reason=reason)
+        run.transaction, run.answer = transaction, answer
+        work.counts[f"refused.{reason}"] += 1
+        if asked:
+            work.update(run, Update(EntryKind.NOT_SENT, transaction, answer), lambda _: self._settled(run, answer))
+            return
+        transaction.revision = 1
+        create = Create(EntryKind.REFUSED, transaction, run.message, {}, answer, (), request.horizon_ms)
+        work.create(run, (create,), partial(self._recorded, run, request, answer))
+
+    def _take_advice(self, run: Run, request: Request) -> None:
+        """A terminal's advice tells of something done: durable, then 00, then forwarded (D18)."""
+        work = self._work
+        answer = local_answer(request.mti, run.message.fields, "00", request.rules, work.utc_ms)
+        transaction = new_transaction(request, State.STORED, work.utc_ms)
+        transaction.response, transaction.reason, transaction.advised = "00", "terminal.advice", True
+        run.transaction, run.answer = transaction, answer
+        if work.unencodable(advice_message(run.stored, work.host, repeat=False, utc_ms=work.utc_ms)):
+            run.transaction, run.answer = new_transaction(request, State.ASKING, work.utc_ms), None
+            self._refuse(run, request, "30", "request.unencodable")
+            return
+        create = Create(EntryKind.TAKEN, transaction, run.message, retained(request), answer, (), request.horizon_ms)
+        work.create(run, (create,), partial(self._recorded, run, request, answer))
+
+    def _recorded(self, run: Run, request: Request, answer: Answer, event: WriteResult) -> None:
+        if isinstance(event, Committed):
+            run.transaction.id = event.ids[0]
+            self._settled(run, answer)
+        else:
+            self._not_created(run, request, event)
+
+    # Waiting for the lane (D20)
+
+    def _looked(self, run: Run, request: Request, event: Found) -> None:
+        work = self._work
+        result = event.results[0]
+        if not isinstance(result, Lookup):
+            self._retries.answer_existing(run.waiting, request, result)
+            self._forget(run)
+        elif result is Lookup.DAMAGED:
+            self._retries.answer_existing(run.waiting, request, None)
+            self._forget(run)
+        elif not work.link.usable:
+            self._stand_in(run, request)
+        elif run.lane.free:
+            self._ask(run, request)
+        elif work.lanes.waiting_count >= work.settings.lane_waiting_max:
+            work.counts["refused.lane-waiting"] += 1
+            self._forget_with(run, self._local(request, "96"))
+        else:
+            work.lanes.wait(run)
+            work.counts["waited"] += 1
+            work.after(work.settings.lane_wait_ms, partial(self._waited, run, request))
+
+    def _waited(self, run: Run, request: Request) -> None:
+        if self._work.lanes.waits_no_more(run):
+            self._stand_in(run, request)  # behind what the lane owes: it never overtakes
+
+    # Ends
+
+    def _not_created(self, run: Run, request: Request, event: WriteResult) -> None:
+        if isinstance(event, Existing):
+            self._retries.answer_existing(run.waiting, request, event.stored)
+            self._forget(run)
+        else:
+            assert isinstance(event, WriteRefused)
+            self._work.counts["refused.journal-full"] += 1
+            self._forget_with(run, self._local(request, "96"))
+
+    def _conclude(self, run: Run, answer: Answer) -> None:
+        if run.transaction.state in {State.STORED, State.REVERSING}:
+            run.lane.owes_more(in_order=run.transaction.state is State.STORED)
+        self._forget_with(run, answer)
+
+    def _forget_with(self, run: Run, answer: Answer) -> None:
+        for terminal_token in run.waiting:
+            self._work.reply(terminal_token, answer)
+        self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        assert run.request is not None
+        self._work.running.pop(run.request.key, None)
+        run.writing = False
+        if run.lane.busy is run:
+            run.lane.busy = None
+        self.lane_freed(run.lane)
+        self._work.go_on(run)
+
+    def _local(self, request: Request, code: str) -> Answer:
+        return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)

@@ -1,0 +1,79 @@
+"""Retries: a terminal that asks again gets the outcome of the first time, and never causes a second send (D2, D3)."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from gateway.core.answers import local_answer
+from gateway.core.effects import Severity
+from gateway.core.transaction import Answer, Kind, Request, Stored
+from gateway.core.work import Work
+
+JOINED_MAX: Final = 16
+"""Terminals' tokens that may wait for one outcome; an older one is let go, as its terminal has given up on it."""
+
+
+class Retries:
+    """Recognises retries of what runs, and answers retries of what is stored."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def joined(self, terminal_token: int, request: Request) -> bool:
+        """Whether the request's key is under way; then the retry waits for that outcome, or is refused (94)."""
+        work = self._work
+        if (run := work.running.get(request.key)) is not None and run.request is not None:
+            if hmac.compare_digest(run.request.fingerprint, request.fingerprint):
+                work.counts["retry.joined"] += 1
+                run.waiting.append(terminal_token)
+                if len(run.waiting) > JOINED_MAX:
+                    run.waiting.pop(0)
+            else:
+                self.reused([terminal_token], request)
+            return True
+        if (run := work.replaying.get(request.key)) is not None:
+            self.answer_existing([terminal_token], request, run.stored)
+            return True
+        return False
+
+    def answer_existing(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
+        """Answer with what the journal holds under this key; None where that record is damaged."""
+        work = self._work
+        if stored is None:
+            work.alarm(
+                Severity.ALARM, "retry-of-damaged-record", "a retry met a damaged record; refused", key=request.key
+            )
+            self._reply(waiting, self._local(request, "96"))
+            return
+        known = stored.transaction
+        if known.fingerprint and not hmac.compare_digest(known.fingerprint, request.fingerprint):
+            self.reused(waiting, request)
+        elif stored.answer is not None:
+            work.counts["retry.stored-outcome"] += 1
+            self._reply(waiting, stored.answer)
+        elif known.kind is Kind.UNSEEN:
+            # Its reversal came first: it must not be booked any more (D15).
+            work.counts["retry.reversed-before"] += 1
+            self._reply(waiting, self._local(request, "12"))
+        else:
+            work.counts["retry.in-progress"] += 1
+            self._reply(waiting, self._local(request, "09"))
+
+    def reused(self, waiting: list[int], request: Request) -> None:
+        """The same key with another fingerprint: 94, an alarm, and nothing is forwarded (D2)."""
+        self._work.counts["refused.key-reused"] += 1
+        self._work.alarm(
+            Severity.ALARM,
+            "key-reused",
+            "a STAN was used again with another card or amount; refused with 94",
+            key=request.key,
+        )
+        self._reply(waiting, self._local(request, "94"))
+
+    def _reply(self, waiting: list[int], answer: Answer) -> None:
+        for terminal_token in waiting:
+            self._work.reply(terminal_token, answer)
+
+    def _local(self, request: Request, code: str) -> Answer:
+        return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)

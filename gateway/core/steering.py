@@ -1,0 +1,158 @@
+"""What operators do, and what they are told about why a transaction waits (D18)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.core.effects import Update
+from gateway.core.events import Commanded, Found, Lookup, OperatorAct
+from gateway.core.lanes import Lane
+from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State
+from gateway.core.link import LinkState
+from gateway.core.replay import Replay
+from gateway.core.standin import counters_of
+from gateway.core.transaction import Transaction
+from gateway.core.work import Work
+
+
+@dataclass(slots=True, frozen=True)
+class Explained:
+    """Why a transaction is where it is.
+
+    Attributes:
+        blocked_by: what it waits for, in words; empty when nothing blocks it.
+        rule: the D-rule that says so; empty where none applies.
+        next_try_in_ms: when it is tried next, as far as that is known; None where it depends on something else.
+    """
+
+    blocked_by: str
+    rule: str
+    next_try_in_ms: int | None
+
+
+class Steering:
+    """Operators' acts on parked and stored transactions."""
+
+    def __init__(self, work: Work, replay: Replay, freed: Callable[[Lane], None]) -> None:
+        self._work = work
+        self._replay = replay
+        self._freed = freed
+
+    def command(self, event: Commanded) -> None:
+        """Carry out an act on a transaction; maintenance is the engine's."""
+        self._work.load(event.id, partial(self._loaded, event))
+
+    def _loaded(self, event: Commanded, found: Found) -> None:
+        work = self._work
+        result = found.results[0]
+        if isinstance(result, Lookup):
+            text = f"there is no transaction {event.id}" if result is Lookup.ABSENT else f"record {event.id} is damaged"
+            work.reply_operator(event.operator_token, done=False, text=text)
+            return
+        transaction = result.transaction
+        if transaction.key in work.running or transaction.key in work.replaying:
+            text = "it is being sent at this moment; ask again when that is over"
+            work.reply_operator(event.operator_token, done=False, text=text)
+            return
+        lane = work.lanes.of(transaction.lane)
+        if event.act is OperatorAct.RELEASE and transaction.state in REPLAYABLE:
+            lane.blocked_until_ms, lane.blocked_by = 0, ""
+            lane.owes_more(in_order=True)
+            self._freed(lane)
+            work.reply_operator(
+                event.operator_token, done=True, text="it is tried as soon as its lane and the link allow"
+            )
+            return
+        state, refused = next_state(event.act, transaction)
+        if state is None:
+            work.reply_operator(event.operator_token, done=False, text=refused)
+            return
+        self._change(event, transaction, state, lane)
+
+    def _change(self, event: Commanded, before: Transaction, state: State, lane: Lane) -> None:
+        work = self._work
+        reversing_anew = state is State.REVERSING and before.resume is not State.REVERSING
+        attempts = 0 if reversing_anew else min(before.attempts, 1)
+        keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
+        after = before.evolved(
+            work.utc_ms, state, reason=f"operator.{event.act.value}", resume=None, attempts=attempts,
+            exposed=keeps_exposure, position=-1 if reversing_anew else before.position,
+        )  # fmt: skip
+        change = Update(
+            EntryKind.OPERATOR,
+            after,
+            release=() if keeps_exposure else counters_of(before),
+            detail=f"{event.act.value} by {event.who}: {event.why}",
+        )
+        lane.holds += 1
+        lane.forget_heads()
+        work.write((change,), lambda _: self._changed(event, after, lane))
+
+    def _changed(self, event: Commanded, after: Transaction, lane: Lane) -> None:
+        work = self._work
+        work.counts[f"operator.{event.act.value}"] += 1
+        lane.holds -= 1
+        if after.state in REPLAYABLE:
+            lane.owes_more(in_order=False)
+        self._freed(lane)
+        work.reply_operator(
+            event.operator_token, done=True, text=f"transaction {after.id} is now {after.state.name.lower()}"
+        )
+
+    def explain(self, transaction: Transaction) -> Explained:
+        """Say what blocks a transaction, by which rule, and when it is tried next."""
+        work, link = self._work, self._work.link
+        if transaction.state in FINAL:
+            return Explained("nothing: it is settled", "", None)
+        if transaction.state is State.PARKED:
+            return Explained(f"a person's decision ({transaction.reason})", "D18", None)
+        if transaction.state not in REPLAYABLE:
+            return Explained("the acquirer's answer, or its time limit", "D7", None)
+        if link.state is LinkState.MAINTENANCE:
+            return Explained("the link is closed for maintenance", "D19", None)
+        if not link.usable:
+            probe = link.probe_due_ms()
+            wait = None if probe is None else max(0, probe - work.mono_ms)
+            return Explained("the acquirer is away; it is tried after the next answered probe", "D19", wait)
+        lane = work.lanes.get(transaction.lane)
+        if lane is None:
+            return Explained("", "", 0)
+        head = self._replay.head_of(lane)
+        if head is not None and head.transaction.id != transaction.id:
+            return Explained(f"transaction {head.transaction.id} is before it in its lane", "D14", None)
+        if lane.busy is not None:
+            return Explained("it is being sent now" if head else "its lane has a request in flight", "D14", None)
+        if lane.blocked_until_ms:
+            why = (
+                "its original may still be on its way" if lane.blocked_by == "D13" else "it failed before and backs off"
+            )
+            return Explained(why, lane.blocked_by[:3].strip(), max(0, lane.blocked_until_ms - work.mono_ms))
+        if self._replay.active >= link.window:
+            return Explained(f"the window after the outage ({link.window} lanes at once) is full", "D19", None)
+        return Explained("", "", 0)
+
+
+def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None, str]:
+    """What an operator's act makes of a transaction, or why it may not (D18)."""
+    state, tried = transaction.state, transaction.attempts > 0
+    if act is OperatorAct.RELEASE:
+        if state is State.PARKED:
+            return transaction.resume or State.REVERSING, ""
+        return None, f"only a parked or waiting transaction can be released; this one is {state.name.lower()}"
+    if act is OperatorAct.CANCEL:
+        if state is State.PARKED or (state is State.STORED and not tried):
+            return State.CANCELLED, ""
+        if state is State.STORED:
+            return None, "its advice has been sent and may be booked: void it instead, or wait"
+        return None, f"a transaction that is {state.name.lower()} cannot be cancelled"
+    if act is OperatorAct.VOID:
+        if state is State.STORED and not tried:
+            return State.CANCELLED, ""
+        if state is State.STORED:
+            return State.STORED_CANCELLED, ""
+        if state in {State.PARKED, State.APPROVED}:
+            return State.REVERSING, ""
+        return None, f"a transaction that is {state.name.lower()} has nothing to void"
+    return None, "this act is not about a transaction"

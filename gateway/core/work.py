@@ -1,0 +1,243 @@
+"""What is under way: tokens, timers, the effects of one step, and the counts of what happened.
+
+The rooms of the core (requests, reversals, replay, steering) share one `Work`. It knows no rule of the domain but one:
+a change of a transaction's row waits for the one before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.core.effects import (
+    Alarm,
+    Change,
+    Create,
+    Effect,
+    FetchHeads,
+    Find,
+    Load,
+    OperatorReply,
+    Purpose,
+    Reply,
+    Send,
+    Severity,
+    Update,
+    Write,
+)
+from gateway.core.events import (
+    Answered,
+    Committed,
+    Existing,
+    Found,
+    Heads,
+    NotSent,
+    OverLimit,
+    TimedOut,
+    WriteRefused,
+)
+from gateway.core.lanes import Lane, Lanes, Run
+from gateway.core.link import LinkHealth, LinkSettings
+from gateway.core.standin import Policy
+from gateway.core.transaction import Answer
+from protocol.iso8583.message import Message
+from protocol.iso8583.rules import HostRules
+
+REFUSED_WRITE_RETRY_MS: Final = 250
+SENT_REMEMBERED_MAX: Final = 20_000
+
+WriteResult = Committed | Existing | OverLimit | WriteRefused
+SendResult = Answered | TimedOut | NotSent
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class EngineSettings:
+    """The core's settings; durations in milliseconds.
+
+    Attributes:
+        reply_timeout_ms: how long an answer of the acquirer is waited for (D17).
+        longest_flight_ms: longest time that a message may still be on its way after it was sent (D13).
+        in_flight_max: transactions under way at once; above, a request is refused with 96 (INV-9).
+        lane_wait_ms: how long a request waits for its lane to drain (D20).
+        lane_waiting_max: requests waiting in all lanes; above, a request is refused with 96.
+        attempts_max: sends of one advice or reversal before it is parked (D18).
+        backoff_min_ms, backoff_max_ms: pause after a failed replay; doubles, with jitter (D9).
+        rate_per_s: replays a second at most; 0 for no limit (D19).
+        heads_read_ahead: replays of one lane that are read at once.
+    """
+
+    reply_timeout_ms: int = 15_000
+    longest_flight_ms: int = 30_000
+    in_flight_max: int = 20_000
+    lane_wait_ms: int = 3_000
+    lane_waiting_max: int = 5_000
+    attempts_max: int = 30
+    backoff_min_ms: int = 500
+    backoff_max_ms: int = 300_000
+    rate_per_s: int = 0
+    heads_read_ahead: int = 16
+    link: LinkSettings = field(default_factory=LinkSettings)
+
+
+class Work:
+    """The state that the core's rooms share. Times are set once a step."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        host: HostRules,
+        policy: Policy,
+        *,
+        jitter: Callable[[], float],
+        unencodable: Callable[[Message], str],
+        mono_ms: int,
+        utc_ms: int,
+    ) -> None:
+        self.settings = settings
+        self.host = host
+        self.policy = policy
+        self.jitter = jitter
+        self.unencodable = unencodable
+        self.mono_ms = mono_ms
+        self.utc_ms = utc_ms
+        self.link = LinkHealth(settings.link, mono_ms)
+        self.lanes = Lanes()
+        self.running: dict[str, Run] = {}
+        """Requests under way, by transaction key."""
+        self.replaying: dict[str, Run] = {}
+        """Replays under way, by transaction key."""
+        self.effects: list[Effect] = []
+        self.counts: Counter[str] = Counter()
+        self.sent_keys: OrderedDict[int, tuple[str, int]] = OrderedDict()
+        """Keys of what was sent, by token, so that a late answer finds its transaction (D16). Bounded."""
+        self._last_token = 0
+        self._last_timer = 0
+        self._writes: dict[int, tuple[Callable[[WriteResult], None], tuple[Change, ...]]] = {}
+        self._lookups: dict[int, Callable[[Found], None]] = {}
+        self._fetches: dict[int, Callable[[Heads], None]] = {}
+        self._sends: dict[int, Callable[[SendResult], None]] = {}
+        self._timers: list[tuple[int, int, Callable[[], None]]] = []
+
+    # Asking the world
+
+    def _token(self) -> int:
+        self._last_token += 1
+        return self._last_token
+
+    def write(self, changes: tuple[Change, ...], then: Callable[[WriteResult], None]) -> None:
+        """Hand changes to the journal. A refused update is handed over again until it is taken; a Create is not."""
+        token = self._token()
+        self._writes[token] = (then, changes)
+        self.effects.append(Write(token, changes))
+
+    def create(self, run: Run, changes: tuple[Change, ...], then: Callable[[WriteResult], None]) -> None:
+        """Write a run's first row; afterwards, whoever waited for the row goes on."""
+        run.writing = True
+        self.write(changes, lambda event: self._written(run, then, event))
+
+    def update(self, run: Run, change: Update, then: Callable[[WriteResult], None]) -> None:
+        """Write a run's next row. The run must not be writing already."""
+        assert not run.writing
+        run.writing = True
+        self.write((change,), lambda event: self._written(run, then, event))
+
+    def _written(self, run: Run, then: Callable[[WriteResult], None], event: WriteResult) -> None:
+        run.writing = False
+        then(event)
+        self.go_on(run)
+
+    def go_on(self, run: Run) -> None:
+        """Call what was deferred on this run, one by one, for as long as its row is not being written."""
+        while run.deferred and not run.writing:
+            run.deferred.pop(0)()
+
+    def find(self, keys: tuple[str, ...], horizon_ms: int, then: Callable[[Found], None]) -> None:
+        """Look keys up in the journal."""
+        token = self._token()
+        self._lookups[token] = then
+        self.effects.append(Find(token, keys, horizon_ms))
+
+    def load(self, transaction_id: int, then: Callable[[Found], None]) -> None:
+        """Read one transaction by id."""
+        token = self._token()
+        self._lookups[token] = then
+        self.effects.append(Load(token, transaction_id))
+
+    def fetch_heads(self, lane: Lane, then: Callable[[Heads], None]) -> int:
+        """Read the next replays of a lane; returns the token."""
+        token = self._token()
+        self._fetches[token] = then
+        self.effects.append(FetchHeads(token, lane.name, self.settings.heads_read_ahead))
+        return token
+
+    def send(self, purpose: Purpose, message: Message, timeout_ms: int, then: Callable[[SendResult], None]) -> int:
+        """Send upstream; returns the token."""
+        token = self._token()
+        self._sends[token] = then
+        self.effects.append(Send(token, purpose, message, timeout_ms))
+        return token
+
+    def remember_sent(self, token: int, key: str, horizon_ms: int) -> None:
+        """Keep the key of what was sent, for a late answer (D16)."""
+        self.sent_keys[token] = (key, horizon_ms)
+        if len(self.sent_keys) > SENT_REMEMBERED_MAX:
+            self.sent_keys.popitem(last=False)
+
+    def reply(self, terminal_token: int, answer: Answer) -> None:
+        """Answer a terminal."""
+        self.effects.append(Reply(terminal_token, answer))
+
+    def reply_operator(self, operator_token: int, *, done: bool, text: str) -> None:
+        """Answer an operator."""
+        self.effects.append(OperatorReply(operator_token, done, text))
+
+    def alarm(self, severity: Severity, code: str, text: str, **facts: str) -> None:
+        """Tell a person."""
+        self.counts[f"alarm.{code}"] += 1
+        self.effects.append(Alarm(severity, code, text, facts))
+
+    def after(self, delay_ms: int, call: Callable[[], None]) -> None:
+        """Call back when `delay_ms` have passed."""
+        self._last_timer += 1
+        heapq.heappush(self._timers, (self.mono_ms + max(0, delay_ms), self._last_timer, call))
+
+    # Hearing from the world
+
+    def written(self, event: WriteResult) -> None:
+        """The journal answered a write."""
+        then, changes = self._writes.pop(event.token)
+        if isinstance(event, WriteRefused) and not isinstance(changes[0], Create):
+            # What is under way must be recorded sooner or later: try again until there is room.
+            self.counts["journal.update-refused"] += 1
+            self.after(REFUSED_WRITE_RETRY_MS, lambda: self.write(changes, then))
+            return
+        then(event)
+
+    def found(self, event: Found) -> None:
+        """The journal answered a lookup."""
+        self._lookups.pop(event.token)(event)
+
+    def fetched(self, event: Heads) -> None:
+        """The journal answered a read of heads."""
+        self._fetches.pop(event.token)(event)
+
+    def answered(self, event: SendResult) -> None:
+        """The link answered a send."""
+        self._sends.pop(event.token)(event)
+
+    def run_timers(self) -> None:
+        """Call everything whose time has come."""
+        while self._timers and self._timers[0][0] <= self.mono_ms:
+            heapq.heappop(self._timers)[2]()
+
+    def next_timer_ms(self) -> int | None:
+        """Monotonic time of the next timer."""
+        return self._timers[0][0] if self._timers else None
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way: no write, send or request is waited for."""
+        return not (self._writes or self._sends or self.running)
