@@ -55,6 +55,7 @@ class Conductor:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._closed = False
+        self._quiet = asyncio.Event()
 
     def submit(self, event: Event) -> None:
         """Hand one event to the core and carry out what follows."""
@@ -66,9 +67,21 @@ class Conductor:
         self._events.extend(events)
         self._run()
 
+    async def until_quiet(self, timeout_s: float) -> None:
+        """Wait until nothing is under way in the core, at most `timeout_s`. Cancellation: nothing changes."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not (self.engine.quiet or self._closed):
+            self._quiet.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._quiet.wait()
+            except TimeoutError:
+                return
+
     def close(self) -> None:
         """Take no further events and set no further timers."""
         self._closed = True
+        self._quiet.set()
         self._events.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -106,6 +119,8 @@ class Conductor:
                 self.carry_out(self.engine.step(event, self._clock.mono_ms(), self._clock.utc_ms()))
         finally:
             self._stepping = False
+        if self.engine.quiet:
+            self._quiet.set()
         self._set_timer()
 
     def _set_timer(self) -> None:

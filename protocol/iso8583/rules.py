@@ -59,7 +59,8 @@ class HostRules:
         match_fields: an answer belongs to the request whose MTI it answers and whose fields here are equal.
         original: the form in which this host wants reversals (D12).
         reversal_mti, advice_mti: MTIs of first sends, e.g. "0400" and "0220".
-        repeat_request, repeat_advice, repeat_reversal: whether the repeat form of the MTI (last digit 1) is certified (D7, D8).
+        repeat_request, repeat_advice, repeat_reversal: whether the repeat form of the MTI (last digit 1) is certified
+            (D7, D8).
         repeat_refresh: fields made fresh in a repeat; every other field is equal to the first send (D8).
         reversal_fields: fields of the original that a same-STAN reversal repeats (D12).
         reason_field: where a reversal gives its reason; 0 for none.

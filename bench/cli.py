@@ -1,0 +1,136 @@
+"""`holdfast-bench`: the commands. What they need is imported only when they run."""
+# ruff: noqa: PLC0415 - so that --help and one command do not wait for what another needs
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="holdfast-bench",
+    help="Simulators, outages and figures for the Holdfast gateway.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.", dir_okay=False)]
+DialectName = Annotated[str, typer.Option("--dialect", help="A shipped dialect's name, or the path of a dialect file.")]
+
+
+@app.command()
+def outage(
+    terminals: Annotated[int, typer.Option(min=1, max=5000, help="Terminals that sell.")] = 50,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds of traffic.")] = 20.0,
+    kill: Annotated[bool, typer.Option("--kill", help="kill -9 the gateway, in the outage and in the replay.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Repeats a run; drawn and printed where not given.")] = None,
+    json_path: Json = None,
+    dialect: DialectName = "unionpay",
+    acquirer_dialect: Annotated[str, typer.Option(help="The dialect of the simulated acquirer.")] = "iso87-binary",
+    rate: Annotated[float, typer.Option(min=0.01, max=100, help="Sales a second of each terminal.")] = 4.0,
+    keep: Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")] = None,
+) -> None:
+    """Sell through an outage, and check that nothing was lost, doubled, reordered, changed or left unsettled."""
+    import secrets
+
+    from bench import outage as run_of
+
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise typer.BadParameter("the folder is not empty", param_hint="--keep")
+    options = run_of.Options(
+        terminals=terminals,
+        seconds=seconds,
+        kill=kill,
+        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        dialect=dialect,
+        acquirer_dialect=acquirer_dialect,
+        sales_per_second=rate,
+        keep=keep,
+    )
+    raise typer.Exit(run_of.run(options, json_path))
+
+
+@app.command()
+def story() -> None:
+    """Tell the short story of an outage, with a gateway in `.demo/`; on a terminal it stays up afterwards."""
+    from bench import story as told
+
+    raise typer.Exit(told.run())
+
+
+@app.command()
+def acquirer(
+    ledger: Annotated[Path, typer.Option(help="File of its ledger; made or continued.", dir_okay=False)],
+    listen: Annotated[str, typer.Option(help="host:port")] = "127.0.0.1:9583",
+    dialect: DialectName = "iso87-binary",
+    mode: Annotated[str, typer.Option(help="normal, away, blackhole, silent, late, slow, drop or code.")] = "normal",
+    share: Annotated[float, typer.Option(min=0, max=1, help="Part of the messages that the mode applies to.")] = 1.0,
+    delay_ms: Annotated[int, typer.Option(min=0, help="For late and slow.")] = 0,
+    code: Annotated[str, typer.Option(help="For code: DE 39 of every answer.")] = "96",
+    booking: Annotated[bool, typer.Option(help="For code: whether messages have their effect all the same.")] = False,
+    seed: Annotated[int, typer.Option(help="For share.")] = 0,
+) -> None:
+    """Simulate an acquirer with a durable ledger."""
+    from bench import serving
+
+    behaviour = serving.behaviour(mode, share=share, delay_ms=delay_ms, code=code, booking=booking)
+    raise typer.Exit(serving.serve_acquirer(ledger, serving.address(listen), dialect, behaviour, seed))
+
+
+@app.command()
+def terminals(
+    endpoint: Annotated[str, typer.Argument(help="host:port of a gateway")],
+    count: Annotated[int, typer.Option(min=1, max=5000, help="Terminals that sell.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0, help="0 until Ctrl-C.")] = 10.0,
+    dialect: DialectName = "unionpay",
+    rate: Annotated[float, typer.Option(min=0.01, max=1000, help="Sales a second of each terminal.")] = 1.0,
+    first_stan: Annotated[int | None, typer.Option(min=1, max=999_999, help="Where STANs begin.")] = None,
+    seed: Annotated[int, typer.Option(help="Repeats the same sales.")] = 0,
+    history: Annotated[Path | None, typer.Option(help="Write the history to this file.", dir_okay=False)] = None,
+) -> None:
+    """Drive simulated terminals at an endpoint."""
+    from bench import serving
+
+    orders = serving.Orders(
+        endpoint=serving.address(endpoint),
+        count=count,
+        seconds=seconds,
+        dialect=dialect,
+        rate=rate,
+        first_stan=first_stan,
+        seed=seed,
+        history=history,
+    )
+    raise typer.Exit(serving.drive_terminals(orders))
+
+
+@app.command()
+def check(
+    history: Annotated[Path, typer.Argument(help="history.jsonl of the terminals.", exists=True, dir_okay=False)],
+    ledger: Annotated[Path, typer.Argument(help="ledger.jsonl of the acquirer.", exists=True, dir_okay=False)],
+) -> None:
+    """Check the records of a run again."""
+    from bench.history import check as judged
+    from bench.records import LedgerEvent, TerminalEvent, read_lines
+
+    verdict = judged(read_lines(history, TerminalEvent), read_lines(ledger, LedgerEvent))
+    for name, count in verdict.figures().items():
+        print(f"{name:<14}{count:>9}")
+    for finding in verdict.findings:
+        print(finding)
+    raise typer.Exit(0 if verdict.clean else 1)
+
+
+@app.command()
+def codec(json_path: Json = None) -> None:
+    """Measure the codec against pyiso8583."""
+    from bench import codec as measured
+
+    measured.run(None if json_path is None else str(json_path))
+
+
+def main() -> None:
+    """The console script."""
+    app()

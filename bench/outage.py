@@ -1,0 +1,373 @@
+"""`holdfast-bench outage`: a shop's worth of terminals, an acquirer that fails, a gateway that loses its power.
+
+Everything random follows from the seed: which cuts, when they begin and end, when the gateway is killed, what each
+terminal sells and which of its faults happen. The clock is real, so two runs of a seed are alike but not equal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from bench.acquirer import NORMAL, Acquirer, Behaviour, Mode
+from bench.child import Gateway, GatewayBroken, Setup, free_ports
+from bench.history import Defect, Verdict, check
+from bench.records import LedgerEvent, Owed, TerminalEvent, read_lines
+from bench.screen import Screen
+from bench.terminal import Habits, History, Terminal
+from protocol.iso8583.dialect import load_dialect
+
+FINISH_WITHIN_S: Final = 45.0
+"""How long terminals may take to finish what they had begun when the traffic stopped."""
+DRAIN_WITHIN_S: Final = 90.0
+"""How long the queue may take to become empty after that."""
+FIVE_ZEROS: Final = (Defect.LOST, Defect.DOUBLED, Defect.OUT_OF_ORDER, Defect.CHANGED, Defect.UNSETTLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to run.
+
+    Attributes:
+        seconds: of traffic; finishing and draining come on top.
+        sales_per_second: of each terminal, on average, while it is answered.
+        keep: folder for everything that was recorded; None for one that is removed when the run is clean.
+    """
+
+    terminals: int = 50
+    seconds: float = 20.0
+    kill: bool = False
+    seed: int = 0
+    dialect: str = "unionpay"
+    acquirer_dialect: str = "iso87-binary"
+    sales_per_second: float = 4.0
+    keep: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happens `at_s` seconds after the traffic began."""
+
+    at_s: float
+    text: str
+    behaviour: Behaviour | None = None
+    kill_for_s: float | None = None
+
+
+def plan(options: Options) -> list[Step]:
+    """The cuts and kills of a seed, in order of time."""
+    dice = random.Random(f"plan/{options.seed}")
+    span = options.seconds
+    cuts = 2 if span < 10 else dice.randint(2, 4)
+    slot = span * 0.75 / cuts
+    steps: list[Step] = []
+    for number in range(cuts):
+        begin = span * 0.12 + number * slot + dice.uniform(0, slot * 0.2)
+        end = begin + slot * dice.uniform(0.35, 0.65)
+        behaviour = _cut(dice, first=number == 0)
+        steps.append(Step(begin, f"cut {number + 1} of {cuts}: {_words(behaviour)}", behaviour))
+        steps.append(Step(end, "the acquirer is back: replay", NORMAL))
+        if options.kill and number == 0:
+            at = dice.uniform(begin + 0.2 * (end - begin), end)
+            steps.append(Step(at, "kill -9 of the gateway in the outage", kill_for_s=dice.uniform(0.1, 1.0)))
+        if options.kill and number == cuts - 1:
+            at = end + dice.uniform(0.05, 1.0)
+            steps.append(Step(at, "kill -9 of the gateway in the replay", kill_for_s=dice.uniform(0.1, 1.0)))
+        elif options.kill and number == 1:
+            at = begin + dice.uniform(-0.5, 0.5)
+            steps.append(Step(at, "kill -9 of the gateway as the cut begins", kill_for_s=dice.uniform(0.1, 1.0)))
+    return sorted(steps, key=lambda step: step.at_s)
+
+
+def _cut(dice: random.Random, *, first: bool) -> Behaviour:
+    modes = [Mode.AWAY, Mode.SILENT] if first else [Mode.AWAY, Mode.SILENT, Mode.BLACKHOLE, Mode.DROP, Mode.LATE]
+    mode = dice.choice(modes)
+    if mode is Mode.DROP:
+        return Behaviour(mode=mode, share=dice.choice([0.2, 0.5, 1.0]))
+    if mode is Mode.LATE:
+        return Behaviour(mode=mode, share=0.5, delay_ms=dice.choice([1500, 2300]))
+    return Behaviour(mode=mode)
+
+
+def _words(behaviour: Behaviour) -> str:
+    share = f" ({behaviour.share:.0%} of messages)" if behaviour.share < 1 else ""
+    return {
+        Mode.AWAY: "the acquirer is away",
+        Mode.SILENT: "the acquirer books and stays silent",
+        Mode.BLACKHOLE: "the acquirer reads and does nothing",
+        Mode.DROP: "the acquirer books and drops the connection",
+        Mode.LATE: f"the acquirer answers after {behaviour.delay_ms} ms",
+    }[behaviour.mode] + share
+
+
+@dataclass(slots=True)
+class Result:
+    """What came out of a run."""
+
+    options: Options
+    verdict: Verdict
+    interrupted: bool = False
+    problems: list[str] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the gateway kept its promises, all the way to an empty queue."""
+        return self.verdict.clean and not self.problems and not self.interrupted
+
+    def json(self) -> dict[str, Any]:
+        """Everything, by name."""
+        return {
+            **self.verdict.figures(),
+            "held": self.held,
+            "interrupted": self.interrupted,
+            "seed": self.options.seed,
+            "terminals": self.options.terminals,
+            "seconds": self.options.seconds,
+            "kill": self.options.kill,
+            "dialect": self.options.dialect,
+            "acquirer_dialect": self.options.acquirer_dialect,
+            "problems": self.problems,
+            "findings": [str(finding) for finding in self.verdict.findings[:1000]],
+            "figures": self.figures,
+        }
+
+
+class Outage:
+    """One run. `play` is called once."""
+
+    def __init__(self, options: Options, folder: Path, screen: Screen) -> None:
+        self._options = options
+        self._folder = folder
+        self._screen = screen
+        self._ports = free_ports(3)
+        self._acquirer = Acquirer(
+            folder / "ledger.jsonl", dialect=options.acquirer_dialect, port=self._ports[2], seed=options.seed
+        )
+        setup = Setup(
+            terminal_port=self._ports[0],
+            operations_port=self._ports[1],
+            acquirer_port=self._ports[2],
+            terminal_dialect=options.dialect,
+            acquirer_dialect=options.acquirer_dialect,
+            terminals=options.terminals,
+        )
+        self._gateway = Gateway(folder, setup)
+        self._history = History(folder / "history.jsonl")
+        self._stop = asyncio.Event()
+        self._terminals: list[Terminal] = []
+        self._selling: list[asyncio.Task[None]] = []
+        self._began = time.monotonic()
+        self._queue: list[Owed] = []
+        self._problems: list[str] = []
+        self._figures: dict[str, float] = {}
+
+    def _phase(self, text: str) -> None:
+        self._show_counts()
+        self._screen.phase(time.monotonic() - self._began, text)
+
+    def _show_counts(self) -> None:
+        counts, books = self._history.counts, self._acquirer.books
+        self._screen.counts(
+            {
+                "approved": counts["approved"],
+                "refused": counts["refused"],
+                "reversed": counts["reversed"],
+                "sends": counts["sent"],
+                "time-outs": counts["timed_out"],
+                "broken": counts["disconnected"],
+                "booked upstream": books.booked,
+                "reversed upstream": books.reversed,
+                "starts": self._gateway.starts,
+            }
+        )
+
+    async def play(self) -> Result:
+        """Run everything; an interruption (SIGINT, SIGTERM) goes straight to the verdict."""
+        loop = asyncio.get_running_loop()
+        phases = loop.create_task(self._phases())
+        counting = loop.create_task(self._keep_counting())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, phases.cancel)
+        try:
+            await asyncio.wait({phases})
+            interrupted = phases.cancelled()
+            if not interrupted and (problem := phases.exception()) is not None:
+                if not isinstance(problem, GatewayBroken):
+                    raise problem
+                self._problems.append(str(problem))
+        finally:
+            await self._end()
+            counting.cancel()
+            await asyncio.wait({counting})
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+        return self._judge(interrupted=interrupted)
+
+    async def _keep_counting(self) -> None:
+        while True:
+            await asyncio.sleep(0.25)
+            self._show_counts()
+
+    async def _phases(self) -> None:
+        self._phase("starting the acquirer and the gateway")
+        await self._acquirer.start()
+        await self._gateway.prepare()
+        await self._gateway.start()
+        self._sell()
+        self._began = time.monotonic()
+        self._phase(f"{self._options.terminals} terminals sell")
+        for step in plan(self._options):
+            await self._wait_until(step.at_s)
+            await self._take(step)
+        await self._wait_until(self._options.seconds)
+        await self._heal()
+
+    def _sell(self) -> None:
+        options = self._options
+        dialect = load_dialect(options.dialect)
+        endpoint = ("127.0.0.1", self._ports[0])
+        habits = Habits(pause_s=1 / options.sales_per_second)
+        loop = asyncio.get_running_loop()
+        for number in range(options.terminals):
+            name = f"T{number + 1:07d}"
+            terminal = Terminal(dialect, endpoint, self._history, terminal=name, habits=habits, seed=options.seed)
+            self._terminals.append(terminal)
+            self._selling.append(loop.create_task(terminal.keep_selling(self._stop), name=name))
+
+    async def _wait_until(self, at_s: float) -> None:
+        await asyncio.sleep(max(0.0, self._began + at_s - time.monotonic()))
+        if not self._gateway.running:
+            raise GatewayBroken(f"the gateway ended by itself\n{self._gateway.log_end()}")
+
+    async def _take(self, step: Step) -> None:
+        self._phase(step.text)
+        if step.behaviour is not None:
+            await self._acquirer.set_behaviour(step.behaviour)
+        if step.kill_for_s is not None:
+            await self._gateway.kill()
+            await asyncio.sleep(step.kill_for_s)
+            await self._gateway.start()
+            self._phase(f"the gateway is up again after {self._gateway.start_ms[-1]:.0f} ms")
+
+    async def _heal(self) -> None:
+        self._figures["traffic_s"] = round(time.monotonic() - self._began, 2)
+        await self._acquirer.set_behaviour(NORMAL)
+        self._phase("the traffic stops; terminals finish what they have begun")
+        await self._finish_selling(FINISH_WITHIN_S)
+        self._phase("waiting until the queue is empty")
+        healed = time.monotonic()
+        if (depth := await self._gateway.drained(DRAIN_WITHIN_S)) != 0:
+            self._problems.append(f"the queue was not empty after {DRAIN_WITHIN_S:g} s: {depth} left")
+        self._figures["drain_s"] = round(time.monotonic() - healed, 2)
+
+    async def _finish_selling(self, within_s: float) -> None:
+        self._stop.set()
+        for terminal in self._terminals:
+            terminal.finish_by = time.monotonic() + within_s
+        if self._selling:
+            _, late = await asyncio.wait(self._selling, timeout=within_s + 10)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+            for task in self._selling:
+                if not task.cancelled() and (problem := task.exception()) is not None:
+                    raise problem
+            self._selling = []
+
+    async def _end(self) -> None:
+        """Stop everything that was started, in whatever state it is."""
+        try:
+            await self._finish_selling(3.0)
+            if self._gateway.running:
+                self._queue = await self._gateway.queue()
+                if (code := await self._gateway.stop()) != 0:
+                    self._problems.append(f"the gateway ended with {code} on SIGTERM")
+        except GatewayBroken as broken:
+            self._problems.append(str(broken))
+        finally:
+            await self._gateway.kill()
+            await self._acquirer.stop()
+            self._history.close()
+
+    def _judge(self, *, interrupted: bool) -> Result:
+        history = read_lines(self._history.path, TerminalEvent)
+        ledger = self._folder / "ledger.jsonl"
+        verdict = check(history, read_lines(ledger, LedgerEvent) if ledger.exists() else [], self._queue)
+        counts, figures = self._history.counts, self._figures
+        for name in ("sent", "timed_out", "disconnected", "connect_failed", "unmatched", "gave_up"):
+            figures[name] = counts[name]
+        if traffic_s := figures.get("traffic_s"):
+            figures["transactions_per_s"] = round(verdict.transactions / traffic_s, 1)
+        latencies = sorted(self._history.latencies_ms)
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
+            if latencies:
+                place = min(len(latencies) - 1, int(share * len(latencies)))
+                figures[f"answer_{name}_ms"] = round(latencies[place], 1)
+        figures["restarts"] = max(0, self._gateway.starts - 1)
+        if self._gateway.start_ms:
+            figures["start_max_ms"] = round(max(self._gateway.start_ms), 0)
+        figures["upstream_messages"] = sum(self._acquirer.counts.values()) - self._acquirer.counts["connections"]
+        return Result(self._options, verdict, interrupted, self._problems, figures)
+
+
+def run(options: Options, json_path: Path | None = None) -> int:
+    """Play one run, print its verdict, and give the exit status."""
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="holdfast-outage-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    screen = Screen(f"Holdfast outage, seed {options.seed}")
+
+    async def play() -> Result:
+        return await Outage(options, folder, screen).play()
+
+    with screen:
+        result = uvloop.run(play())
+    if result.held and options.keep is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        result.folder = folder
+    if json_path is not None:
+        json_path.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
+    _print(result, screen)
+    return 0 if result.held else 1
+
+
+def _print(result: Result, screen: Screen) -> None:
+    verdict = result.verdict
+    screen.line()
+    if result.held:
+        screen.line("HELD: nothing lost, nothing doubled, everything in order and settled.", "bold green")
+    else:
+        screen.line("INTERRUPTED" if result.interrupted else "BROKEN", "bold red")
+    numbers = verdict.figures()
+    for name in ("acknowledged", "booked", *FIVE_ZEROS):
+        wrong = name in FIVE_ZEROS and numbers[name] > 0
+        screen.line(f"  {name.replace('_', ' '):<14}{numbers[name]:>9}", "bold red" if wrong else "")
+    if verdict.count(Defect.PHANTOM):
+        screen.line(f"  phantom       {verdict.count(Defect.PHANTOM):>9}", "bold red")
+    for problem in result.problems:
+        screen.line(f"  {problem}", "red")
+    for finding in verdict.findings[:20]:
+        screen.line(f"  {finding}", "red")
+    if len(verdict.findings) > 20:
+        screen.line(f"  ... and {len(verdict.findings) - 20} more", "red")
+    screen.line()
+    rest = ("transactions", "declined", "reversed", "resent")
+    for name, value in [*((name, numbers[name]) for name in rest), *result.figures.items()]:
+        screen.line(f"  {name:<20}{value:>12g}")
+    screen.line(f"  {'seed':<20}{result.options.seed:>12}")
+    if result.folder is not None:
+        screen.line(f"\nKept in {result.folder}: history.jsonl, ledger.jsonl, gateway.log and the gateway's journal.")
+        screen.line(f"Again: holdfast-bench outage --seed {result.options.seed}")

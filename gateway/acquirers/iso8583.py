@@ -1,0 +1,338 @@
+"""The link to an acquirer that speaks ISO 8583 over TCP: many messages in flight, answers matched by key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+
+from gateway.acquirers.endpoint import Endpoint
+from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
+from gateway.acquirers.port import Deliver, EndpointStatus
+from gateway.acquirers.reporting import RateLimitedReport, Report
+from gateway.acquirers.settings import LinkSettings
+from gateway.core.effects import Send
+from gateway.core.events import Answered, Connected, LateAnswered, NotSent, TimedOut
+from protocol.framing import FramingError
+from protocol.iso8583.codec import CodecError
+from protocol.iso8583.dialect import Dialect
+from protocol.iso8583.message import Message
+from protocol.iso8583.mti import answer_mti, first_mti, is_answer
+
+_MAC_FIELDS = (64, 128)
+_ANSWER_FUNCTIONS = "135"
+_NETWORK_CLASS = "8"
+
+
+class Count(StrEnum):
+    """Names of the link's counters."""
+
+    SENT = "sent"
+    ANSWERED = "answered"
+    TIMED_OUT = "timed_out"
+    NOT_SENT = "not_sent"
+    LATE_ANSWERED = "late_answered"
+    DUPLICATE_ANSWERS = "duplicate_answers"
+    UNMATCHED_ANSWERS = "unmatched_answers"
+    UNREADABLE_FRAMES = "unreadable_frames"
+    UNSOLICITED = "unsolicited"
+    ECHOES_ANSWERED = "echoes_answered"
+    REFUSED_MATCH_KEY = "refused_match_key"
+    REFUSED_NO_ROOM = "refused_no_room"
+    REFUSED_NOT_CONNECTED = "refused_not_connected"
+    REFUSED_UNENCODABLE = "refused_unencodable"
+    REFUSED_CLOSED = "refused_closed"
+    CONNECTED = "connected"
+    CONNECT_FAILED = "connect_failed"
+    CONNECTION_LOST = "connection_lost"
+
+
+class Iso8583Link:
+    """A link as port.Link describes it, over one TCP connection per endpoint.
+
+    A Send goes to the first endpoint, in configured order, that is connected and has room. An answer may come over any
+    endpoint: the key alone decides whose it is. matching.py says what becomes of late and doubled answers.
+    """
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        dialect: Dialect,
+        deliver: Deliver,
+        mono_ms: Callable[[], int],
+        report: Report,
+    ) -> None:
+        """Nothing is connected before `start`.
+
+        Raises:
+            ValueError: TPDU or header do not have the dialect's length; all mistakes at once.
+        """
+        mistakes = []
+        if len(settings.tpdu) != (5 if dialect.tpdu else 0):
+            mistakes.append(f"tpdu must have {5 if dialect.tpdu else 0} bytes")
+        if len(settings.header) != dialect.header_bytes:
+            mistakes.append(f"header must have {dialect.header_bytes} bytes")
+        if mistakes:
+            raise ValueError(f"link {settings.name}, dialect {dialect.name}: " + "; ".join(mistakes))
+        self._settings = settings
+        self._host = dialect.host
+        self._codec = dialect.codec
+        self._framing = dialect.framing
+        self._deliver = deliver
+        self._mono_ms = mono_ms
+        self._report = RateLimitedReport(report, settings.report_interval_ms)
+        self._counts = dict.fromkeys(Count, 0)
+        self._matching = Matching(
+            dialect.host, abandoned_max=settings.abandoned_max, abandoned_age_ms=settings.abandoned_age_ms
+        )
+        self._endpoints = [
+            Endpoint(index, endpoint, settings, framing=dialect.framing, owner=self, mono_ms=mono_ms)
+            for index, endpoint in enumerate(settings.endpoints)
+        ]
+        self._told_connected = False
+        self._refusals: list[NotSent] = []
+        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_ms = 0
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether at least one endpoint is connected."""
+        return any(endpoint.connected for endpoint in self._endpoints)
+
+    async def start(self) -> None:
+        """Begin to connect, and return without waiting for a connection."""
+        self._loop = asyncio.get_running_loop()
+        self._schedule_sweep()
+        for endpoint in self._endpoints:
+            endpoint.start()
+
+    def send(self, send: Send) -> None:
+        """Send a message once (D6); the outcome comes through `deliver`, never from within this call."""
+        message = send.message
+        now_ms = self._mono_ms()
+        if self._closing:
+            self._refuse(send, Count.REFUSED_CLOSED, "the link is closed")
+            return
+        try:
+            key = self._matching.key(answer_mti(message.mti), message.fields)
+            frame = self._framing.wrap(
+                self._codec.encode(Message(message.mti, message.fields, self._settings.tpdu, self._settings.header))
+            )
+        except ValueError as error:  # also CodecError and FramingError: their texts name places, never values
+            self._refuse(send, Count.REFUSED_UNENCODABLE, f"cannot be encoded: {error}")
+            return
+        if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
+            self._refuse(send, Count.REFUSED_MATCH_KEY, reason)
+            return
+        endpoint = next((candidate for candidate in self._endpoints if candidate.has_room), None)
+        if endpoint is None:
+            if self.connected:
+                self._refuse(send, Count.REFUSED_NO_ROOM, "no endpoint has room")
+            else:
+                self._refuse(send, Count.REFUSED_NOT_CONNECTED, "no endpoint is connected")
+            return
+        deadline_ms = now_ms + send.timeout_ms
+        self._matching.add(
+            Flight(
+                token=send.token,
+                purpose=send.purpose,
+                key=key,
+                endpoint=endpoint.index,
+                fields=message.fields,
+                timeout_ms=send.timeout_ms,
+                deadline_ms=deadline_ms,
+            )
+        )
+        endpoint.in_flight += 1
+        endpoint.sent += 1
+        self._counts[Count.SENT] += 1
+        if self._deadline is None or deadline_ms < self._deadline_ms:
+            self._set_deadline(deadline_ms, now_ms)
+        endpoint.write(frame)  # in doubt from here on
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by the names in `Count`; and keys evicted from the memory of late answers."""
+        return {**{count.value: total for count, total in self._counts.items()}, "evicted": self._matching.evicted}
+
+    def gauges(self) -> dict[str, int]:
+        """Messages in flight, abandoned keys, connected endpoints."""
+        return {
+            "in_flight": len(self._matching),
+            "abandoned": self._matching.abandoned,
+            "endpoints_connected": sum(endpoint.connected for endpoint in self._endpoints),
+        }
+
+    def endpoints(self) -> tuple[EndpointStatus, ...]:
+        """One status per endpoint, in configured order."""
+        return tuple(endpoint.status() for endpoint in self._endpoints)
+
+    async def close(self) -> None:
+        """Settle everything in flight as TimedOut, then disconnect. Safe to call twice.
+
+        Cancellation: everything has been settled all the same; sockets may close a little later.
+        """
+        self._closing = True
+        for timer in (self._deadline, self._sweep):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._sweep = None
+        for flight in self._matching.lost(None, self._mono_ms()):
+            self._timed_out(flight)
+        self._deliver_refusals()
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+
+    # --- called by the endpoints -----------------------------------------------------------------------------------
+
+    def opened(self, endpoint: Endpoint) -> None:
+        """A connection is there."""
+        self._counts[Count.CONNECTED] += 1
+        self._report.line("link.connected", endpoint.name, self._facts(endpoint), self._mono_ms())
+        self._tell_connected()
+
+    def lost(self, endpoint: Endpoint, reason: str, detail: str) -> None:
+        """The connection is gone: first nobody is to send there, then what was in flight is in doubt (D6)."""
+        now_ms = self._mono_ms()
+        if not self._closing:
+            self._counts[Count.CONNECTION_LOST] += 1
+            facts = {**self._facts(endpoint), "detail": detail, "in_flight": str(endpoint.in_flight)}
+            self._report.line("link.connection-lost", reason, facts, now_ms)
+        self._tell_connected()
+        for flight in self._matching.lost(endpoint.index, now_ms):
+            self._timed_out(flight)
+
+    def connect_failed(self, endpoint: Endpoint, reason: str, detail: str) -> None:
+        """An attempt to connect has failed."""
+        self._counts[Count.CONNECT_FAILED] += 1
+        facts = {**self._facts(endpoint), "detail": detail}
+        self._report.line("link.connect-failed", reason, facts, self._mono_ms())
+
+    def received(self, endpoint: Endpoint, frame: bytes) -> None:
+        """Find out whose answer a frame is, or what the host wants."""
+        try:
+            message = self._codec.decode(frame)
+            answer = is_answer(message.mti)
+        except (CodecError, ValueError) as error:
+            # Whose it was cannot be known: that send stays in doubt until its time is over.
+            self._counts[Count.UNREADABLE_FRAMES] += 1
+            self._note(endpoint, "unreadable", {"detail": str(error)})
+            return
+        if not answer:
+            self._unsolicited(endpoint, message)
+            return
+        now_ms = self._mono_ms()
+        found = self._matching.answered(self._matching.key(message.mti, message.fields), now_ms)
+        if found is NoFlight.UNKNOWN and message.mti[1] == _NETWORK_CLASS:
+            # Hosts put their idea of terminal and merchant into the answer to an echo that had neither.
+            found = self._matching.answered(self._matching.bare_key(message.mti, message.fields), now_ms)
+        if isinstance(found, Flight):
+            origin = self._endpoints[found.endpoint]
+            origin.in_flight -= 1
+            origin.answered += 1
+            self._counts[Count.ANSWERED] += 1
+            self._deliver(Answered(found.token, message.mti, message.fields))
+        elif isinstance(found, Late):
+            self._counts[Count.LATE_ANSWERED] += 1
+            self._deliver(LateAnswered(found.token, message.mti, message.fields))
+        elif found is NoFlight.DUPLICATE:
+            self._counts[Count.DUPLICATE_ANSWERS] += 1
+            self._note(endpoint, "duplicate answer", {"mti": message.mti})
+        else:
+            self._counts[Count.UNMATCHED_ANSWERS] += 1
+            self._note(endpoint, "unmatched answer", {"mti": message.mti})
+
+    def _unsolicited(self, endpoint: Endpoint, message: Message) -> None:
+        """Answer the host's echo test; ignore what else a host may send by itself."""
+        now_ms = self._mono_ms()
+        second = now_ms // 1000
+        if second != endpoint.echo_second:
+            endpoint.echo_second, endpoint.echoes = second, 0
+        if (
+            not self._is_echo(message)
+            or endpoint.echoes >= self._settings.echo_answered_per_s_max
+            or not endpoint.connected
+        ):
+            self._counts[Count.UNSOLICITED] += 1
+            self._note(endpoint, "unsolicited", {"mti": message.mti})
+            return
+        fields = {number: value for number, value in message.fields.items() if number not in _MAC_FIELDS}
+        tpdu = message.tpdu[:1] + message.tpdu[3:5] + message.tpdu[1:3]
+        answer = Message(answer_mti(message.mti), {**fields, 39: "00"}, tpdu, message.header)
+        try:
+            frame = self._framing.wrap(self._codec.encode(answer))
+        except (CodecError, FramingError) as error:
+            self._counts[Count.UNSOLICITED] += 1
+            self._note(endpoint, "unsolicited", {"mti": message.mti, "detail": str(error)})
+            return
+        endpoint.echoes += 1
+        self._counts[Count.ECHOES_ANSWERED] += 1
+        endpoint.write(frame)
+
+    def _is_echo(self, message: Message) -> bool:
+        echo = self._host.echo_fields
+        return first_mti(message.mti) == self._host.echo_mti and all(
+            message.fields.get(number) == value for number, value in echo.items()
+        )
+
+    # --- outcomes --------------------------------------------------------------------------------------------------
+
+    def _refuse(self, send: Send, count: Count, reason: str) -> None:
+        """Queue NotSent: nothing is delivered from within `send`, so that the core is never entered twice."""
+        self._counts[count] += 1
+        self._counts[Count.NOT_SENT] += 1
+        self._refusals.append(NotSent(send.token, reason))
+        if len(self._refusals) == 1:
+            asyncio.get_running_loop().call_soon(self._deliver_refusals)
+
+    def _deliver_refusals(self) -> None:
+        refusals, self._refusals = self._refusals, []
+        for refusal in refusals:
+            self._deliver(refusal)
+
+    def _timed_out(self, flight: Flight) -> None:
+        endpoint = self._endpoints[flight.endpoint]
+        endpoint.in_flight -= 1
+        endpoint.timed_out += 1
+        self._counts[Count.TIMED_OUT] += 1
+        self._deliver(TimedOut(flight.token))
+
+    def _tell_connected(self) -> None:
+        connected = self.connected
+        if connected is not self._told_connected:
+            self._told_connected = connected
+            self._deliver(Connected(connected))
+
+    # --- timers ----------------------------------------------------------------------------------------------------
+
+    def _set_deadline(self, deadline_ms: int, now_ms: int) -> None:
+        """One timer for all sends, at the earliest deadline; an answered head leaves it to fire for nothing."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline_ms = deadline_ms
+        self._deadline = self._loop.call_later(max(0, deadline_ms - now_ms) / 1000, self._expire)
+
+    def _expire(self) -> None:
+        self._deadline = None
+        now_ms = self._mono_ms()
+        for flight in self._matching.expire(now_ms):
+            self._timed_out(flight)
+        deadline_ms = self._matching.next_deadline_ms()
+        if deadline_ms is not None and not self._closing:
+            self._set_deadline(deadline_ms, now_ms)
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = self._loop.call_later(self._settings.sweep_interval_ms / 1000, self._swept)
+
+    def _swept(self) -> None:
+        now_ms = self._mono_ms()
+        for endpoint in self._endpoints:
+            endpoint.sweep(now_ms)
+        self._report.flush(now_ms)
+        self._schedule_sweep()
+
+    def _facts(self, endpoint: Endpoint) -> dict[str, str]:
+        return {"link": self._settings.name, "endpoint": endpoint.name}
+
+    def _note(self, endpoint: Endpoint, reason: str, facts: dict[str, str]) -> None:
+        self._report.line("link.bad-frame", reason, {**self._facts(endpoint), **facts}, self._mono_ms())

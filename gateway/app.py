@@ -1,0 +1,336 @@
+"""Composition root: the one place that names concrete classes; the order of start-up and shutdown.
+
+Start: journal (lock, keys, recovery) - link - listeners - operations. Stop: no new requests - drain - link - journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from gateway.acquirers.iso8583 import Iso8583Link
+from gateway.acquirers.port import EndpointState
+from gateway.clock import Clock, SystemClock
+from gateway.conductor import Conductor
+from gateway.config import Address, Config
+from gateway.core.effects import Alarm, Load, OperatorReply, Severity
+from gateway.core.engine import Engine
+from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct
+from gateway.core.identity import KeyedHash
+from gateway.core.link import LinkState
+from gateway.core.transaction import Answer, Stored, Transaction
+from gateway.journal.keyring import Keyring, load_keyring
+from gateway.journal.port import JournalError, JournalInDoubt, Listing
+from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.operations.logs import logger
+from gateway.operations.release import version
+from gateway.operations.server import OperationsServer
+from gateway.operations.token import read_token
+from gateway.operations.view import (
+    AcquirerStatus,
+    CommandResult,
+    EndpointStatus,
+    Explanation,
+    GatewayStatus,
+    Mode,
+    TerminalsStatus,
+)
+from gateway.terminals.iso8583 import Iso8583Listener
+from gateway.wiring import engine_settings, link_settings, listener_settings, policy
+from protocol.iso8583.codec import CodecError
+from protocol.iso8583.dialect import Dialect, load_dialect
+from protocol.iso8583.message import Message
+
+_RECOVERY_BATCH = 1_000
+_RECOVERY_TIMEOUT_S = 60.0
+_LAST_WRITES_TIMEOUT_S = 2.0
+_MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
+_LOG_LEVELS = {Severity.NOTICE: "info", Severity.WARNING: "warning", Severity.ALARM: "error"}
+
+
+class Gateway:
+    """A running gateway, and what its operators see of it (GatewayView)."""
+
+    def __init__(self, config: Config, keyring: Keyring, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._log = logger("gateway")
+        self._failed: JournalInDoubt | None = None
+        self.stopping = asyncio.Event()
+        self._started_ms = clock.mono_ms()
+        self._lookup_tokens = itertools.count(-1, -1)
+        self._lookups: dict[int, asyncio.Future[Stored | Lookup]] = {}
+        self._operator_tokens = itertools.count(1)
+        self._commands: dict[int, asyncio.Future[CommandResult]] = {}
+
+        host_dialect = load_dialect(config.acquirer.dialect)
+        self._journal = SqliteJournal(
+            SqliteJournalSettings(
+                path=config.journal.path,
+                limit_bytes=config.journal.limit_bytes,
+                min_free_bytes=config.journal.min_free_bytes,
+                commit_batch_max=config.journal.commit_batch_max,
+            ),
+            keyring,
+            self._journalled,
+            self._journal_failed,
+            clock.utc_ms,
+        )
+        self._link = Iso8583Link(
+            link_settings(config.acquirer, host_dialect), host_dialect, self._submit, clock.mono_ms,
+            self._report("acquirers"),
+        )  # fmt: skip
+        self._listeners = self._make_listeners(KeyedHash(keyring.fingerprint_key))
+        engine = Engine(
+            engine_settings(config), host_dialect.host, policy(config.standin), jitter=random.random,
+            unencodable=_unencodable(host_dialect), mono_ms=clock.mono_ms(), utc_ms=clock.utc_ms(),
+        )  # fmt: skip
+        self._conductor = Conductor(
+            engine, clock, self._journal, send=self._link.send, reply=self._reply,
+            reply_operator=self._replied_to_operator, alarm=self._alarm,
+        )  # fmt: skip
+        self._operations = OperationsServer(self, config.operations.listen, read_token(config.operations.token_file))
+
+    def _make_listeners(self, hashing: KeyedHash) -> tuple[Iso8583Listener, ...]:
+        """Each listener's tokens leave its own number as remainder, so that an answer finds its listener."""
+        sections = self._config.terminals
+        return tuple(
+            Iso8583Listener(
+                listener_settings(section), load_dialect(section.dialect), hashing, self._submit, self._clock.utc_ms,
+                self._report("terminals"), tokens=itertools.count(number, len(sections)),
+            )
+            for number, section in enumerate(sections)
+        )  # fmt: skip
+
+    # Start and stop
+
+    async def start(self) -> tuple[tuple[Address, ...], Address]:
+        """Recover, then open for business; returns the addresses of the listeners and of operations.
+
+        Raises: JournalError, OSError.
+        """
+        await self._journal.open()
+        await self._recover()
+        await self._link.start()
+        operations = await self._operations.start()
+        self._bound = tuple([Address(*await listener.start()) for listener in self._listeners])
+        self._started_ms = self._clock.mono_ms()
+        return self._bound, operations
+
+    async def _recover(self) -> None:
+        """Settle what the last run left in doubt, before anything is admitted (lifecycle.after_crash)."""
+        engine = self._conductor.engine
+        while in_doubt := await self._journal.in_doubt(_RECOVERY_BATCH):
+            self._log.warning("recovering", in_doubt=len(in_doubt))
+            self._conductor.carry_out(engine.recover(in_doubt, self._clock.utc_ms()))
+            await self._conductor.until_quiet(_RECOVERY_TIMEOUT_S)
+            if self._failed is not None:
+                raise self._failed
+        engine.owing(await self._journal.owing_lanes())
+
+    async def stop(self) -> None:
+        """Stop admitting, drain, checkpoint, close; each step is bounded."""
+        for listener in self._listeners:
+            listener.stop_admitting()
+        if self._failed is None:
+            deadline = time.monotonic() + self._config.gateway.shutdown_drain_s
+            for listener in self._listeners:
+                await listener.drain(int(max(0.0, deadline - time.monotonic()) * 1000))
+            await self._conductor.until_quiet(max(0.0, deadline - time.monotonic()))
+        await self._link.close()
+        if self._failed is None:
+            await self._conductor.until_quiet(_LAST_WRITES_TIMEOUT_S)
+        self._conductor.close()
+        await self._journal.close()
+        for listener in self._listeners:
+            await listener.close()
+        await self._operations.close()
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        for command in self._commands.values():
+            command.cancel()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the journal is in doubt: the process must end and recover."""
+        return self._failed is not None
+
+    # Between the rooms
+
+    def _submit(self, event: Event) -> None:
+        self._conductor.submit(event)
+
+    def _journalled(self, events: Sequence[JournalEvent]) -> None:
+        if self._lookups:
+            events = [event for event in events if not self._looked_up(event)]
+        self._conductor.submit_all(events)
+
+    def _looked_up(self, event: JournalEvent) -> bool:
+        """Operators' own look-ups do not concern the core."""
+        if not isinstance(event, Found) or (future := self._lookups.pop(event.token, None)) is None:
+            return False
+        if not future.done():
+            future.set_result(event.results[0])
+        return True
+
+    def _journal_failed(self, error: JournalInDoubt) -> None:
+        self._failed = error
+        self._log.error("journal in doubt: stopping, the next start recovers", reason=str(error))
+        self._conductor.close()
+        self.stopping.set()
+
+    def _reply(self, terminal_token: int, answer: Answer) -> None:
+        self._listeners[terminal_token % len(self._listeners)].reply(terminal_token, answer)
+
+    def _alarm(self, alarm: Alarm) -> None:
+        write = getattr(self._log, _LOG_LEVELS[alarm.severity])
+        write(alarm.code, text=alarm.text, **alarm.facts)
+
+    def _report(self, component: str) -> Callable[[str, dict[str, str]], None]:
+        log = logger(component)
+
+        def report(name: str, facts: dict[str, str]) -> None:
+            log.warning(name, **facts)
+
+        return report
+
+    # What operators see (GatewayView)
+
+    def ready(self) -> tuple[bool, tuple[str, ...]]:
+        """Storing while the acquirer is away is ready; a failing or full journal is not."""
+        reasons = []
+        if self._failed is not None:
+            reasons.append("the journal is in doubt; the gateway stops and recovers at the next start")
+        elif not self._journal.writable:
+            reasons.append("the journal takes no new transactions: disk or limit full")
+        if self.stopping.is_set():
+            reasons.append("the gateway is stopping")
+        return not reasons, tuple(reasons)
+
+    async def status(self) -> GatewayStatus:
+        """Everything that status and metrics tell."""
+        engine = self._conductor.engine.status()
+        now_mono_ms, now_utc_ms = self._clock.mono_ms(), self._clock.utc_ms()
+        counters = {f"core.{name}": count for name, count in engine.counts.items()}
+        counters |= {f"acquirer.{name}": count for name, count in self._link.counters().items()}
+        for listener in self._listeners:
+            for name, count in listener.counters().items():
+                counters[f"terminal.{name}"] = counters.get(f"terminal.{name}", 0) + count
+        endpoints = self._link.endpoints()
+        return GatewayStatus(
+            name=self._config.gateway.name,
+            version=version(),
+            mode=_MODES.get(engine.link, Mode.STANDING_IN),
+            taken_ms=now_utc_ms,
+            uptime_ms=now_mono_ms - self._started_ms,
+            acquirer=AcquirerStatus(
+                name=self._config.acquirer.name,
+                link=engine.link,
+                since_ms=now_utc_ms - (now_mono_ms - engine.link_since_ms),
+                endpoints=tuple(
+                    EndpointStatus(address=e.name, connected=e.state is EndpointState.CONNECTED) for e in endpoints
+                ),
+                in_flight=sum(e.in_flight for e in endpoints),
+                outages=engine.outages,
+            ),
+            terminals=tuple(
+                TerminalsStatus(listen=str(bound), **_gauges(listener))
+                for listener, bound in zip(self._listeners, self._bound, strict=True)
+            ),
+            journal=await self._journal.health(),
+            lanes_owing=engine.lanes_owing,
+            requests_waiting=engine.waiting,
+            counters=counters,
+        )
+
+    async def queue(self, listing: Listing) -> list[Transaction]:
+        """Rows for operators."""
+        return await self._journal.listing(listing)
+
+    async def show(self, id: int) -> Stored | Lookup:  # noqa: A002 - the journal's word
+        """One transaction with its messages."""
+        token = next(self._lookup_tokens)
+        future: asyncio.Future[Stored | Lookup] = asyncio.get_running_loop().create_future()
+        self._lookups[token] = future
+        self._journal.load(Load(token, id))
+        return await future
+
+    async def explain(self, id: int) -> Explanation | None:  # noqa: A002 - the journal's word
+        """What blocks a transaction, by which rule, and when it is tried next."""
+        found = await self.show(id)
+        if isinstance(found, Lookup):
+            return None
+        transaction = found.transaction
+        explained = self._conductor.engine.explain(transaction)
+        wait_ms = explained.next_try_in_ms
+        text = f"Transaction {id} is {transaction.state.name.lower()}. "
+        text += f"It waits for: {explained.blocked_by}." if explained.blocked_by else "Nothing blocks it."
+        return Explanation(
+            id=id,
+            state=transaction.state,
+            blocked_by=explained.blocked_by,
+            rule=explained.rule,
+            next_try_ms=None if wait_ms is None else self._clock.utc_ms() + wait_ms,
+            text=text,
+        )
+
+    async def command(self, act: OperatorAct, id: int, who: str, why: str) -> CommandResult:  # noqa: A002
+        """Have an operator's act decided and made durable."""
+        token = next(self._operator_tokens)
+        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
+        self._commands[token] = future
+        self._submit(Commanded(token, act, id, who, why))
+        return await future
+
+    def _replied_to_operator(self, reply: OperatorReply) -> None:
+        future = self._commands.pop(reply.operator_token, None)
+        if future is not None and not future.done():
+            future.set_result(CommandResult(reply.done, reply.text))
+
+
+def _gauges(listener: Iso8583Listener) -> dict[str, int]:
+    gauges = listener.gauges()
+    return {"connections": gauges["connections"], "in_flight": gauges["in_flight"]}
+
+
+def _unencodable(dialect: Dialect) -> Callable[[Message], str]:
+    """Why a message cannot be encoded for the acquirer; what cannot be forwarded must not be approved (D8, D21)."""
+    codec = dialect.codec
+
+    def why(message: Message) -> str:
+        fields = {n: v for n, v in message.fields.items() if n in dialect.fields}
+        try:
+            codec.encode(Message(message.mti, fields))
+        except CodecError as error:
+            return str(error)
+        return ""
+
+    return why
+
+
+async def run_gateway(config: Config, *, started: Callable[[str], None] = print) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code: 0 after a clean stop, 1 when the journal is in doubt.
+
+    Args:
+        started: told the endpoints, one line each, once the gateway is open for business.
+    Raises: JournalError, ConfigError and OSError of the start.
+    """
+    gateway = Gateway(config, load_keyring(config.journal.keys), SystemClock())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, gateway.stopping.set)
+    try:
+        listeners, operations = await gateway.start()
+    except (JournalError, OSError):
+        await gateway.stop()
+        raise
+    for section, address in zip(config.terminals, listeners, strict=True):
+        started(f"terminals: {address} ({section.dialect})")
+    started(f"operations: http://{operations}")
+    await gateway.stopping.wait()
+    await gateway.stop()
+    return 1 if gateway.failed else 0

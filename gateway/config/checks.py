@@ -1,0 +1,173 @@
+"""Checks that look at more than one key, or at the world outside: nested time limits, dialects, files, addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config.models import Config, TerminalsSection
+from gateway.config.values import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake: the key that it is told of, what is wrong and what would be right.
+
+    Attributes:
+        also: other keys that the check looked at.
+        source: where the key stands, if neither in the file nor in a table overridden by the environment.
+    """
+
+    key: str
+    text: str
+    also: tuple[str, ...] = ()
+    source: str = ""
+
+
+def check(config: Config) -> Iterator[Mistake]:
+    """Every mistake that no single key shows."""
+    yield from _time_limits(config)
+    yield from _pairs(config)
+    yield from _addresses(config)
+    yield from _dialects(config)
+    yield from _files(config)
+
+
+def _time_limits(config: Config) -> Iterator[Mistake]:
+    """Time limits nest: host < gateway < terminal (D17)."""
+    acquirer = config.acquirer
+    if acquirer.host_timeout_ms >= acquirer.reply_timeout_ms:
+        yield Mistake(
+            "acquirer.reply_timeout_ms",
+            f"is not longer than acquirer.host_timeout_ms; time limits nest, host < gateway < terminal (D17): "
+            f"more than {acquirer.host_timeout_ms} ms",
+            ("acquirer.host_timeout_ms",),
+        )
+    if acquirer.longest_flight_ms < acquirer.reply_timeout_ms:
+        yield Mistake(
+            "acquirer.longest_flight_ms",
+            f"is shorter than acquirer.reply_timeout_ms; a reversal waits until its original cannot be under way "
+            f"any more (D13): {acquirer.reply_timeout_ms} ms or more",
+            ("acquirer.reply_timeout_ms",),
+        )
+    for place, terminals in _listeners(config):
+        longest_ms = acquirer.reply_timeout_ms + config.replay.lane_wait_ms
+        if terminals.terminal_timeout_ms <= acquirer.reply_timeout_ms:
+            yield Mistake(
+                f"{place}.terminal_timeout_ms",
+                f"is not longer than acquirer.reply_timeout_ms; time limits nest, host < gateway < terminal (D17): "
+                f"more than {acquirer.reply_timeout_ms} ms",
+                ("acquirer.reply_timeout_ms",),
+            )
+        elif terminals.terminal_timeout_ms <= longest_ms:
+            yield Mistake(
+                "replay.lane_wait_ms",
+                f"and acquirer.reply_timeout_ms together are not shorter than {place}.terminal_timeout_ms; a request "
+                f"may wait for its lane and then for the host (D17, D20): less than "
+                f"{terminals.terminal_timeout_ms - acquirer.reply_timeout_ms} ms",
+                ("acquirer.reply_timeout_ms", f"{place}.terminal_timeout_ms"),
+            )
+
+
+def _pairs(config: Config) -> Iterator[Mistake]:
+    """A first pause is not above the longest, a part is not above the whole."""
+    pairs = [
+        ("acquirer", config.acquirer.reconnect_min_ms, config.acquirer.reconnect_max_ms, "reconnect_{}_ms"),
+        ("replay", config.replay.backoff_min_ms, config.replay.backoff_max_ms, "backoff_{}_ms"),
+    ]
+    for table, least, most, key in pairs:
+        if least > most:
+            low, high = f"{table}.{key.format('min')}", f"{table}.{key.format('max')}"
+            yield Mistake(high, f"is below {low}; {least} ms or more", (low,))
+    for place, terminals in _listeners(config):
+        parts = [
+            ("connections_per_address_max", "connections_max"),
+            ("in_flight_per_connection_max", "in_flight_max"),
+        ]
+        for part, whole in parts:
+            most = getattr(terminals, whole)
+            if getattr(terminals, part) > most:
+                yield Mistake(f"{place}.{part}", f"is above {place}.{whole}; {most} or less", (f"{place}.{whole}",))
+
+
+def _addresses(config: Config) -> Iterator[Mistake]:
+    """No address twice, operators on loopback, and no acquirer that is the gateway itself."""
+    seen: dict[Address, str] = {}
+    listeners = [(f"{place}.listen", terminals.listen) for place, terminals in _listeners(config)]
+    for key, address in [*listeners, ("operations.listen", config.operations.listen)]:
+        if address.port and address in seen:
+            yield Mistake(key, f"is the same address as {seen[address]}; each needs its own port", (seen[address],))
+        seen.setdefault(address, key)
+    for number, endpoint in enumerate(config.acquirer.endpoints):
+        if endpoint in seen:
+            key = f"acquirer.endpoints[{number}]"
+            yield Mistake(
+                key,
+                f"is this gateway's own {seen[endpoint]}; the address of the acquirer's host",
+                (seen[endpoint],),
+            )
+    if not config.operations.listen.loopback and not config.operations.allow_remote:
+        yield Mistake(
+            "operations.listen",
+            "can be reached from other machines; a loopback address such as 127.0.0.1, or allow_remote = true "
+            "(default 127.0.0.1:9480)",
+            ("operations.allow_remote",),
+        )
+
+
+def _dialects(config: Config) -> Iterator[Mistake]:
+    """Every dialect can be loaded, and the header fits the acquirer's."""
+    from protocol.iso8583.dialect import DialectError, load_dialect  # noqa: PLC0415 - only a check needs it
+
+    names = [(f"{place}.dialect", terminals.dialect) for place, terminals in _listeners(config)]
+    for key, name in [*names, ("acquirer.dialect", config.acquirer.dialect)]:
+        try:
+            dialect = load_dialect(name)
+        except DialectError as error:
+            for mistake in error.mistakes:
+                yield Mistake(key, mistake)
+            continue
+        header = config.acquirer.header
+        if key == "acquirer.dialect" and dialect.header_bytes not in (0, len(header)):
+            yield Mistake(
+                "acquirer.header",
+                f"has {len(header)} bytes; the acquirer's dialect has headers of {dialect.header_bytes}: "
+                f"{2 * dialect.header_bytes} hexadecimal digits",
+                ("acquirer.dialect",),
+            )
+
+
+def _files(config: Config) -> Iterator[Mistake]:
+    """What must exist does."""
+    if not config.journal.path.parent.is_dir():
+        yield Mistake("journal.path", "lies in a folder that does not exist; a file in an existing folder")
+    elif config.journal.path.is_dir():
+        yield Mistake("journal.path", "is a folder; the path of a file")
+    if not config.journal.keys.is_dir():
+        yield Mistake("journal.keys", "is not a folder that exists; `holdfast init` makes one with keys")
+    if config.standin.hot_cards_file is not None:
+        yield from _hot_cards(config.standin.hot_cards_file)
+
+
+def _hot_cards(path: Path) -> Iterator[Mistake]:
+    """A hot-card file holds keyed hashes only: a card number in it would be one at rest (INV-8)."""
+    key = "standin.hot_cards_file"
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        yield Mistake(key, "cannot be read as plain text; one hash of 32 hexadecimal digits a line, or empty")
+        return
+    wrong = [
+        number
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not re.fullmatch(r"[0-9a-fA-F]{32}", line.strip())
+    ]
+    if wrong:
+        yield Mistake(key, f"line {wrong[0]} is no hash; 32 hexadecimal digits, made by `holdfast hot-card`")
+
+
+def _listeners(config: Config) -> Iterator[tuple[str, TerminalsSection]]:
+    for number, terminals in enumerate(config.terminals):
+        yield f"terminals[{number}]", terminals

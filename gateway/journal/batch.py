@@ -1,0 +1,326 @@
+"""The group commit: everything that has gathered becomes one transaction of the database. Runs on the writer's thread.
+
+Stages of a batch, and what a crash at each leaves (SQLite's write-ahead log, synchronous=FULL):
+
+    judged      conditions looked at, rows and ciphertexts made, in memory   nothing
+    written     in the log, without its commit mark                          nothing
+    committed   COMMIT has returned: the log is synced                       all of it
+    COMMIT failed other than for want of room                                unknown: all of it or nothing
+
+Only want of room is a certain "not written": SQLite reports it from the write of the log's frames, the commit mark is
+in the last of them, and a frame that is cut short does not pass its checksum.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from gateway.core.effects import Create, Write
+from gateway.core.events import (
+    Committed,
+    Damaged,
+    Existing,
+    JournalEvent,
+    OverLimit,
+    RefusalReason,
+    WriteRefused,
+)
+from gateway.core.lifecycle import FINAL, REPLAYABLE, State
+from gateway.journal.counters import SELECT_COUNTERS, Counters
+from gateway.journal.draft import Draft, JournalDefect
+from gateway.journal.port import JournalInDoubt, JournalLocked, JournalUnreadable
+from gateway.journal.reading import Damage, RecordDamaged, RecordReader, is_damage
+from gateway.journal.rows import Row, RowCodec, RowDamaged
+from gateway.journal.schema import Head, write_head
+from gateway.journal.sealing import Sealer
+
+BATCH_WRITES_MAX: Final = 512
+"""Writes in one commit: bounds the time that the first of them waits for the last, and the batch's memory."""
+
+_WIDTHS: Final = (1, 8, 32, 128)
+_UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
+
+_Judged = JournalEvent | tuple[int, int]  # a pair is a conflict: token, and id of the transaction that exists
+_Hits = dict[int, set[object]]
+
+
+class Batcher:
+    """Judges and writes batches. One per journal; the only code that changes the database once it is open."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        codec: RowCodec,
+        sealer: Sealer,
+        head: Head,
+        utc_ms: Callable[[], int],
+        refusal: Callable[[], str],
+    ) -> None:
+        """`refusal` says why a Create is refused now for want of room, or is empty."""
+        self._connection = connection
+        self._codec = codec
+        self._sealer = sealer
+        self._reader = RecordReader(connection, codec, sealer)
+        self._counters = Counters(connection, codec)
+        self._utc_ms = utc_ms
+        self._refusal = refusal
+        self._first_hits: _Hits = {}
+        self._second_hits: _Hits = {}
+        self.head = head
+
+    def commit(
+        self, writes: Sequence[Write], damages: Sequence[Damage], *, probe: bool = False
+    ) -> list[JournalEvent] | None:
+        """Write a batch and make it durable.
+
+        Args:
+            probe: write something even if there is nothing to tell, to learn whether there is room again.
+        Returns:
+            One event for each write in order, then one for each record that is newly in quarantine; or None when
+            there was no room: nothing was written, for certain.
+        Raises:
+            JournalInDoubt: the outcome is unknown.
+            JournalLocked: another process holds the write lock.
+            JournalUnreadable: the tables are damaged where every write would meet it.
+            JournalDefect: a write breaks the contract; nothing was written.
+        """
+        draft = Draft(self.head, self._utc_ms(), self._sealer)
+        self._counters.begin()
+        self._reader.noted.clear()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._look_up(draft, writes)
+            judged = [self._judge(draft, each) for each in writes]
+            reported = self._quarantine(draft, [*damages, *self._reader.noted, *self._counters.noted])
+            if draft.entries or reported or damages or probe:
+                self._flush(draft)
+            # Up to here a crash leaves nothing; once the next line has returned, all of it.
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo(error)
+            return None
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self.head = draft.head
+        return [*(self._resolved(each) for each in judged), *reported]
+
+    def _undo(self, error: sqlite3.Error) -> None:
+        """Take a failed batch back if it is certain that nothing of it was written, else stop."""
+        code = getattr(error, "sqlite_errorcode", None)
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as second:
+            raise JournalInDoubt(f"a batch could be neither committed nor taken back: {second}") from error
+        if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
+            return
+        if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
+            raise JournalLocked("another process writes to the journal: nothing was written, stop it") from error
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if is_damage(error) and code is not None and code & 0xFF != sqlite3.SQLITE_IOERR:
+            raise JournalUnreadable(f"the journal's tables are damaged ({name}): restore or repair it") from error
+        raise JournalInDoubt(f"a commit failed ({name}), its outcome is unknown: restart to recover") from error
+
+    def _resolved(self, judged: _Judged) -> JournalEvent:
+        """Read the transaction that a conflict is about; after the commit, for it may be of the same batch."""
+        if not isinstance(judged, tuple):
+            return judged
+        token, number = judged
+        try:
+            row = self._reader.row(number)
+            return Existing(token, None if row is None else self._reader.stored(row))
+        except RecordDamaged:
+            return Existing(token, None)
+
+    def _look_up(self, draft: Draft, writes: Sequence[Write]) -> None:
+        """Ask for all that the batch's conditions need, in a few wide queries instead of many narrow ones."""
+        first: list[int] = []
+        second: list[int] = []
+        ids: set[int] = set()
+        names: set[str] = set()
+        key_hashes = self._codec.key_hashes
+        for write in writes:
+            for change in write.changes:
+                if isinstance(change, Create):
+                    one, two = key_hashes(change.transaction.key)
+                    first.append(one)
+                    second.append(two)
+                else:
+                    ids.add(change.transaction.id)
+                    names.update(change.release)
+                for limit in change.reserve:
+                    names.add(limit.counter)
+        self._first_hits, self._second_hits = {}, {}
+        for hashed, number in self._wide("SELECT hash, id FROM by_key WHERE hash IN ", first):
+            self._first_hits.setdefault(hashed, set()).add(number)
+        for hashed, number in self._wide("SELECT hash, id FROM by_key_again WHERE hash IN ", second):
+            self._second_hits.setdefault(hashed, set()).add(number)
+        for number, packed in self._wide("SELECT id, row FROM tx WHERE id IN ", list(ids)):
+            try:
+                draft.before[number] = self._codec.unpack(number, packed)
+            except RowDamaged as error:
+                # The update brings the whole next row, so that the record is written anew; its history is in doubt.
+                draft.before[number] = None
+                self._reader.noted.append(Damage(number, str(error), removes=True))
+        self._counters.load(self._wide(SELECT_COUNTERS, list(names)))
+
+    def _wide(self, select: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+        start = 0
+        while start < len(values):
+            left = len(values) - start
+            width = next((each for each in _WIDTHS if each >= left), _WIDTHS[-1])
+            chunk = list(values[start : start + width])
+            chunk += [chunk[-1]] * (width - len(chunk))  # few widths, so that each statement is prepared once
+            yield from self._connection.execute(f"{select}({','.join('?' * width)})", chunk)
+            start += width
+
+    def _judge(self, draft: Draft, write: Write) -> _Judged:
+        """Look at a write's conditions first, then take in all of it or none (INV-2, D21)."""
+        changes = write.changes
+        creates = False
+        for change in changes:
+            if isinstance(change, Create):
+                creates = True
+                existing = self._existing(draft, change)
+                if existing is not None:
+                    return (write.token, existing) if existing else Existing(write.token, None)
+        head = changes[0]
+        reserve = head.reserve
+        if reserve:
+            reason = self._counters.refusal(reserve, head.transaction.amount_minor, draft.now_ms)
+            if reason is not None:
+                return OverLimit(write.token, reason)
+        if creates and self._refusal():
+            return WriteRefused(write.token, RefusalReason.FULL)
+        if reserve:
+            self._counters.reserve(reserve, head.transaction.amount_minor, draft.now_ms)
+        ids: list[int] = []
+        for change in changes:
+            if change.reserve and ids:
+                raise JournalDefect("only the first change of a write may reserve")
+            if isinstance(change, Create):
+                if change.transaction.key in draft.fresh and len(changes) > 1:
+                    self._refuse_twins(write)
+                ids.append(draft.create(change, ids[0] if ids else 0))
+            else:
+                ids.append(draft.update(change))
+                if change.release:
+                    self._counters.release(change.release, change.transaction.amount_minor)
+        return Committed(write.token, tuple(ids))
+
+    @staticmethod
+    def _refuse_twins(write: Write) -> None:
+        keys = [each.transaction.key for each in write.changes if isinstance(each, Create)]
+        if len(set(keys)) != len(keys):
+            raise JournalDefect("one write creates the same key twice")
+
+    def _existing(self, draft: Draft, change: Create) -> int | None:
+        """Id of the transaction that has this key, 0 if that is damaged, None if there is none."""
+        key = change.transaction.key
+        since_ms = draft.now_ms - change.horizon_ms if change.horizon_ms else 0
+        fresh = draft.fresh.get(key)
+        if fresh is not None:
+            return fresh.id if fresh.accepted_ms >= since_ms else None
+        if not (self._first_hits or self._second_hits):
+            return None
+        one, two = self._codec.key_hashes(key)
+        first, second = self._first_hits.get(one), self._second_hits.get(two)
+        if not first and not second:
+            return None
+        try:
+            row = self._reader.match(key, first or set(), second or set(), since_ms)
+        except RecordDamaged as damaged:
+            self._reader.noted.append(Damage(damaged.number, damaged.what, removes=damaged.number > 0))
+            return 0
+        return None if row is None else row.id
+
+    def _flush(self, draft: Draft) -> None:
+        """Write the draft: few statements, each over many rows."""
+        many = self._connection.executemany
+        pack, rows = self._codec.pack, draft.rows
+        if not draft.entries:
+            write_head(self._connection, self._codec, draft.head)
+            return
+        many("INSERT INTO entry (sequence, body, leaf, account) VALUES (?, ?, ?, ?)", draft.entries)
+        created = set(draft.created)
+        if created:
+            many("INSERT INTO tx (id, row) VALUES (?, ?)", [(each, pack(rows[each])) for each in draft.created])
+            hashes = [(*self._codec.key_hashes(rows[each].key), each) for each in draft.created]
+            many("INSERT INTO by_key (hash, id) VALUES (?, ?)", sorted((h[0], h[2]) for h in hashes))
+            many("INSERT INTO by_key_again (hash, id) VALUES (?, ?)", sorted((h[1], h[2]) for h in hashes))
+        if draft.sensitive:
+            many("INSERT INTO sensitive (sequence, ciphertext) VALUES (?, ?)", draft.sensitive)
+        if draft.gone:
+            many("DELETE FROM sensitive WHERE sequence = ?", draft.gone)
+        changed = [each for each in rows if each not in created]
+        if changed:
+            many("UPDATE tx SET row = ? WHERE id = ?", [(pack(rows[each]), each) for each in changed])
+        self._flush_queue(draft)
+        self._counters.flush()
+        write_head(self._connection, self._codec, draft.head)
+
+    def _flush_queue(self, draft: Draft) -> None:
+        """Bring `owing` and `unsettled` in step with the rows that the same commit writes."""
+        owes, owed, opens, closes = [], [], [], []
+        for number, row in draft.rows.items():
+            before = draft.before.get(number)
+            was = (before.lane, before.place, number) if before is not None and before.state in REPLAYABLE else None
+            now = (row.lane, row.place, number) if row.state in REPLAYABLE else None
+            if was != now:
+                if was is not None:
+                    owed.append(was)
+                if now is not None:
+                    owes.append(now)
+            was_state = before.state if before is not None and before.state not in FINAL else None
+            now_state = row.state if row.state not in FINAL else None
+            if was_state != now_state:
+                if was_state is not None:
+                    closes.append((was_state, number))
+                if now_state is not None:
+                    opens.append((now_state, number))
+        many = self._connection.executemany
+        if owed:
+            many("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", owed)
+        if closes:
+            many("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
+        if owes:
+            many("INSERT OR IGNORE INTO owing (lane, place, id) VALUES (?, ?, ?)", owes)
+        if opens:
+            many("INSERT OR IGNORE INTO unsettled (state, id) VALUES (?, ?)", opens)
+
+    def _quarantine(self, draft: Draft, damages: Sequence[Damage]) -> list[Damaged]:
+        """Put damaged records aside, each reported once; out of the queue, so that the rest goes on."""
+        reported = []
+        execute = self._connection.execute
+        for damage in damages:
+            added = execute(
+                "INSERT OR IGNORE INTO quarantine (id, what, time_ms) VALUES (?, ?, ?)",
+                (damage.id, damage.what, draft.now_ms),
+            ).rowcount
+            if added:
+                draft.head.quarantined += 1
+                reported.append(Damaged(damage.id, damage.what))
+            if damage.owing is not None:
+                execute("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", damage.owing)
+            if damage.belongs is not None:
+                self._put_back(damage.belongs)
+            elif damage.removes:
+                for state in _UNSETTLED:
+                    gone = execute("DELETE FROM unsettled WHERE state = ? AND id = ?", (state, damage.id)).rowcount
+                    draft.head.counts[state] -= gone
+        return reported
+
+    def _put_back(self, row: Row) -> None:
+        """Restore the queue's entry of a row that is whole, unless it has moved on since it was read."""
+        try:
+            now = self._reader.row(row.id)
+        except RecordDamaged:
+            return
+        if now == row:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO owing (lane, place, id) VALUES (?, ?, ?)", (row.lane, row.place, row.id)
+            )

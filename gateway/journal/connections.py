@@ -1,0 +1,117 @@
+"""The two connections of a SQLite journal, and how a whole batch crosses to a thread in one hop.
+
+aiosqlite runs each call on its connection's thread and offers one call for each statement: a batch of 64 transactions
+would cross between threads hundreds of times. Its public API takes a `factory`, though: the class of the connection that
+it makes on that thread. Ours means by `commit()`: do everything that has gathered, and commit it. So one awaited
+`commit()` is one hop for a whole batch, and the rules of sqlite3 about threads hold.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import aiosqlite
+
+from gateway.journal.schema import PAGE_BYTES
+
+BUSY_TIMEOUT_S: Final = 5.0
+CACHE_KIB: Final = 32 * 1024
+"""Page cache of each connection: memory stays bounded however long the journal grows (INV-9)."""
+
+
+class GatheringConnection(sqlite3.Connection):
+    """A connection whose `commit()` does the work that has gathered for it, on the connection's own thread."""
+
+    gathered: Callable[[], None] | None = None
+
+    def commit(self) -> None:
+        """Do what has gathered; raises what it raises."""
+        work, self.gathered = self.gathered, None
+        if work is not None:
+            work()
+
+
+class Threaded:
+    """A connection on a thread of its own."""
+
+    def __init__(self, proxy: aiosqlite.Connection, made: list[GatheringConnection]) -> None:
+        self._proxy = proxy
+        self.connection = made[0]
+        """To be used on its thread only, which is to say within `run`."""
+
+    async def run(self, work: Callable[[], None]) -> None:
+        """Do `work` on the connection's thread, in one hop; one at a time.
+
+        Cancellation: the work is done all the same.
+        """
+        self.connection.gathered = work
+        await self._proxy.commit()
+
+    async def close(self) -> None:
+        """Close the connection and end its thread."""
+        await self._proxy.close()
+
+
+async def _connect(database: str, settings: tuple[str, ...]) -> Threaded:
+    made: list[GatheringConnection] = []
+
+    def factory(*args: Any, **kwargs: Any) -> GatheringConnection:
+        made.append(GatheringConnection(*args, **kwargs))
+        return made[0]
+
+    proxy = await aiosqlite.connect(
+        database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=64, factory=factory
+    )
+    threaded = Threaded(proxy, made)
+
+    def configure() -> None:
+        for pragma in settings:
+            threaded.connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    try:
+        await threaded.run(configure)
+    except BaseException:
+        await threaded.close()
+        raise
+    return threaded
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+async def connect_writer(path: Path) -> Threaded:
+    """The one connection that writes and checkpoints."""
+    return await _connect(
+        _uri(path, "rwc"),
+        (
+            f"page_size = {PAGE_BYTES}",
+            "journal_mode = WAL",
+            "synchronous = FULL",  # each commit is synced before it returns: INV-1
+            "wal_autocheckpoint = 0",  # checkpoints are ours, after the batch has been answered
+            "secure_delete = ON",
+            "cell_size_check = ON",
+            "trusted_schema = OFF",
+            "temp_store = MEMORY",
+            "mmap_size = 0",
+            f"cache_size = -{CACHE_KIB}",
+        ),
+    )
+
+
+async def connect_reader(path: Path) -> Threaded:
+    """A connection that can only read."""
+    return await _connect(
+        _uri(path, "ro"),
+        (
+            "query_only = ON",
+            "cell_size_check = ON",
+            "trusted_schema = OFF",
+            "temp_store = MEMORY",
+            "mmap_size = 0",
+            f"cache_size = -{CACHE_KIB}",
+        ),
+    )

@@ -1,0 +1,155 @@
+"""What one batch is about to write: rows, entries and ciphertexts made in memory, once its conditions hold."""
+
+from __future__ import annotations
+
+from gateway.core.effects import Create, Update
+from gateway.core.lifecycle import FINAL, EntryKind
+from gateway.core.transaction import Answer, StoredMessage
+from gateway.journal.port import JournalError
+from gateway.journal.rows import Row, pack_account, pack_sensitive, row_of, same_payment
+from gateway.journal.schema import Head
+from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, Sealer
+from protocol.iso8583.message import Fields
+from protocol.journal_entry import Entry, PartCommitment, encode_entry, leaf_hash
+
+ANSWER_UNKNOWN = -1
+"""`Row.answered_at` of a row that was damaged and then written anew: what the terminal was told is not known."""
+
+PREVIOUS_ENTRY = -1
+FIRST_TRANSACTION = -1
+
+
+class JournalDefect(JournalError):
+    """A write breaks the contract between core and journal: our own mistake. Nothing was written; stop."""
+
+
+class Draft:
+    """A batch in memory; dropped whole if it does not commit.
+
+    Attributes:
+        head: as it will be.
+        rows: next row of each transaction that the batch creates or changes.
+        before: the stored row of each transaction that it changes; None where that is damaged, absent where missing.
+        created: ids of the transactions that it creates.
+        fresh: the newest transaction of each key that it creates.
+        entries: (sequence, entry, leaf hash, ciphertext of the account part or None).
+        sensitive, gone: sensitive parts to store, and those to remove, by sequence.
+    """
+
+    __slots__ = ("_sealer", "before", "created", "entries", "fresh", "gone", "head", "now_ms", "rows", "sensitive")
+
+    def __init__(self, head: Head, now_ms: int, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self.now_ms = now_ms
+        self.head = Head(head.sequence, head.counts.copy(), head.quarantined)
+        self.rows: dict[int, Row] = {}
+        self.before: dict[int, Row | None] = {}
+        self.created: list[int] = []
+        self.fresh: dict[str, Row] = {}
+        self.entries: list[tuple[int, bytes, bytes, bytes | None]] = []
+        self.sensitive: list[tuple[int, bytes]] = []
+        self.gone: list[tuple[int]] = []
+
+    def create(self, change: Create, first_id: int) -> int:
+        """Take in a new transaction; `first_id` is the id of the write's first change, 0 if this is it."""
+        transaction = change.transaction
+        sequence = self.head.sequence + 1
+        sensitive = change.sensitive if transaction.state not in FINAL else {}
+        original = transaction.original
+        if original == FIRST_TRANSACTION:
+            if not first_id:
+                raise JournalDefect("the first change of a write cannot name itself as its original")
+            original = first_id
+        row = row_of(
+            transaction,
+            sequence,
+            transaction.position,
+            original,
+            answered_at=sequence if change.answer is not None else 0,
+            retained=bool(sensitive),
+        )
+        self._log(change.kind, row, change.request, change.answer, sensitive, "")
+        self.rows[sequence] = row
+        self.created.append(sequence)
+        self.fresh[row.key] = row
+        self.head.counts[row.state] += 1
+        return sequence
+
+    def update(self, change: Update) -> int:
+        """Take in the next row of a transaction.
+
+        Raises:
+            JournalDefect: there is no such transaction, its revision is another, or the update would change what
+                must never change (INV-5).
+        """
+        transaction = change.transaction
+        number = transaction.id
+        stored = self.rows.get(number)
+        healing = False
+        if stored is None:
+            if number not in self.before:
+                raise JournalDefect(f"update of transaction {number}, which does not exist")
+            stored = self.before[number]
+            healing = stored is None
+        sequence = self.head.sequence + 1
+        position = self.head.sequence if transaction.position == PREVIOUS_ENTRY else transaction.position
+        answered_at = sequence
+        if change.answer is None:
+            answered_at = ANSWER_UNKNOWN if stored is None else stored.answered_at
+        retained = stored is not None and stored.retained
+        if stored is not None:
+            if stored.revision != transaction.revision - 1:
+                raise JournalDefect(
+                    f"update of transaction {number} to revision {transaction.revision}, stored is {stored.revision}"
+                )
+            if not same_payment(stored, transaction):
+                raise JournalDefect(f"update of transaction {number} would change what was acknowledged (INV-5)")
+            self.head.counts[stored.state] -= 1
+        if transaction.state in FINAL and (retained or healing):
+            self.gone.append((number,))
+            retained = False
+        row = row_of(transaction, number, position, transaction.original, answered_at=answered_at, retained=retained)
+        self._log(change.kind, row, None, change.answer, {}, change.detail)
+        self.rows[number] = row
+        self.head.counts[row.state] += 1
+        return number
+
+    def _log(
+        self,
+        kind: EntryKind,
+        row: Row,
+        request: StoredMessage | None,
+        answer: Answer | None,
+        sensitive: Fields,
+        detail: str,
+    ) -> None:
+        """Make the next entry, and seal its parts under its sequence."""
+        sequence = self.head.sequence = self.head.sequence + 1
+        account: bytes | None = None
+        parts: tuple[PartCommitment, ...] = ()
+        if request is not None or answer is not None:
+            account, said = self._sealer.seal(sequence, ACCOUNT_PART, pack_account(request, answer))
+            parts = (said,)
+        if sensitive:
+            ciphertext, said = self._sealer.seal(sequence, SENSITIVE_PART, pack_sensitive(sensitive))
+            parts = (*parts, said)
+            self.sensitive.append((sequence, ciphertext))
+        body = encode_entry(
+            Entry(
+                kind,
+                row.state,
+                sequence,
+                self.now_ms,
+                row.id,
+                row.attempts,
+                row.amount_minor,
+                row.key,
+                row.fingerprint,
+                row.currency,
+                row.response,
+                row.reason,
+                detail,
+                parts,
+            )
+        )
+        self.entries.append((sequence, body, leaf_hash(body), account))

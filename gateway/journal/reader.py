@@ -1,0 +1,106 @@
+"""Reading a journal: snapshots, listings in steps, and the read-only use of a journal that no gateway holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.core.events import Lookup
+from gateway.core.transaction import Stored, Transaction
+from gateway.journal.connections import Threaded, connect_reader
+from gateway.journal.keyring import Keyring
+from gateway.journal.port import JournalUnreadable, Listing
+from gateway.journal.reading import RecordReader
+from gateway.journal.rows import RowCodec
+from gateway.journal.schema import check_tables, read_head, refuse_foreign_file
+from gateway.journal.sealing import Sealer
+
+_T = TypeVar("_T")
+
+
+def snapshot(connection: sqlite3.Connection, reads: Sequence[Callable[[], object]]) -> list[object]:
+    """Do several reads of one state of the journal: a commit between a row and its parts would look like damage."""
+    connection.execute("BEGIN")
+    try:
+        return [read() for read in reads]
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+async def list_in_steps(
+    listing: Listing, step: Callable[[int], Awaitable[tuple[list[Transaction], int]]]
+) -> list[Transaction]:
+    """A whole listing; each step is short, so that lookups for terminals go between."""
+    found: list[Transaction] = []
+    after = listing.after_id
+    while len(found) < listing.limit:
+        more, after = await step(after)
+        found += more
+        if not after:
+            break
+    return found[: listing.limit]
+
+
+class JournalReader:
+    """A journal opened to be read only, by tools and while no gateway runs. Takes no lock, writes no quarantine."""
+
+    def __init__(self, reader: Threaded, records: RecordReader) -> None:
+        self._reader = reader
+        self._records = records
+
+    async def _asked(self, read: Callable[[], _T]) -> _T:
+        results: list[_T] = []
+
+        def work() -> None:
+            snapshot(self._reader.connection, [lambda: results.append(read())])
+            self._records.noted.clear()
+
+        await self._reader.run(work)
+        return results[0]
+
+    async def listing(self, listing: Listing) -> list[Transaction]:
+        """As port.Journal.listing."""
+        return await list_in_steps(
+            listing, lambda after: self._asked(lambda: self._records.listing_step(listing, after))
+        )
+
+    async def load(self, number: int) -> Stored | Lookup:
+        """One transaction by id, every part verified."""
+        return await self._asked(lambda: self._records.by_id(number))
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._reader.close()
+
+
+async def open_for_reading(path: Path, keyring: Keyring) -> JournalReader:
+    """Open a journal to be read only.
+
+    Raises:
+        JournalUnreadable, JournalKeysWrong: as port.Journal.open.
+    """
+    if not path.exists():
+        raise JournalUnreadable(f"{path} does not exist")
+    refuse_foreign_file(path)
+    codec = RowCodec(keyring.row_key)
+    try:
+        reader = await connect_reader(path)
+    except sqlite3.Error as error:
+        raise JournalUnreadable(f"{path} cannot be opened: {error}") from error
+
+    def check() -> None:
+        check_tables(reader.connection, keyring, path)
+        read_head(reader.connection, codec, path)
+
+    try:
+        await reader.run(lambda: None if snapshot(reader.connection, [check]) else None)
+    except sqlite3.Error as error:
+        await reader.close()
+        raise JournalUnreadable(f"{path} cannot be read: {error}") from error
+    except BaseException:
+        await reader.close()
+        raise
+    return JournalReader(reader, RecordReader(reader.connection, codec, Sealer(keyring)))

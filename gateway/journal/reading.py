@@ -1,0 +1,361 @@
+"""Reading records back, every one verified; runs on the threads of both connections.
+
+What fails a check is noted as `Damage`; the writer puts it in quarantine. A read goes on with what is whole.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.core.events import Heads, Lookup
+from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, State
+from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
+from gateway.journal.port import Listing
+from gateway.journal.rows import Row, RowCodec, RowDamaged, unpack_account, unpack_sensitive
+from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, SealBroken, Sealer
+from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry, leaf_hash
+from protocol.iso8583.message import Fields
+
+SCANNED_ROWS_MAX: Final = 512
+"""Rows that one hop of a listing looks at, so that a listing over a long journal never holds up a lookup."""
+
+_DAMAGE_CODES: Final = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_TOOBIG}
+)
+_UNSETTLED_STATES: Final = tuple(sorted(set(State) - FINAL))
+
+
+@dataclass(slots=True, frozen=True)
+class Damage:
+    """Something that was met damaged.
+
+    Attributes:
+        id: of the transaction, 0 where that is unknown.
+        what: which check failed; never contents.
+        owing: entry of the queue that led to it, to be taken out.
+        belongs: the true row, where only the queue's entry is wrong: it is put back in its place.
+        removes: the record itself is damaged and no longer counts as unsettled; a person has it now.
+    """
+
+    id: int
+    what: str
+    owing: tuple[str, int, int] | None = None
+    belongs: Row | None = None
+    removes: bool = False
+
+
+class RecordDamaged(Exception):
+    """A record fails its checks; nothing of it may be served."""
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"record {number}: {what}")
+        self.number = number
+        self.what = what
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite met a page or a value that cannot be, as opposed to an error about the whole database."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in _DAMAGE_CODES
+
+
+class RecordReader:
+    """Reads transactions, entries and parts through one connection, and notes what is damaged."""
+
+    def __init__(self, connection: sqlite3.Connection, codec: RowCodec, sealer: Sealer) -> None:
+        self._connection = connection
+        self._codec = codec
+        self._sealer = sealer
+        self.noted: list[Damage] = []
+
+    def _rows(self, number: int, sql: str, *values: object) -> list[tuple[object, ...]]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise RecordDamaged(number, "page") from error
+            raise
+
+    def row(self, number: int) -> Row | None:
+        """The row of a transaction, or None.
+
+        Raises:
+            RecordDamaged: it fails its tag, or its page cannot be read.
+        """
+        found = self._rows(number, "SELECT row FROM tx WHERE id = ?", number)
+        if not found:
+            return None
+        try:
+            return self._codec.unpack(number, found[0][0])
+        except RowDamaged as error:
+            raise RecordDamaged(number, str(error)) from None
+
+    def entry(self, sequence: int) -> tuple[Entry, object]:
+        """An entry whose leaf hash fits, and the ciphertext beside it.
+
+        Raises:
+            RecordDamaged: it is missing, or does not fit.
+        """
+        found = self._rows(sequence, "SELECT body, leaf, account FROM entry WHERE sequence = ?", sequence)
+        if not found:
+            raise RecordDamaged(sequence, "entry missing")
+        body, leaf, account = found[0]
+        if not isinstance(body, bytes) or leaf_hash(body) != leaf:
+            raise RecordDamaged(sequence, "entry")
+        try:
+            entry = decode_entry(body)
+        except EntryError:
+            raise RecordDamaged(sequence, "entry") from None
+        if entry.sequence != sequence:
+            raise RecordDamaged(sequence, "entry under another sequence")
+        return entry, account
+
+    def _open(self, entry: Entry, part: int, ciphertext: object, what: str) -> bytes:
+        said: PartCommitment | None = next((each for each in entry.parts if each.part == part), None)
+        if said is None or not isinstance(ciphertext, bytes):
+            raise RecordDamaged(entry.sequence, f"{what} missing")
+        try:
+            return self._sealer.open(entry.sequence, said, ciphertext)
+        except SealBroken as error:
+            raise RecordDamaged(entry.sequence, f"{what}: {error}") from None
+
+    def _account(self, number: int, sequence: int) -> tuple[StoredMessage | None, Answer | None, Entry]:
+        entry, ciphertext = self.entry(sequence)
+        if entry.transaction != number:
+            raise RecordDamaged(number, "entry of another transaction")
+        plaintext = self._open(entry, ACCOUNT_PART, ciphertext, "account part")
+        try:
+            request, answer = unpack_account(plaintext)
+        except RowDamaged as error:
+            raise RecordDamaged(number, str(error)) from None
+        return request, answer, entry
+
+    def stored(self, row: Row) -> Stored:
+        """A transaction with its parts.
+
+        Raises:
+            RecordDamaged: any part of it fails a check.
+        """
+        try:
+            request, answer, entry = self._account(row.id, row.id)
+            if row.answered_at != row.id:
+                answer = self._account(row.id, row.answered_at)[1] if row.answered_at else None
+            if request is None or (answer is None and row.answered_at):
+                raise RecordDamaged(row.id, "account part incomplete")
+            sensitive = self._sensitive(row, entry) if row.retained else {}
+        except RecordDamaged as damaged:
+            raise RecordDamaged(row.id, damaged.what) from damaged
+        return Stored(row.transaction(), request, sensitive, answer)
+
+    def _sensitive(self, row: Row, entry: Entry) -> Fields:
+        found = self._rows(row.id, "SELECT ciphertext FROM sensitive WHERE sequence = ?", row.id)
+        ciphertext = found[0][0] if found else None
+        try:
+            return unpack_sensitive(self._open(entry, SENSITIVE_PART, ciphertext, "sensitive part"))
+        except RowDamaged as error:
+            raise RecordDamaged(row.id, str(error)) from None
+
+    def _note(self, damage: Damage) -> None:
+        self.noted.append(damage)
+
+    def _note_record(self, damaged: RecordDamaged, owing: tuple[str, int, int] | None = None) -> None:
+        self.noted.append(Damage(damaged.number, damaged.what, owing, removes=damaged.number > 0))
+
+    def match(self, key: str, first: set[object], second: set[object], since_ms: int) -> Row | None:
+        """The newest transaction of `key` among candidates of the two lookup tables, or None.
+
+        Args:
+            since_ms: UTC; the newest one accepted before it does not count. 0 for any age.
+        Raises:
+            RecordDamaged: a candidate may be it and cannot be read.
+        """
+        candidates = sorted((each for each in first | second if isinstance(each, int)), reverse=True)
+        for number in candidates:
+            row = self.row(number)
+            if row is None:
+                if number in first and number in second:
+                    raise RecordDamaged(number, "row missing")
+                self._note(Damage(number, "lookup"))
+            elif row.key == key:
+                if number not in first or number not in second:
+                    self._note(Damage(number, "lookup"))
+                return row if row.accepted_ms >= since_ms else None
+            elif self._codec.key_hashes(row.key) != self._codec.key_hashes(key):
+                self._note(Damage(number, "lookup"))
+        return None
+
+    def row_by_key(self, key: str, since_ms: int) -> Row | None:
+        """The newest transaction of `key`, or None; as `match`."""
+        hashes = self._codec.key_hashes(key)
+        candidates: list[set[object]] = []
+        unreadable = 0
+        for table, hashed in zip(("by_key", "by_key_again"), hashes, strict=True):
+            try:
+                found = self._rows(0, f"SELECT id FROM {table} WHERE hash = ?", hashed)  # noqa: S608 - our own names
+                candidates.append({each for (each,) in found})
+            except RecordDamaged:
+                unreadable += 1
+                self._note(Damage(0, f"lookup page of {table}"))
+        if unreadable == 2:
+            raise RecordDamaged(0, "lookup page")
+        if unreadable:
+            candidates.append(candidates[0])
+        return self.match(key, candidates[0], candidates[1], since_ms)
+
+    def by_key(self, key: str, since_ms: int) -> Stored | Lookup:
+        """What Find is told of one key."""
+        try:
+            row = self.row_by_key(key, since_ms)
+            return Lookup.ABSENT if row is None else self.stored(row)
+        except RecordDamaged as damaged:
+            self._note_record(damaged)
+            return Lookup.DAMAGED
+
+    def by_id(self, number: int) -> Stored | Lookup:
+        """What Load is told."""
+        try:
+            row = self.row(number)
+            if row is not None:
+                return self.stored(row)
+            # A flipped bit in an inner page can hide a row. Its entry lies in another tree and would still tell of it.
+            if not self._rows(number, "SELECT 1 FROM entry WHERE sequence = ?", number):
+                return Lookup.ABSENT
+            if self.entry(number)[0].transaction != number:
+                return Lookup.ABSENT
+            raise RecordDamaged(number, "row missing")
+        except RecordDamaged as damaged:
+            self._note_record(damaged)
+            return Lookup.DAMAGED
+
+    def heads(self, token: int, lane: str, limit: int) -> Heads:
+        """The first replayable transactions of a lane, in order.
+
+        The entries just before and just after the lane's are verified as well: an entry whose lane has a flipped bit
+        still lies where it was, so it is found there and put right.
+        """
+        stored: list[tuple[int, int, Stored]] = []
+        for place in self._queue_of(lane):
+            row = self._queued_row(place)
+            if row is None:
+                continue
+            if row.lane != lane:
+                if place[0] > lane:
+                    break
+                continue
+            try:
+                stored.append((row.place, row.id, self.stored(row)))
+            except RecordDamaged as damaged:
+                self._note_record(damaged, place)
+            if len(stored) > limit:
+                break
+        stored.sort(key=lambda each: each[:2])
+        heads = tuple(each for _, _, each in stored[:limit])
+        return Heads(token, lane, heads, len(stored) > limit)
+
+    def _queue_of(self, lane: str) -> Iterator[tuple[str, int, int]]:
+        """Entries of the queue from the one before the lane on."""
+        before = "SELECT lane, place, id FROM owing WHERE lane < ? ORDER BY lane DESC, place DESC, id DESC LIMIT 1"
+        since = "SELECT lane, place, id FROM owing WHERE lane >= ? ORDER BY lane, place, id"
+        try:
+            yield from self._connection.execute(before, (lane,))
+            yield from self._connection.execute(since, (lane,))
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            self._note(Damage(0, "page of the queue"))
+
+    def _queued_row(self, place: tuple[str, int, int]) -> Row | None:
+        """The row that an entry of the queue leads to, if it may be sent; what is wrong is noted."""
+        number = place[2]
+        try:
+            row = self.row(number) if isinstance(number, int) else None
+        except RecordDamaged as damaged:
+            self._note_record(damaged, place)
+            return None
+        if row is None or row.state not in REPLAYABLE:
+            self._note(Damage(number if isinstance(number, int) else 0, "queue", place))
+            return None
+        if (row.lane, row.place) != place[:2]:
+            self._note(Damage(number, "queue", place, row))
+        return row
+
+    def owing_lanes(self) -> list[str]:
+        """Lanes with something to replay: a loose scan, one seek for each lane."""
+        found = self._connection.execute(
+            "WITH RECURSIVE loose(lane) AS (SELECT min(lane) FROM owing UNION ALL "
+            "SELECT (SELECT min(lane) FROM owing WHERE lane > loose.lane) FROM loose WHERE loose.lane IS NOT NULL) "
+            "SELECT lane FROM loose WHERE lane IS NOT NULL"
+        )
+        return [lane for (lane,) in found]
+
+    def _unsettled(self, states: frozenset[State], after_id: int, limit: int) -> list[tuple[int, State]]:
+        found: list[tuple[int, State]] = []
+        for state in states:
+            ids = self._rows(
+                0, "SELECT id FROM unsettled WHERE state = ? AND id > ? ORDER BY id LIMIT ?", state, after_id, limit
+            )
+            found.extend((each, state) for (each,) in ids if isinstance(each, int))
+        return sorted(found)[:limit]
+
+    def in_doubt(self, limit: int) -> list[Stored]:
+        """Transactions that a crash left in doubt, oldest first."""
+        found = []
+        after_id = 0
+        while len(found) < limit:
+            numbers = self._unsettled(IN_DOUBT_AFTER_CRASH, after_id, limit)
+            for number, _ in numbers:
+                try:
+                    row = self.row(number)
+                    if row is None or row.state not in IN_DOUBT_AFTER_CRASH:
+                        self._note(Damage(number, "unsettled"))
+                        continue
+                    found.append(self.stored(row))
+                except RecordDamaged as damaged:
+                    self._note_record(damaged)
+            if len(numbers) < limit:
+                break
+            after_id = numbers[-1][0]
+        return found[:limit]
+
+    def listing_step(self, listing: Listing, after_id: int) -> tuple[list[Transaction], int]:
+        """One step of a listing: what fits among the next rows, and where the next step begins (0: at the end)."""
+        unsettled = bool(listing.states) and not listing.states & FINAL
+        if unsettled:
+            numbers = [each for each, _ in self._unsettled(listing.states, after_id, SCANNED_ROWS_MAX)]
+            rows = [self._rows(each, "SELECT id, row FROM tx WHERE id = ?", each) for each in numbers]
+            scanned = [each[0] for each in rows if each]
+        else:
+            scanned = self._rows(
+                0, "SELECT id, row FROM tx WHERE id > ? ORDER BY id LIMIT ?", after_id, SCANNED_ROWS_MAX
+            )
+            numbers = [each for each, _ in scanned if isinstance(each, int)]
+        found = []
+        for number, packed in scanned:
+            if not isinstance(number, int):
+                continue
+            try:
+                row = self._codec.unpack(number, packed)
+            except RowDamaged as error:
+                self._note_record(RecordDamaged(number, str(error)))
+                continue
+            if (
+                (not listing.states or row.state in listing.states)
+                and (not listing.lane or row.lane == listing.lane)
+                and (not listing.terminal or row.terminal == listing.terminal)
+            ):
+                found.append(row.transaction())
+        return found, numbers[-1] if len(numbers) == SCANNED_ROWS_MAX else 0
+
+    def oldest_owed_ms(self) -> int:
+        """UTC time of acceptance of the oldest transaction that owes something, or 0."""
+        for number, _ in self._unsettled(frozenset(_UNSETTLED_STATES), 0, 1):
+            try:
+                row = self.row(number)
+            except RecordDamaged as damaged:
+                self._note_record(damaged)
+                return 0
+            return 0 if row is None else row.accepted_ms
+        return 0

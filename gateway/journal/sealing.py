@@ -1,0 +1,125 @@
+"""Sealing: each part of each record under a key of its own, and a commitment that an auditor can check.
+
+    record key  = HKDF-Expand-SHA256(epoch key, "holdfast record key v1" | sequence | part), 32 bytes: one HMAC block
+    ciphertext  = nonce (12) | AES-256-GCM(record key, nonce, plaintext, AD = sequence | part | epoch key id)
+    commitment  = SHA-256("holdfast key commitment v1" | sequence | part | record key)
+
+Sequences have 8 bytes, parts 1, key ids 4, all big-endian. Whoever is given the record key alone can check the
+commitment with any SHA-256, and opens nothing but that part (AUDIT.md, disclosure).
+
+The nonce is random although a key serves one record only: after a rolled back batch, or in a restored backup, the same
+sequence is sealed a second time with other contents, and a fixed nonce would then be used twice under one key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from hashlib import sha256
+from struct import Struct
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.journal.keyring import KeyPurpose, Keyring
+from protocol.journal_entry import PartCommitment
+
+ACCOUNT_PART: Final = 1
+SENSITIVE_PART: Final = 2
+
+_NONCE_BYTES: Final = 12
+_RECORD: Final = Struct(">QB")
+_BOUND: Final = Struct(">QBI")
+_KEY_LABEL: Final = b"holdfast record key v1"
+_COMMITMENT_LABEL: Final = b"holdfast key commitment v1"
+_LAST_BLOCK: Final = b"\x01"
+_IPAD: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OPAD: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class SealBroken(Exception):
+    """A part does not open: damaged, or its key is gone. The message says which, and holds no contents."""
+
+
+class _Expander:
+    """HMAC-SHA256 under one key with both pads hashed beforehand: half the cost of hmac.digest on this path."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes, label: bytes) -> None:
+        block = key.ljust(64, b"\x00")
+        self._inner = hashlib.sha256(block.translate(_IPAD) + label)
+        self._outer = hashlib.sha256(block.translate(_OPAD))
+
+    def digest(self, message: bytes) -> bytes:
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def key_commitment(sequence: int, part: int, record_key: bytes) -> bytes:
+    """What the entry says of a part's key; an auditor to whom the key is disclosed computes the same."""
+    return sha256(_COMMITMENT_LABEL + _RECORD.pack(sequence, part) + record_key).digest()
+
+
+class Sealer:
+    """Seals and opens parts under the epoch keys of a keyring."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        epochs = (KeyPurpose.ACCOUNT, KeyPurpose.SENSITIVE)
+        self._expanders = {
+            number: _Expander(key, _KEY_LABEL)
+            for number, key in keyring.keys.items()
+            if keyring.records[number].purpose in epochs
+        }
+        self._destroyed = {number for number, record in keyring.records.items() if record.wrapped is None}
+        self._current = {
+            ACCOUNT_PART: keyring.current[KeyPurpose.ACCOUNT],
+            SENSITIVE_PART: keyring.current[KeyPurpose.SENSITIVE],
+        }
+
+    def record_key(self, sequence: int, part: int, key_id: int) -> bytes:
+        """The key of one part of one record.
+
+        Raises:
+            SealBroken: the epoch's key was destroyed, or is in no keyring of ours.
+        """
+        expander = self._expanders.get(key_id)
+        if expander is None:
+            gone = "was destroyed" if key_id in self._destroyed else "is not in the keyring"
+            raise SealBroken(f"epoch key {key_id} {gone}")
+        return expander.digest(_RECORD.pack(sequence, part) + _LAST_BLOCK)
+
+    def seal(self, sequence: int, part: int, plaintext: bytes) -> tuple[bytes, PartCommitment]:
+        """The ciphertext of a part and what the entry shall say of it."""
+        key_id = self._current[part]
+        record = _RECORD.pack(sequence, part)
+        key = self._expanders[key_id].digest(record + _LAST_BLOCK)
+        nonce = os.urandom(_NONCE_BYTES)
+        ciphertext = nonce + AESGCM(key).encrypt(nonce, plaintext, _BOUND.pack(sequence, part, key_id))
+        return ciphertext, PartCommitment(
+            part, key_id, sha256(ciphertext).digest(), sha256(_COMMITMENT_LABEL + record + key).digest()
+        )
+
+    def open(self, sequence: int, said: PartCommitment, ciphertext: bytes) -> bytes:
+        """The plaintext of a part, once its hash, its key's commitment and its AEAD tag have all been checked.
+
+        Raises:
+            SealBroken: any of them fails.
+        """
+        if sha256(ciphertext).digest() != said.digest:
+            raise SealBroken("the ciphertext is not the one that the entry commits to")
+        key = self.record_key(sequence, said.part, said.key_id)
+        if key_commitment(sequence, said.part, key) != said.commitment:
+            raise SealBroken("the key is not the one that the entry commits to")
+        try:
+            return AESGCM(key).decrypt(
+                ciphertext[:_NONCE_BYTES],
+                ciphertext[_NONCE_BYTES:],
+                _BOUND.pack(sequence, said.part, said.key_id),
+            )
+        except (InvalidTag, ValueError):
+            raise SealBroken("the ciphertext does not open") from None

@@ -1,0 +1,372 @@
+"""The journal on SQLite: one file, one writer, group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from gateway.core.effects import Create, FetchHeads, Find, Load, Write
+from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
+from gateway.core.lifecycle import State
+from gateway.core.transaction import Stored, Transaction
+from gateway.journal.batch import BATCH_WRITES_MAX, Batcher
+from gateway.journal.connections import Threaded, connect_reader, connect_writer
+from gateway.journal.keyring import Keyring, sync_folder
+from gateway.journal.port import (
+    Deliver,
+    JournalError,
+    JournalHealth,
+    JournalInDoubt,
+    JournalLocked,
+    JournalUnreadable,
+    Listing,
+)
+from gateway.journal.reader import list_in_steps, snapshot
+from gateway.journal.reading import Damage, RecordReader
+from gateway.journal.room import Room, bytes_free, bytes_on_disk
+from gateway.journal.rows import RowCodec
+from gateway.journal.schema import (
+    Meta,
+    adopt_new_keys,
+    check_tables,
+    create_tables,
+    read_head,
+    refuse_foreign_file,
+)
+from gateway.journal.sealing import Sealer
+
+_T = TypeVar("_T")
+
+READS_MAX: Final = 256
+"""Lookups that one hop to the reading thread takes along."""
+
+_CHECKPOINT_FRAMES: Final = 4_000
+_FRAMES_PER_CREATE: Final = 3
+_FRAMES_PER_BATCH: Final = 10
+_NOTED_MAX: Final = 1_024
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SqliteJournalSettings:
+    """Where the journal lies and how much room it may take.
+
+    Attributes:
+        path: the database file; its lock lies beside it.
+        min_free_bytes: new transactions are refused when the file system has less free; outcomes still go through.
+        limit_bytes: new transactions are refused when the journal's files take this much.
+    """
+
+    path: Path
+    min_free_bytes: int = 256 * 1024 * 1024
+    limit_bytes: int = 64 * 1024 * 1024 * 1024
+
+
+class SqliteJournal:
+    """See port.Journal, whose contract this keeps."""
+
+    def __init__(
+        self,
+        settings: SqliteJournalSettings,
+        keyring: Keyring,
+        deliver: Deliver,
+        failed: Callable[[JournalError], None],
+        utc_ms: Callable[[], int],
+    ) -> None:
+        """`failed` is called at most once, on the event loop's thread; after it the journal is silent."""
+        self._path = settings.path
+        self._keyring = keyring
+        self._deliver = deliver
+        self._failed = failed
+        self._utc_ms = utc_ms
+        self._codec = RowCodec(keyring.row_key)
+        self._sealer = Sealer(keyring)
+        self._room = Room(settings.path, settings.min_free_bytes, settings.limit_bytes)
+        self._writes: list[Write] = []
+        self._damages: list[Damage] = []
+        self._noted: set[Damage] = set()
+        self._reads: list[tuple[Callable[[], object], asyncio.Future[object] | None]] = []
+        self._reading: list[tuple[Callable[[], object], asyncio.Future[object] | None]] = []
+        self._write_wake = asyncio.Event()
+        self._read_wake = asyncio.Event()
+        self._stopping_reads = self._stopping_writes = False
+        self._broken: JournalError | None = None
+        self._full = ""
+        self._probe = False
+        self._frames = 0
+        self._commits = self._written = self._in_flight = 0
+        self._resources: AsyncExitStack | None = None
+
+    # -- opening and closing
+
+    async def open(self) -> None:
+        """See port.Journal.open."""
+        async with AsyncExitStack() as stack:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock(self._path)
+            stack.callback(os.close, lock)
+            refuse_foreign_file(self._path)
+            try:
+                self._writer = await connect_writer(self._path)
+                stack.push_async_callback(self._writer.close)
+                await self._writer.run(self._prepare)
+                sync_folder(self._path.parent)  # the file's name is durable before anything in it is acknowledged
+                self._reader = await connect_reader(self._path)
+                stack.push_async_callback(self._reader.close)
+            except sqlite3.Error as error:
+                raise JournalUnreadable(f"{self._path} cannot be opened: {error}") from error
+            self._records = RecordReader(self._reader.connection, self._codec, self._sealer)
+            self._writing_task = asyncio.create_task(self._supervised(self._write_on()), name="journal writer")
+            self._reading_task = asyncio.create_task(self._supervised(self._read_on()), name="journal reader")
+            self._resources = stack.pop_all()
+
+    def _prepare(self) -> None:
+        """On the writer's thread: create or check the tables, and make durable what a crash has left in the log.
+
+        After a kill the log may hold a commit that was never synced. It is visible now, so a retry would be answered
+        from it: the checkpoint syncs log and database before anything is served (INV-1).
+        """
+        connection = self._writer.connection
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not tables:
+            os.chmod(self._path, 0o600)
+            create_tables(connection, self._keyring, self._codec)
+        meta: Meta = check_tables(connection, self._keyring, self._path)
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise JournalLocked(f"another process reads {self._path} and keeps its log from being synced")
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        if pages * page_bytes != self._path.stat().st_size:
+            raise JournalUnreadable(f"{self._path}: its header gives another length than it has")
+        adopt_new_keys(connection, self._keyring, meta)
+        head = read_head(connection, self._codec, self._path)
+        self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._room.refusal)
+
+    async def close(self) -> None:
+        """See port.Journal.close."""
+        resources, self._resources = self._resources, None
+        if resources is None:
+            return
+        async with resources:
+            self._stopping_reads = True
+            self._read_wake.set()
+            await self._reading_task
+            self._stopping_writes = True  # last, for the reads may have found something for the quarantine
+            self._write_wake.set()
+            await self._writing_task
+            if self._broken is None:
+                await self._writer.run(self._checkpoint_all)
+
+    def _checkpoint_all(self) -> None:
+        self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    async def _supervised(self, loop: Coroutine[Any, Any, None]) -> None:
+        """The journal's supervision boundary: whatever ends a loop early stops the journal, once."""
+        try:
+            await loop
+        except JournalError as error:
+            self._stop(error)
+        except sqlite3.Error as error:
+            stop = JournalInDoubt(f"the journal's disk fails: {error}")
+            stop.__cause__ = error
+            self._stop(stop)
+        except Exception as error:  # noqa: BLE001 - a defect of ours, and the journal cannot know what it has missed
+            stop = JournalInDoubt(f"the journal stops at a defect: {type(error).__name__}: {error}")
+            stop.__cause__ = error
+            self._stop(stop)
+
+    def _stop(self, error: JournalError) -> None:
+        if self._broken is not None:
+            return
+        self._broken = error
+        self._writes.clear()
+        for _, future in [*self._reading, *self._reads]:
+            if future is not None and not future.done():
+                future.set_exception(error)
+        self._reads.clear()
+        self._write_wake.set()
+        self._read_wake.set()
+        self._failed(error)
+
+    # -- writing
+
+    def write(self, write: Write) -> None:
+        """See port.Journal.write."""
+        if self._broken is None:
+            self._writes.append(write)
+            self._write_wake.set()
+
+    async def _write_on(self) -> None:
+        """While one commit is on the disk, the next batch gathers in `_writes`."""
+        while self._broken is None:
+            await self._write_wake.wait()
+            self._write_wake.clear()
+            while (self._writes or self._damages or self._probe) and self._broken is None:
+                await self._write_batch()
+            if self._stopping_writes:
+                return
+
+    async def _write_batch(self) -> None:
+        writes, self._writes = self._writes[:BATCH_WRITES_MAX], self._writes[BATCH_WRITES_MAX:]
+        damages, self._damages = self._damages, []
+        probe, self._probe = self._probe, False
+        outcome: list[list[JournalEvent] | None] = []
+        self._in_flight = len(writes)
+        await self._writer.run(lambda: outcome.append(self._batcher.commit(writes, damages, probe=probe)))
+        self._in_flight = 0
+        if self._broken is not None:
+            return
+        events = outcome[0]
+        if events is None:
+            self._full = "the disk is full"
+            self._damages[:0] = damages
+            self._deliver([WriteRefused(write.token, RefusalReason.FULL) for write in writes])
+            return
+        self._full = ""
+        self._commits += 1
+        self._written += len(writes)
+        self._deliver(events)
+        creates = sum(1 for write in writes for change in write.changes if isinstance(change, Create))
+        self._frames += _FRAMES_PER_BATCH + _FRAMES_PER_CREATE * creates + 2 * len(writes)
+        if self._frames >= _CHECKPOINT_FRAMES:
+            self._frames = 0
+            await self._writer.run(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        """Move the log into the database; what readers still need stays. Everything in it is durable already."""
+        try:
+            self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code & 0xFF != sqlite3.SQLITE_FULL:
+                raise
+            self._full = "the disk is full"  # the log keeps everything; the next checkpoint tries again
+
+    # -- reading
+
+    def _ask(self, read: Callable[[], object], future: asyncio.Future[object] | None) -> None:
+        if self._broken is None:
+            self._reads.append((read, future))
+            self._read_wake.set()
+        elif future is not None:
+            future.set_exception(self._broken)
+
+    async def _asked(self, read: Callable[[], _T]) -> _T:
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._ask(read, future)
+        return cast("_T", await future)
+
+    async def _read_on(self) -> None:
+        while self._broken is None:
+            await self._read_wake.wait()
+            self._read_wake.clear()
+            while self._reads and self._broken is None:
+                await self._read_batch()
+            if self._stopping_reads:
+                return
+
+    async def _read_batch(self) -> None:
+        reads, self._reads = self._reads[:READS_MAX], self._reads[READS_MAX:]
+        results: list[object] = []
+        damages: list[Damage] = []
+
+        def read_all() -> None:
+            results.extend(snapshot(self._reader.connection, [read for read, _ in reads]))
+            damages.extend(self._records.noted)
+            self._records.noted.clear()
+
+        self._reading = reads
+        await self._reader.run(read_all)
+        self._reading = []
+        self._note(damages)
+        events: list[JournalEvent] = []
+        for (_, future), result in zip(reads, results, strict=True):
+            if future is None:
+                events.append(cast("JournalEvent", result))
+            elif not future.done():
+                future.set_result(result)
+        if events and self._broken is None:
+            self._deliver(events)
+
+    def _note(self, damages: list[Damage]) -> None:
+        """Hand what was met damaged to the writer, each once: it reports it when it is in quarantine."""
+        new = [each for each in dict.fromkeys(damages) if each not in self._noted]
+        if new:
+            if len(self._noted) >= _NOTED_MAX:
+                self._noted.clear()  # quarantine itself keeps a second report from being made
+            self._noted.update(new)
+            self._damages += new
+            self._write_wake.set()
+
+    def find(self, find: Find) -> None:
+        """See port.Journal.find."""
+        self._ask(partial(self._find, find), None)
+
+    def _find(self, find: Find) -> Found:
+        since_ms = self._utc_ms() - find.horizon_ms if find.horizon_ms else 0
+        return Found(find.token, tuple([self._records.by_key(key, since_ms) for key in find.keys]))
+
+    def fetch_heads(self, fetch: FetchHeads) -> None:
+        """See port.Journal.fetch_heads."""
+        self._ask(lambda: self._records.heads(fetch.token, fetch.lane, fetch.limit), None)
+
+    def load(self, load: Load) -> None:
+        """See port.Journal.load."""
+        self._ask(lambda: Found(load.token, (self._records.by_id(load.id),)), None)
+
+    async def owing_lanes(self) -> list[str]:
+        """See port.Journal.owing_lanes."""
+        return await self._asked(self._records.owing_lanes)
+
+    async def in_doubt(self, limit: int) -> list[Stored]:
+        """See port.Journal.in_doubt."""
+        return await self._asked(lambda: self._records.in_doubt(limit))
+
+    async def listing(self, listing: Listing) -> list[Transaction]:
+        """See port.Journal.listing."""
+        return await list_in_steps(
+            listing, lambda after: self._asked(lambda: self._records.listing_step(listing, after))
+        )
+
+    async def health(self) -> JournalHealth:
+        """See port.Journal.health. While the disk was full, also tries whether it still is."""
+        if self._full and self._broken is None:
+            self._probe = True
+            self._write_wake.set()
+        head = self._batcher.head
+        reason = str(self._broken) if self._broken else self._full or self._room.refusal()
+        return JournalHealth(
+            writable=not reason,
+            reason=reason,
+            entries=head.sequence,
+            bytes_on_disk=bytes_on_disk(self._path),
+            bytes_free=bytes_free(self._path),
+            counts={state: head.counts[state] for state in State},
+            oldest_owed_ms=0 if self._broken else await self._asked(self._records.oldest_owed_ms),
+            quarantined=head.quarantined,
+            commits=self._commits,
+            writes=self._written,
+            queued=len(self._writes) + self._in_flight,
+        )
+
+
+def _lock(path: Path) -> int:
+    """Take the lock beside the database; held until the descriptor is closed, by a crash too.
+
+    flock belongs to the open file, not to the process: a second journal within this process is refused as well.
+    """
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise JournalLocked(f"another gateway holds {path}") from error
+    return descriptor

@@ -1,0 +1,120 @@
+"""Prometheus metrics, made afresh from one status for each scrape: what is told there and in `status` cannot differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gateway.core.lifecycle import State
+from gateway.core.link import LinkState
+from gateway.operations.report import named, queue_report
+from gateway.operations.view import GatewayStatus, Mode
+
+
+def exposition(status: GatewayStatus, ready: bool, accept: str) -> tuple[bytes, str]:
+    """The text of a scrape and its content type, in the format that `accept` (the request's header) prefers."""
+    registry = CollectorRegistry()
+    registry.register(StatusCollector(status, ready))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class StatusCollector(Collector):
+    """One status as metrics."""
+
+    def __init__(self, status: GatewayStatus, ready: bool) -> None:
+        self._status = status
+        self._ready = ready
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of this gateway."""
+        status = self._status
+        build = InfoMetricFamily("holdfast", "Release and name of this gateway.")
+        build.add_metric([], {"version": status.version, "gateway": status.name})
+        yield build
+        yield _gauge("holdfast_ready", "1 while transactions can be admitted.", self._ready)
+        yield _gauge("holdfast_uptime_seconds", "Time since start.", status.uptime_ms / 1000)
+        yield _chosen("holdfast_mode", "1 for what a new sale meets now.", "mode", Mode, status.mode)
+        yield from self._upstream()
+        yield from self._downstream()
+        yield from self._queue()
+        yield from self._journal()
+        events = CounterMetricFamily("holdfast_events", "Events since start, by name.", labels=["event"])
+        for name, count in sorted(status.counters.items()):
+            events.add_metric([name], count)
+        yield events
+
+    def _upstream(self) -> Iterator[Metric]:
+        acquirer = self._status.acquirer
+        yield _chosen("holdfast_link_state", "1 for the acquirer's link state.", "state", LinkState, acquirer.link)
+        since = "UTC time of the last change of the link's state."
+        yield _gauge("holdfast_link_changed_timestamp_seconds", since, acquirer.since_ms / 1000)
+        connected = GaugeMetricFamily(
+            "holdfast_endpoint_connected", "1 while an endpoint of the acquirer is connected.", labels=["endpoint"]
+        )
+        for endpoint in acquirer.endpoints:
+            connected.add_metric([endpoint.address], endpoint.connected)
+        yield connected
+        yield _gauge("holdfast_upstream_in_flight", "Messages that await the acquirer's answer.", acquirer.in_flight)
+        yield _counter("holdfast_outages", "Times that the link went down.", acquirer.outages)
+
+    def _downstream(self) -> Iterator[Metric]:
+        connections = GaugeMetricFamily("holdfast_terminal_connections", "Connections of terminals.", labels=["listen"])
+        in_flight = GaugeMetricFamily(
+            "holdfast_terminal_in_flight", "Messages of terminals not yet answered.", labels=["listen"]
+        )
+        for listener in self._status.terminals:
+            connections.add_metric([listener.listen], listener.connections)
+            in_flight.add_metric([listener.listen], listener.in_flight)
+        yield connections
+        yield in_flight
+        waiting = "Requests that wait for their lane to drain."
+        yield _gauge("holdfast_requests_waiting", waiting, self._status.requests_waiting)
+
+    def _queue(self) -> Iterator[Metric]:
+        status = self._status
+        report = queue_report(status.journal, status.taken_ms, status.lanes_owing, status.requests_waiting)
+        states = GaugeMetricFamily("holdfast_transactions", "Transactions in the journal by state.", labels=["state"])
+        for state in State:
+            states.add_metric([named(state)], report.by_state[named(state)])
+        yield states
+        owed = GaugeMetricFamily(
+            "holdfast_queue_depth", "Transactions that owe something, by what they owe.", labels=["obligation"]
+        )
+        for obligation, count in report.by_obligation.items():
+            owed.add_metric([obligation], count)
+        yield owed
+        oldest = "Age of the oldest transaction that owes something; 0 for none."
+        yield _gauge("holdfast_queue_oldest_seconds", oldest, report.oldest_owed_age_s)
+        yield _gauge("holdfast_lanes_owing", "Lanes with something to replay or under way.", status.lanes_owing)
+
+    def _journal(self) -> Iterator[Metric]:
+        health = self._status.journal
+        yield _gauge("holdfast_journal_writable", "1 while the journal takes writes.", health.writable)
+        yield _gauge("holdfast_journal_bytes", "Bytes of the journal's files on disk.", health.bytes_on_disk)
+        yield _gauge("holdfast_journal_free_bytes", "Bytes free on the journal's file system.", health.bytes_free)
+        yield _gauge("holdfast_journal_queued_writes", "Writes handed over and not yet answered.", health.queued)
+        damaged = "Records in quarantine."
+        yield _gauge("holdfast_journal_quarantined_records", damaged, health.quarantined)
+        yield _gauge("holdfast_journal_entries", "Highest sequence of the journal.", health.entries)
+        yield _counter("holdfast_journal_commits", "Group commits since start.", health.commits)
+        yield _counter("holdfast_journal_writes", "Writes since start; divided by commits: batch size.", health.writes)
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=float(value))
+
+
+def _counter(name: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(name, meaning, value=float(value))
+
+
+def _chosen(name: str, meaning: str, label: str, choices: type[Mode] | type[LinkState], chosen: str) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=[label])
+    for choice in choices:
+        family.add_metric([choice.value], 1.0 if choice.value == chosen else 0.0)
+    return family

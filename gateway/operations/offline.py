@@ -1,0 +1,133 @@
+"""What can be told while no gateway runs: its journal, opened to be read only (no lock, no write, no recovery)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gateway.config.models import Config
+from gateway.core.events import Lookup
+from gateway.core.lifecycle import State
+from gateway.journal.connections import connect_reader
+from gateway.journal.keyring import Keyring, load_keyring
+from gateway.journal.port import JournalError, JournalHealth, Listing
+from gateway.journal.reader import JournalReader, open_for_reading, snapshot
+from gateway.journal.room import bytes_free, bytes_on_disk
+from gateway.journal.rows import RowCodec
+from gateway.journal.schema import Head, read_head
+from gateway.operations import report
+from gateway.operations.release import version
+
+_T = TypeVar("_T")
+
+
+class OfflineError(Exception):
+    """The journal cannot be read; the message says why."""
+
+
+def offline_status(config: Config) -> report.StatusReport:
+    """What the journal owes, from its own counts.
+
+    Raises:
+        OfflineError: no journal, wrong keys, or damaged beyond single records.
+    """
+    return _read(config, lambda reader, keyring: _status(config, reader, keyring))
+
+
+def offline_queue(config: Config, listing: Listing) -> report.QueuePage:
+    """A page of the queue; raises as `offline_status`."""
+
+    async def page(reader: JournalReader, _: Keyring) -> report.QueuePage:
+        return report.queue_page(await reader.listing(listing), listing.limit)
+
+    return _read(config, page)
+
+
+def offline_transaction(config: Config, transaction: int) -> report.StoredReport:
+    """One transaction; raises as `offline_status`, also where there is none or it is damaged."""
+
+    async def one(reader: JournalReader, _: Keyring) -> report.StoredReport:
+        found = await reader.load(transaction)
+        if found is Lookup.DAMAGED:
+            raise OfflineError(f"the record of transaction {transaction} is damaged")
+        if isinstance(found, Lookup):
+            raise OfflineError(f"there is no transaction {transaction}")
+        return report.stored_report(found)
+
+    return _read(config, one)
+
+
+def _read(config: Config, work: Callable[[JournalReader, Keyring], Awaitable[_T]]) -> _T:
+    async def run() -> _T:
+        keyring = load_keyring(config.journal.keys)
+        reader = await open_for_reading(config.journal.path, keyring)
+        try:
+            return await work(reader, keyring)
+        finally:
+            await reader.close()
+
+    if not config.journal.path.exists():
+        raise OfflineError(f"{config.journal.path} does not exist: this gateway has never run")
+    try:
+        return asyncio.run(run())
+    except JournalError as error:
+        raise OfflineError(str(error)) from None
+
+
+async def _status(config: Config, reader: JournalReader, keyring: Keyring) -> report.StatusReport:
+    now_ms = time.time_ns() // 1_000_000
+    health = await _health(config, reader, keyring)
+    lanes = 0  # known to a running gateway only
+    return report.StatusReport(
+        running=False,
+        name=config.gateway.name,
+        version=version(),
+        mode=None,
+        ready=False,
+        reasons=["the gateway is not running"],
+        uptime_s=0.0,
+        queue=report.queue_report(health, now_ms, lanes, requests_waiting=0),
+        journal=report.journal_report(health),
+        acquirer=None,
+        terminals=[],
+        counters={},
+    )
+
+
+async def _health(config: Config, reader: JournalReader, keyring: Keyring) -> JournalHealth:
+    path = config.journal.path
+    head = await _head(config, keyring)
+    oldest = await reader.listing(Listing(states=report.OWING, limit=1))
+    free = bytes_free(path)
+    room = free >= config.journal.min_free_bytes
+    return JournalHealth(
+        writable=room,
+        reason="" if room else f"{free} bytes free on disk, {config.journal.min_free_bytes} are kept for outcomes",
+        entries=head.sequence,
+        bytes_on_disk=bytes_on_disk(path),
+        bytes_free=free,
+        counts={state: head.counts[state] for state in State},
+        oldest_owed_ms=oldest[0].accepted_ms if oldest else 0,
+        quarantined=head.quarantined,
+        commits=0,
+        writes=0,
+        queued=0,
+    )
+
+
+async def _head(config: Config, keyring: Keyring) -> Head:
+    path = config.journal.path
+    connection = await connect_reader(path)
+    heads: list[Head] = []
+
+    def read() -> None:
+        codec = RowCodec(keyring.row_key)
+        snapshot(connection.connection, [lambda: heads.append(read_head(connection.connection, codec, path))])
+
+    try:
+        await connection.run(read)
+    finally:
+        await connection.close()
+    return heads[0]

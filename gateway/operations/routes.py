@@ -1,0 +1,219 @@
+"""What the operations listener answers: health, metrics, status, queue, and steering with a token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.config.values import Address
+from gateway.core.events import Lookup, OperatorAct
+from gateway.core.lifecycle import State
+from gateway.journal.port import Listing
+from gateway.operations import report
+from gateway.operations.metrics import exposition
+from gateway.operations.problems import ProblemError, RequestHandler, answer_problems
+from gateway.operations.view import GatewayView
+from protocol.masking import contains_pan
+
+BODY_BYTES_MAX = 8192
+LISTING_MAX = 1000
+
+
+class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who steers and why: both go into the journal with the act (D18)."""
+
+    who: str
+    why: str
+
+
+class Routes:
+    """The listener's application.
+
+    Args:
+        listen: the configured address: whether it is loopback decides if reading asks for the token too.
+        token: what steering asks for; empty refuses all steering.
+    """
+
+    def __init__(self, view: GatewayView, listen: Address, token: str) -> None:
+        self._view = view
+        self._listen = listen
+        self._token_hash = hashlib.sha256(token.encode()).digest() if token else b""
+
+    def application(self) -> web.Application:
+        """Build the aiohttp application."""
+        application = web.Application(
+            middlewares=[one_request_per_connection, answer_problems, self._check_host],
+            client_max_size=BODY_BYTES_MAX,
+        )
+        application.add_routes(
+            [
+                web.get("/livez", self._live),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._metrics),
+                web.get("/v1/status", self._status),
+                web.get("/v1/queue", self._queue),
+                web.get(r"/v1/queue/{id:\d{1,18}}", self._show),
+                web.get(r"/v1/queue/{id:\d{1,18}}/explain", self._explain),
+                web.post(r"/v1/queue/{id:\d{1,18}}/{act:release|cancel|void}", self._steer),
+                web.post(r"/v1/maintenance/{switch:on|off}", self._maintain),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: RequestHandler) -> web.StreamResponse:
+        """Refuse names that we do not go by: a web page may have rebound its own name to this address."""
+        host = request.headers.get("Host", "")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if not self._goes_by(name.strip("[]").lower()):
+            raise ProblemError(
+                HTTPStatus.MISDIRECTED_REQUEST, "host", "ask by address, by localhost or by the configured name"
+            )
+        return await handler(request)
+
+    def _goes_by(self, name: str) -> bool:
+        if name in ("localhost", self._listen.host.lower()):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return _json({"live": True})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        ready, reasons = self._view.ready()
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json({"ready": ready, "reasons": reasons}, status)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        status = await self._view.status()
+        body, content_type = exposition(status, self._view.ready()[0], request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self._may_read(request)
+        status = await self._view.status()
+        ready, reasons = self._view.ready()
+        return _json(report.status_report(status, ready, reasons))
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        self._may_read(request)
+        listing = _listing(request)
+        rows = await self._view.queue(listing)
+        return _json(report.queue_page(rows, listing.limit))
+
+    async def _show(self, request: web.Request) -> web.Response:
+        self._may_read(request)
+        found = await self._view.show(_id(request))
+        if found is Lookup.DAMAGED:
+            raise ProblemError(HTTPStatus.GONE, "damaged", "the record is damaged and was put in quarantine")
+        if isinstance(found, Lookup):
+            raise _unknown(_id(request))
+        return _json(report.stored_report(found))
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        self._may_read(request)
+        explanation = await self._view.explain(_id(request))
+        if explanation is None:
+            raise _unknown(_id(request))
+        return _json(report.explanation_report(explanation))
+
+    async def _steer(self, request: web.Request) -> web.Response:
+        return await self._command(request, OperatorAct(request.match_info["act"]), _id(request))
+
+    async def _maintain(self, request: web.Request) -> web.Response:
+        return await self._command(request, OperatorAct(f"maintenance-{request.match_info['switch']}"), 0)
+
+    async def _command(self, request: web.Request, act: OperatorAct, transaction: int) -> web.Response:
+        self._check_token(request)
+        steering = await _steering(request)
+        result = await self._view.command(act, transaction, steering.who, steering.why)
+        if not result.done:
+            raise ProblemError(HTTPStatus.CONFLICT, "not-done", result.text)
+        return _json(result)
+
+    def _may_read(self, request: web.Request) -> None:
+        if not self._listen.loopback:
+            self._check_token(request)
+
+    def _check_token(self, request: web.Request) -> None:
+        """Compare hashes in constant time: neither length nor content of the token shows in the time it takes."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = hashlib.sha256(token.strip().encode()).digest()
+        if not self._token_hash or scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token_hash):
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED, "token", "send the operations token: Authorization: Bearer TOKEN"
+            )
+
+
+@web.middleware
+async def one_request_per_connection(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
+    """Close after each answer, so that a connection's deadline is a request's deadline."""
+    response = await handler(request)
+    response.force_close()
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _listing(request: web.Request) -> Listing:
+    query = request.query
+    unknown = set(query) - {"state", "lane", "terminal", "after", "limit"}
+    if unknown:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "query", "known are state, lane, terminal, after and limit")
+    states = {report.state_named(name) for name in query.getall("state", [])}
+    if None in states:
+        known = ", ".join(report.named(state) for state in State)
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "query", f"state is one of {known}")
+    return Listing(
+        states=frozenset(state for state in states if state is not None) or report.OWING,
+        lane=query.get("lane", ""),
+        terminal=query.get("terminal", ""),
+        after_id=_number(query.get("after", "0"), "after", 0, 10**18),
+        limit=_number(query.get("limit", "100"), "limit", 1, LISTING_MAX),
+    )
+
+
+def _number(text: str, name: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "query", f"{name} is a whole number from {low} to {high}")
+    return int(text)
+
+
+async def _steering(request: web.Request) -> Steering:
+    right = 'a JSON body {"who": 1 to 64 characters, "why": 1 to 500 characters}'
+    if request.content_type != "application/json":
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "body", right)
+    try:
+        steering = msgspec.json.decode(await request.read(), type=Steering)
+    except msgspec.MsgspecError:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", right) from None
+    who, why = steering.who.strip(), steering.why.strip()
+    if not (1 <= len(who) <= 64 and 1 <= len(why) <= 500 and (who + why).isprintable()):
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", right)
+    if contains_pan(who) or contains_pan(why):
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "card-number", "who and why are kept in clear: no card number in them"
+        )
+    return Steering(who, why)
+
+
+def _id(request: web.Request) -> int:
+    return int(request.match_info["id"])
+
+
+def _unknown(transaction: int) -> ProblemError:
+    return ProblemError(HTTPStatus.NOT_FOUND, "unknown", f"there is no transaction {transaction}")
+
+
+def _json(value: Any, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

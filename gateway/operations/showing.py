@@ -1,0 +1,128 @@
+"""Shows reports to a person: tables on a terminal, plain lines and tab-separated rows elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from gateway.operations.report import ExplanationReport, MessageReport, StatusReport, StoredReport, TransactionReport
+
+_COLUMNS = (
+    "id", "state", "kind", "terminal", "stan", "amount (minor)", "currency", "card", "attempts", "accepted", "reason",
+)  # fmt: skip
+
+
+def show_status(status: StatusReport) -> None:
+    """The gateway at a glance."""
+    queue, journal = status.queue, status.journal
+    pairs = [("gateway", f"{status.name} {status.version}")]
+    if status.acquirer is None:
+        pairs.append(("running", "no; this was read from its journal"))
+    else:
+        acquirer = status.acquirer
+        up = [address for address, connected in acquirer.endpoints.items() if connected]
+        pairs += [
+            ("mode", status.mode or ""),
+            ("ready", "yes" if status.ready else f"no: {'; '.join(status.reasons)}"),
+            ("up for", f"{status.uptime_s:.0f} s"),
+            ("acquirer", f"{acquirer.name}: link {acquirer.link} since {acquirer.since}"),
+            ("endpoints", f"{len(up)} of {len(acquirer.endpoints)} connected {' '.join(up)}".rstrip()),
+        ]
+        pairs += [
+            ("terminals", f"{one.listen}: {one.connections} connections, {one.in_flight} in flight")
+            for one in status.terminals
+        ]
+    owed = ", ".join(f"{count} {name}" for name, count in queue.by_obligation.items() if count)
+    pairs += [
+        ("owed", f"{owed}; oldest {queue.oldest_owed_age_s:.0f} s" if owed else "nothing"),
+        ("transactions", ", ".join(f"{count} {name}" for name, count in queue.by_state.items() if count) or "none"),
+        ("journal", f"{journal.entries} entries, {journal.bytes_on_disk} bytes, {journal.bytes_free} bytes free"),
+        ("writable", "yes" if journal.writable else f"NO: {journal.reason}"),
+    ]
+    if journal.quarantined:
+        pairs.append(("quarantine", f"{journal.quarantined} damaged records"))
+    _pairs(pairs)
+
+
+def show_queue(rows: Sequence[TransactionReport], next_after: int | None) -> None:
+    """A page of the queue."""
+    _rows(
+        _COLUMNS,
+        [
+            (
+                row.id, row.state, row.kind, row.terminal, row.stan, row.amount_minor, row.currency, row.card,
+                row.attempts, row.accepted, row.reason,
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+    if next_after is not None:
+        print(f"more: --after {next_after}", file=sys.stderr)
+
+
+def show_transaction(stored: StoredReport) -> None:
+    """One transaction with its messages."""
+    row = stored.transaction
+    pairs = [
+        ("id", str(row.id)),
+        ("state", f"{row.state} (owes {row.obligation})"),
+        ("kind", row.kind),
+        ("lane", f"{row.lane}, place {row.position}"),
+        ("terminal", f"{row.terminal} of merchant {row.merchant}, STAN {row.stan}"),
+        ("amount", f"{row.amount_minor} minor units, currency {row.currency}"),
+        ("card", row.card),
+        ("accepted", row.accepted),
+        ("changed", f"{row.changed}, revision {row.revision}"),
+        ("attempts", f"{row.attempts}" + (f", not before {row.not_before}" if row.not_before else "")),
+        ("told", row.response or "nothing yet"),
+        ("reason", row.reason),
+    ]
+    if row.original is not None:
+        pairs.append(("original", str(row.original)))
+    pairs += _message("request", stored.request)
+    if stored.answer is not None:
+        pairs += _message("answer", stored.answer)
+    _pairs([(name, value) for name, value in pairs if value])
+
+
+def show_explanation(explanation: ExplanationReport) -> None:
+    """What blocks a transaction."""
+    pairs = [
+        ("id", str(explanation.id)),
+        ("state", explanation.state),
+        ("blocked by", explanation.blocked_by or "nothing"),
+        ("rule", explanation.rule),
+        ("next try", explanation.next_try or "none planned"),
+        ("", explanation.text),
+    ]
+    _pairs([(name, value) for name, value in pairs if value])
+
+
+def _message(name: str, message: MessageReport) -> list[tuple[str, str]]:
+    return [
+        (f"{name} MTI", message.mti),
+        *((f"{name} {number}", value) for number, value in message.fields.items()),
+    ]
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    listed = list(pairs)
+    width = max(len(name) for name, _ in listed)
+    for name, value in listed:
+        print(f"{name.ljust(width)}  {value}")
+
+
+def _rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    if not sys.stdout.isatty():
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(str(cell) for cell in row))
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)

@@ -1,0 +1,225 @@
+"""One terminal's connection: bytes to frames, back-pressure, answers gathered into one write per turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol, cast
+
+from gateway.terminals.accepting import Accepted
+from gateway.terminals.limits import Count, ListenerSettings
+from protocol.framing import Framing, FramingError
+
+
+class ConnectionOwner(Protocol):
+    """The listener, as its connections see it."""
+
+    def opened(self, connection: TerminalConnection) -> None:
+        """A connection is there."""
+
+    def lost(self, connection: TerminalConnection) -> None:
+        """The connection is gone."""
+
+    def take(self, connection: TerminalConnection, frame: bytes) -> None:
+        """A frame has come and its turn too."""
+
+    def bad_framing(self, connection: TerminalConnection, detail: str) -> None:
+        """The stream cannot be read any further; it is hung up by itself."""
+
+    def count(self, count: Count) -> None:
+        """Count something."""
+
+
+class TerminalConnection(Accepted):
+    """Callbacks of one connection. Nothing here awaits, and there is no task or timer per connection.
+
+    Frames wait in `_frames` while as many requests are unanswered as the high-water mark allows; nothing is read from
+    the socket meanwhile, so it holds what one read brought at most.
+
+    Attributes:
+        address, name: of the peer: "192.0.2.7", and "192.0.2.7:40312" for reports.
+        in_flight: requests of it that the core has and has not answered.
+        gone: the connection is closed; an answer for it is dropped.
+    """
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        settings: ListenerSettings,
+        framing: Framing,
+        loop: asyncio.AbstractEventLoop,
+        peer: tuple[str, str],
+    ) -> None:
+        self.address, self.name = peer
+        self.in_flight = 0
+        self.gone = False
+        self._owner = owner
+        self._settings = settings
+        self._loop = loop
+        self._reader = framing.reader()
+        self._transport: asyncio.Transport | None = None
+        self._frames: deque[bytes] = deque()
+        self._answers: list[bytes] = []
+        self._turn_scheduled = False
+        self._reading = True
+        self._hanging_up = False
+        self._frame_since_ms: int | None = None
+        self._active_ms = self._now_ms()
+
+    # --- called by the listener ------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether an answer has a chance to arrive."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def answer(self, framed: bytes) -> None:
+        """Queue an answer; what is queued in one turn of the loop leaves in one write."""
+        self._answers.append(framed)
+        self._schedule_turn()
+
+    def settled(self) -> None:
+        """One request of this connection is not awaited any more."""
+        self.in_flight -= 1
+        self._schedule_turn()
+
+    def hang_up(self, *, drop_frames: bool) -> None:
+        """Read no more; close as soon as what was taken is answered, so that good requests before a bad one are served.
+
+        Args:
+            drop_frames: do not take the frames either that have already been cut.
+        """
+        self._hanging_up = True
+        self._pause_reading()
+        if drop_frames:
+            self._frames.clear()
+        self._schedule_turn()
+
+    def close(self) -> None:
+        """Close when the answers that are queued have been written; `overdue` tells when that takes too long."""
+        self._write_answers()
+        self._active_ms = self._now_ms()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def overdue(self, now_ms: int) -> Count | None:
+        """Which timeout has passed, if any. Only the peer's own time counts: none runs while it is not read from."""
+        if self._transport is None:
+            return None
+        if self._transport.is_closing():  # its last answers are not being read
+            return Count.CLOSED_WRITE_BUFFER if now_ms - self._active_ms > self._settings.close_timeout_ms else None
+        if not self._reading:
+            return None
+        since_ms = self._frame_since_ms
+        if since_ms is not None and now_ms - since_ms > self._settings.frame_timeout_ms:
+            return Count.CLOSED_FRAME_TIMEOUT
+        if self.in_flight == 0 and now_ms - self._active_ms > self._settings.idle_timeout_ms:
+            return Count.CLOSED_IDLE
+        return None
+
+    # --- called by the transport -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made = True
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._settings.write_buffer_limit_bytes)
+        self._active_ms = self._now_ms()
+        self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        begun_before = reader.pending_bytes > 0
+        keepalives_before = reader.keepalives
+        bad: FramingError | None = None
+        try:
+            frames = reader.feed(data)
+        except FramingError as error:
+            frames, bad = error.frames, error
+        progressed = bool(frames) or reader.keepalives != keepalives_before
+        if progressed:
+            self._active_ms = self._now_ms()
+        if reader.pending_bytes == 0:
+            self._frame_since_ms = None
+        elif progressed or not begun_before:
+            self._frame_since_ms = self._now_ms()
+        self._frames.extend(frames)
+        if bad is not None:
+            self._owner.bad_framing(self, str(bad))
+            self.hang_up(drop_frames=False)
+        self._take_frames()
+
+    def eof_received(self) -> None:
+        self._write_answers()  # those queued in this turn; the transport closes after them
+        self._active_ms = self._now_ms()
+
+    def pause_writing(self) -> None:
+        # The limit is a limit: a terminal that does not read its answers does not get to hold memory.
+        self._owner.count(Count.CLOSED_WRITE_BUFFER)
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.gone = True
+        self._transport = None
+        self._frames.clear()
+        self._answers.clear()
+        self._owner.lost(self)
+
+    # --- turns -----------------------------------------------------------------------------------------------------
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Once per turn of the loop: write the answers, then take frames and read again if there is room now."""
+        self._turn_scheduled = False
+        if self._transport is None:
+            return
+        if self._answers:
+            self._write_answers()
+            self._active_ms = self._now_ms()
+        if not self._reading and self.in_flight <= self._settings.in_flight_per_connection_low:
+            self._take_frames()
+            if not self._frames and not self._hanging_up and not self.gone:
+                self._resume_reading()
+        if self._hanging_up and self.in_flight == 0 and not self._frames and not self._answers:
+            self.close()
+
+    def _take_frames(self) -> None:
+        high = self._settings.in_flight_per_connection_high
+        frames = self._frames
+        while frames:
+            if self.in_flight >= high:
+                if self._reading:
+                    self._owner.count(Count.PAUSED)
+                self._pause_reading()
+                return
+            self._owner.take(self, frames.popleft())
+
+    def _write_answers(self) -> None:
+        answers = self._answers
+        if answers and self.writable:
+            transport = cast("asyncio.Transport", self._transport)
+            self._answers = []
+            transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+
+    def _pause_reading(self) -> None:
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._transport is not None:
+            self._reading = True
+            if self._frame_since_ms is not None:
+                self._frame_since_ms = self._now_ms()
+            self._transport.resume_reading()
+
+    def _now_ms(self) -> int:
+        return int(self._loop.time() * 1000)

@@ -1,0 +1,277 @@
+"""The ISO 8583 listener: hears terminals, parses once, admits or refuses, and brings answers back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from gateway.core.answers import local_answer
+from gateway.core.events import Requested
+from gateway.core.identity import BadRequest, KeyedHash, request_from
+from gateway.core.transaction import Answer
+from gateway.terminals.accepting import Acceptor
+from gateway.terminals.connection import TerminalConnection
+from gateway.terminals.limits import Count, ListenerSettings
+from gateway.terminals.reporting import RateLimitedReport, Report
+from protocol.framing import FramingError
+from protocol.iso8583.codec import CodecError
+from protocol.iso8583.dialect import Dialect
+from protocol.iso8583.message import Message
+from protocol.iso8583.mti import is_answer
+
+_OUR_FAULT = "96"
+_STOPPING = "91"
+_NOT_UNDERSTOOD = "30"
+
+
+class _Waiting(NamedTuple):
+    """Where the answer to a request goes, and what it carries back."""
+
+    connection: TerminalConnection
+    tpdu: bytes
+    header: bytes
+    since_ms: int
+
+
+class Iso8583Listener:
+    """Terminals of one dialect on one port.
+
+    What is not a request is answered or hung up on here, and leaves no trace but a count and a report line. Answers
+    carry the request's TPDU with its addresses exchanged, on a copy, and its header (D3).
+    """
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        dialect: Dialect,
+        hashing: KeyedHash,
+        submit: Callable[[Requested], None],
+        utc_ms: Callable[[], int],
+        report: Report,
+        *,
+        tokens: Iterator[int] | None = None,
+    ) -> None:
+        """Nothing is heard before `start`.
+
+        Args:
+            submit: takes each request on the loop's thread; it may answer from within the call. Must not raise.
+            tokens: where terminal tokens come from; listeners that share one never give out the same token.
+        """
+        self._settings = settings
+        self._dialect = dialect
+        self._rules = dialect.terminal
+        self._codec = dialect.codec
+        self._framing = dialect.framing
+        self._hashing = hashing
+        self._submit = submit
+        self._utc_ms = utc_ms
+        self._report = RateLimitedReport(report, settings.report_interval_ms)
+        self._tokens = tokens if tokens is not None else itertools.count(1)
+        self._counts = dict.fromkeys(Count, 0)
+        self._waiting: dict[int, _Waiting] = {}
+        self._connections: set[TerminalConnection] = set()
+        self._acceptor = Acceptor(settings, self._connection, self.count)
+        self._admitting = False
+        self._sweep: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    async def start(self) -> tuple[str, int]:
+        """Listen, and return the address that was bound.
+
+        Raises:
+            OSError: the address cannot be resolved or bound.
+        """
+        self._loop = asyncio.get_running_loop()
+        bound = await self._acceptor.start()
+        self._admitting = True
+        self._schedule_sweep()
+        return bound
+
+    def stop_admitting(self) -> None:
+        """Accept no connections any more, and answer new requests 91; answers still go out."""
+        self._admitting = False
+        self._acceptor.stop()
+
+    async def drain(self, timeout_ms: int) -> int:
+        """Wait until every request has been answered, at most `timeout_ms`; return how many have not.
+
+        Cancellation: nothing changes.
+        """
+        await self._until(lambda: not self._waiting, timeout_ms)
+        return len(self._waiting)
+
+    async def close(self) -> None:
+        """Close every connection when its answers have been written, at most `close_timeout_ms`. Safe to call twice.
+
+        Cancellation: what is open stays open; call again.
+        """
+        self.stop_admitting()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        await self._acceptor.close()
+        for connection in tuple(self._connections):
+            connection.close()
+        await self._until(lambda: not self._connections, self._settings.close_timeout_ms)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._until(lambda: not self._connections, self._settings.close_timeout_ms)
+
+    def reply(self, terminal_token: int, answer: Answer) -> None:
+        """Send the answer of a request. Where the terminal has gone it is dropped: its retry gets the outcome (D3)."""
+        waiting = self._waiting.pop(terminal_token, None)
+        if waiting is None:
+            self.count(Count.REPLIES_UNKNOWN)
+            return
+        if not self._waiting:
+            self._changed.set()
+        connection = waiting.connection
+        connection.settled()
+        self._answer(connection, waiting.tpdu, waiting.header, answer)
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by the names in `Count`."""
+        return {count.value: total for count, total in self._counts.items()}
+
+    def gauges(self) -> dict[str, int]:
+        """Open connections (handshakes included) and unanswered requests."""
+        return {"connections": self._acceptor.connections, "in_flight": len(self._waiting)}
+
+    # --- called by acceptor and connections ------------------------------------------------------------------------
+
+    def count(self, count: Count) -> None:
+        """Count something."""
+        self._counts[count] += 1
+
+    def opened(self, connection: TerminalConnection) -> None:
+        """A connection is there."""
+        self._connections.add(connection)
+
+    def lost(self, connection: TerminalConnection) -> None:
+        """The connection is gone; the core goes on with what it has of it."""
+        self._connections.discard(connection)
+        self._acceptor.release(connection.address)
+        if not self._connections:
+            self._changed.set()
+
+    def bad_framing(self, connection: TerminalConnection, detail: str) -> None:
+        """The stream cannot be cut any further, and nothing in the protocol could say so: it is hung up."""
+        self._bad(connection, Count.BAD_FRAMING, {"detail": detail})
+
+    def take(self, connection: TerminalConnection, frame: bytes) -> None:
+        """Admit a frame to the core, or answer it here, or hang up."""
+        self._counts[Count.FRAMES] += 1
+        try:
+            message = self._codec.decode(frame)
+        except CodecError as error:
+            self._unreadable(connection, error)
+            return
+        if is_answer(message.mti):
+            self._bad(connection, Count.BAD_MTI_CLOSED, {"mti": message.mti})
+            connection.hang_up(drop_frames=True)
+            return
+        if not self._admitting:
+            self.count(Count.STOPPING)
+            self._refuse(connection, message, _STOPPING)
+            return
+        if len(self._waiting) >= self._settings.in_flight_max:
+            self.count(Count.OVERLOADED)
+            self._refuse(connection, message, _OUR_FAULT)
+            return
+        try:
+            request = request_from(message, self._rules, self._hashing, self._utc_ms())
+        except BadRequest as error:
+            self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
+            self._refuse(connection, message, error.code)
+            return
+        token = next(self._tokens)
+        self._waiting[token] = _Waiting(connection, message.tpdu, message.header, self._now_ms())
+        connection.in_flight += 1
+        self._counts[Count.REQUESTS] += 1
+        self._submit(Requested(token, request))
+
+    # --- answers ---------------------------------------------------------------------------------------------------
+
+    def _unreadable(self, connection: TerminalConnection, error: CodecError) -> None:
+        """Answer 30 where enough was read to say whom the answer is for, else hang up."""
+        facts = {"field": str(error.field or ""), "offset": str(error.offset), "detail": error.reason}
+        read: Message | None = getattr(error, "partial", None)
+        if read is not None and 11 in read.fields and 41 in read.fields and read.mti[2:3] in {"0", "2", "4"}:
+            self._bad(connection, Count.BAD_MESSAGE, facts)
+            self._refuse(connection, read, _NOT_UNDERSTOOD)
+            return
+        self._bad(connection, Count.BAD_MESSAGE_CLOSED, facts)
+        connection.hang_up(drop_frames=True)
+
+    def _refuse(self, connection: TerminalConnection, message: Message, code: str) -> None:
+        """Answer a message that is not taken; hang up where its type has no answer."""
+        try:
+            answer = local_answer(message.mti, message.fields, code, self._rules, self._utc_ms())
+        except ValueError:
+            self._bad(connection, Count.BAD_MTI_CLOSED, {"mti": message.mti})
+            connection.hang_up(drop_frames=True)
+            return
+        self._answer(connection, message.tpdu, message.header, answer)
+
+    def _answer(self, connection: TerminalConnection, tpdu: bytes, header: bytes, answer: Answer) -> None:
+        if not connection.writable:
+            self.count(Count.REPLIES_DROPPED)
+            return
+        swapped = tpdu[:1] + tpdu[3:5] + tpdu[1:3]
+        try:
+            framed = self._framing.wrap(self._codec.encode(Message(answer.mti, answer.fields, swapped, header)))
+        except (CodecError, FramingError) as error:
+            # The outcome is durable, and the terminal's retry would fail the same way: a person must see this.
+            field = str(error.field or "") if isinstance(error, CodecError) else ""
+            self._bad(connection, Count.REPLIES_UNENCODABLE, {"field": field, "detail": str(error)})
+            return
+        self._counts[Count.REPLIES] += 1
+        connection.answer(framed)
+
+    def _bad(self, connection: TerminalConnection, count: Count, facts: dict[str, str]) -> None:
+        """Count what went wrong, and tell of it at most once per reason and interval; facts hold no values."""
+        self.count(count)
+        facts = {"listener": self._settings.name, "peer": connection.name, **facts}
+        self._report.line("terminal.refused", count.value, facts, self._now_ms())
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = self._loop.call_later(self._settings.sweep_interval_ms / 1000, self._swept)
+
+    def _swept(self) -> None:
+        """Close what is overdue, forget what was never answered, write the lines that were kept back."""
+        self._schedule_sweep()
+        now_ms = self._now_ms()
+        for connection in tuple(self._connections):
+            if (overdue := connection.overdue(now_ms)) is not None:
+                self._bad(connection, overdue, {})
+                connection.abort()
+        forgotten_ms = now_ms - self._settings.reply_timeout_ms
+        stale = itertools.takewhile(lambda entry: entry[1].since_ms <= forgotten_ms, self._waiting.items())
+        for token, waiting in list(stale):
+            del self._waiting[token]
+            waiting.connection.settled()
+            self._bad(waiting.connection, Count.UNANSWERED, {})
+        if not self._waiting:
+            self._changed.set()
+        self._report.flush(now_ms)
+        if self._admitting:
+            self._acceptor.resume()
+
+    async def _until(self, reached: Callable[[], bool], timeout_ms: int) -> None:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while not reached():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _connection(self, address: str, name: str) -> TerminalConnection:
+        return TerminalConnection(self, self._settings, self._framing, self._loop, (address, name))
+
+    def _now_ms(self) -> int:
+        return int(self._loop.time() * 1000)

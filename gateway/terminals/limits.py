@@ -1,0 +1,99 @@
+"""Limits of a terminal listener, each with a setting and a counter (INV-9), and the names of what it counts."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ListenerSettings:
+    """Where a listener listens, and what it holds at most.
+
+    Attributes:
+        name: for reports.
+        host, port: where to listen; port 0 takes a free one.
+        tls: None for plain TCP.
+        tls_handshake_timeout_ms: a connection that has not finished its handshake by then is closed.
+        backlog: connections that the operating system keeps until they are accepted.
+        connections_max, connections_per_address_max: above either, an accepted connection is closed at once.
+            Handshakes under way count. Terminals behind one router share an address.
+        in_flight_per_connection_high, in_flight_per_connection_low: a connection with as many unanswered requests as
+            the first is not read from until it has no more than the second (back-pressure by the peer's window).
+        in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted.
+        frame_timeout_ms: a frame must be complete this long after its first byte, else the connection is closed.
+        idle_timeout_ms: a connection that has sent no frame and awaits no answer for this long is closed.
+        write_buffer_limit_bytes: a terminal that leaves more than this unread is closed.
+        reply_timeout_ms: a request that the core has not answered by then is forgotten, so that it cannot hold its
+            place for ever. Longer than any time limit of the core (D17).
+        sweep_interval_ms: how often the timeouts above are looked at; they are exceeded by this much at most.
+        report_interval_ms: at most one line per reason in this time.
+        close_timeout_ms: how long a connection that is being closed may leave its last answers unread.
+    """
+
+    name: str = "iso8583"
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls: ssl.SSLContext | None = None
+    tls_handshake_timeout_ms: int = 5_000
+    backlog: int = 1_024
+    connections_max: int = 4_096
+    connections_per_address_max: int = 1_024
+    in_flight_per_connection_high: int = 64
+    in_flight_per_connection_low: int = 32
+    in_flight_max: int = 8_192
+    frame_timeout_ms: int = 10_000
+    idle_timeout_ms: int = 600_000
+    write_buffer_limit_bytes: int = 262_144
+    reply_timeout_ms: int = 300_000
+    sweep_interval_ms: int = 1_000
+    report_interval_ms: int = 1_000
+    close_timeout_ms: int = 2_000
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with all mistakes at once."""
+        mistakes = [
+            f"{name} must be above 0"
+            for name in (
+                "tls_handshake_timeout_ms", "backlog", "connections_max", "connections_per_address_max",
+                "in_flight_per_connection_high", "in_flight_max", "frame_timeout_ms", "idle_timeout_ms",
+                "write_buffer_limit_bytes", "reply_timeout_ms", "sweep_interval_ms", "report_interval_ms",
+                "close_timeout_ms",
+            )
+            if getattr(self, name) <= 0
+        ]  # fmt: skip
+        if not 0 <= self.port <= 65_535:
+            mistakes.append("port must lie within 0 and 65535")
+        if not 0 <= self.in_flight_per_connection_low < self.in_flight_per_connection_high:
+            mistakes.append("in_flight_per_connection_low must lie within 0 and below the high mark")
+        if mistakes:
+            raise ValueError(f"listener {self.name}: " + "; ".join(mistakes))
+
+
+class Count(StrEnum):
+    """Names of a listener's counters."""
+
+    ACCEPTED = "connections_accepted"
+    REFUSED_TOTAL = "connections_refused_total"
+    REFUSED_ADDRESS = "connections_refused_address"
+    ACCEPT_FAILED = "accept_failed"  # no descriptor or memory left; tried again at the next sweep
+    HANDSHAKE_FAILED = "handshake_failed"
+    FRAMES = "frames"
+    REQUESTS = "requests"  # handed to the core
+    REPLIES = "replies"
+    REPLIES_DROPPED = "replies_dropped"  # the terminal had gone: its retry gets the stored outcome
+    REPLIES_UNKNOWN = "replies_unknown"  # for a token that awaits nothing
+    REPLIES_UNENCODABLE = "replies_unencodable"
+    UNANSWERED = "requests_unanswered"
+    PAUSED = "reading_paused"
+    OVERLOADED = "answered_overload"  # 96
+    STOPPING = "answered_stopping"  # 91
+    BAD_FRAMING = "bad_framing"
+    BAD_MESSAGE = "bad_message"  # answered 30
+    BAD_MESSAGE_CLOSED = "bad_message_closed"  # too little was readable to answer
+    BAD_MTI_CLOSED = "bad_mti_closed"  # an answer, or what has none
+    BAD_REQUEST = "bad_request"  # answered with the code that the reason has
+    CLOSED_FRAME_TIMEOUT = "closed_frame_timeout"
+    CLOSED_IDLE = "closed_idle"
+    CLOSED_WRITE_BUFFER = "closed_write_buffer"

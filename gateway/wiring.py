@@ -1,0 +1,114 @@
+"""From configuration to the settings of each room: nothing is decided here, only handed on in the room's own terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.acquirers.settings import EndpointSettings
+from gateway.acquirers.settings import LinkSettings as AcquirerLinkSettings
+from gateway.config import AcquirerSection, Config, StandInSection, TerminalsSection
+from gateway.core.link import LinkSettings
+from gateway.core.standin import Exposure, Policy
+from gateway.core.work import EngineSettings
+from gateway.terminals.limits import ListenerSettings
+from protocol.iso8583.dialect import Dialect
+
+
+class HotCardsUnreadable(Exception):
+    """The file of hot cards cannot be used; the message says why."""
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """The core's settings."""
+    acquirer, replay = config.acquirer, config.replay
+    return EngineSettings(
+        reply_timeout_ms=acquirer.reply_timeout_ms,
+        longest_flight_ms=acquirer.longest_flight_ms,
+        in_flight_max=sum(terminals.in_flight_max for terminals in config.terminals),
+        lane_wait_ms=replay.lane_wait_ms,
+        lane_waiting_max=replay.lane_waiting_max,
+        attempts_max=replay.attempts_max,
+        backoff_min_ms=replay.backoff_min_ms,
+        backoff_max_ms=replay.backoff_max_ms,
+        rate_per_s=replay.rate_per_s,
+        link=LinkSettings(
+            down_after_timeouts=acquirer.down_after_timeouts,
+            echo_interval_ms=acquirer.echo_interval_ms,
+            echo_timeout_ms=acquirer.echo_timeout_ms,
+            probe_min_ms=min(1_000, acquirer.echo_interval_ms),
+            window_max=replay.window_max,
+        ),
+    )
+
+
+def policy(section: StandInSection) -> Policy:
+    """The stand-in policy (D21).
+
+    Raises: HotCardsUnreadable.
+    """
+    return Policy(
+        mode=section.mode,
+        floor_limit_minor=section.floor_limit_minor,
+        terminal=_exposure(section.terminal_count_max, section.terminal_total_minor_max, section.terminal_age_s_max),
+        card=_exposure(section.card_count_max, section.card_total_minor_max, section.card_age_s_max),
+        overall=_exposure(section.overall_count_max, section.overall_total_minor_max, section.overall_age_s_max),
+        processing_codes=frozenset(section.processing_codes),
+        currencies=frozenset(section.currencies),
+        entry_modes=frozenset(section.entry_modes),
+        bin_ranges=tuple((str(r.low), str(r.high)) for r in section.bin_ranges),
+        hot_cards=_hot_cards(section.hot_cards_file) if section.hot_cards_file else frozenset(),
+        allow_chip_without_issuer=section.allow_chip_without_issuer,
+        allow_pin_dropped=section.allow_pin_dropped,
+        allow_track_dropped=section.allow_track_dropped,
+    )
+
+
+def _exposure(count: int, total_minor: int, age_s: int) -> Exposure:
+    return Exposure(count_max=count, total_minor_max=total_minor, age_ms_max=age_s * 1000)
+
+
+def _hot_cards(path: Path) -> frozenset[bytes]:
+    try:
+        lines = path.read_text(encoding="ascii").split()
+        cards = frozenset(bytes.fromhex(line) for line in lines)
+    except (OSError, ValueError) as error:
+        raise HotCardsUnreadable(f"{path}: {error}; one keyed hash of 32 hexadecimal digits a line") from error
+    if any(len(card) != 16 for card in cards):
+        raise HotCardsUnreadable(f"{path}: a line does not have 32 hexadecimal digits")
+    return cards
+
+
+def listener_settings(section: TerminalsSection) -> ListenerSettings:
+    """A listener's settings."""
+    in_flight = section.in_flight_per_connection_max
+    return ListenerSettings(
+        name=str(section.listen),
+        host=section.listen.host,
+        port=section.listen.port,
+        connections_max=section.connections_max,
+        connections_per_address_max=section.connections_per_address_max,
+        in_flight_per_connection_high=in_flight,
+        in_flight_per_connection_low=in_flight // 2,
+        in_flight_max=section.in_flight_max,
+        frame_timeout_ms=section.frame_timeout_ms,
+        idle_timeout_ms=section.idle_timeout_ms,
+        write_buffer_limit_bytes=section.write_buffer_bytes_max,
+        reply_timeout_ms=max(300_000, 2 * section.terminal_timeout_ms),
+        sweep_interval_ms=max(10, min(1_000, section.frame_timeout_ms // 2, section.idle_timeout_ms // 2)),
+    )
+
+
+def link_settings(section: AcquirerSection, dialect: Dialect) -> AcquirerLinkSettings:
+    """The link's settings; TPDU and header only where the dialect carries them."""
+    return AcquirerLinkSettings(
+        name=section.name,
+        endpoints=tuple(EndpointSettings(host=e.host, port=e.port) for e in section.endpoints),
+        tpdu=section.tpdu if dialect.tpdu else b"",
+        header=section.header[: dialect.header_bytes] if dialect.header_bytes else b"",
+        connect_timeout_ms=section.connect_timeout_ms,
+        reconnect_initial_ms=section.reconnect_min_ms,
+        reconnect_max_ms=section.reconnect_max_ms,
+        reconnect_jitter_ms=section.reconnect_min_ms,
+        in_flight_max=section.in_flight_max,
+        abandoned_age_ms=max(600_000, 2 * section.longest_flight_ms),
+    )

@@ -1,0 +1,100 @@
+"""Dialects: what a make of terminal or a host does its own way, as data.
+
+The form of a dialect file is described in `dialect_file`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from protocol.framing import Framing
+from protocol.iso8583.codec import Codec
+from protocol.iso8583.dialect_file import Contents, DialectError, read_contents
+from protocol.iso8583.fields import FieldSpec
+from protocol.iso8583.layout import Layout
+from protocol.iso8583.rules import HostRules, TerminalRules
+
+__all__ = ["Dialect", "DialectError", "load_dialect", "shipped_dialects"]
+
+_SHIPPED: Final = Path(__file__).parent / "dialects"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One way of speaking ISO 8583: formats, frames, and the habits of terminals and of the host.
+
+    Attributes:
+        tpdu: whether frames begin with a TPDU of five bytes.
+        header_bytes: length of the header behind it, 0 for none.
+        fields: formats by field number.
+    """
+
+    name: str
+    framing: Framing
+    tpdu: bool
+    header_bytes: int
+    fields: dict[int, FieldSpec]
+    terminal: TerminalRules
+    host: HostRules
+    codec: Codec
+
+
+def shipped_dialects() -> tuple[str, ...]:
+    """Names of the dialects that come with the package."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
+
+
+def load_dialect(name_or_path: str) -> Dialect:
+    """Load a shipped dialect by its name, or any dialect by the path of its TOML file.
+
+    What ends in ".toml" or holds a slash is a path, all else a name. A shipped dialect is compiled once.
+
+    Raises:
+        DialectError: every mistake of the file at once; also where there is no such dialect.
+    """
+    if not name_or_path.endswith(".toml") and "/" not in name_or_path and "\\" not in name_or_path:
+        return _load_shipped(name_or_path)
+    return _load_file(Path(name_or_path))
+
+
+@lru_cache(maxsize=16)
+def _load_shipped(name: str) -> Dialect:
+    if name not in shipped_dialects():
+        known = ", ".join(shipped_dialects())
+        raise DialectError((f"{name}: no such dialect; shipped are {known}, or give the path of a .toml file",))
+    return _load_file(_SHIPPED / f"{name}.toml")
+
+
+def _load_file(path: Path) -> Dialect:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DialectError((f"{path}: cannot be read: {error.strerror}",)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DialectError((f"{path}: not TOML: {error}",)) from error
+    return _made(read_contents(str(path), table))
+
+
+def _made(contents: Contents) -> Dialect:
+    layout = Layout(
+        tpdu=contents.tpdu,
+        header_bytes=contents.header_bytes,
+        mti=contents.mti,
+        bitmap=contents.bitmap,
+        hex_upper=contents.hex_upper,
+        fields=contents.fields,
+    )
+    return Dialect(
+        name=contents.name,
+        framing=contents.framing,
+        tpdu=contents.tpdu,
+        header_bytes=contents.header_bytes,
+        fields=contents.fields,
+        terminal=contents.terminal,
+        host=contents.host,
+        codec=Codec(layout),
+    )

@@ -1,0 +1,232 @@
+"""The journal's leaf format: what an auditor hashes and reads without the gateway.
+
+An entry tells of one change of one transaction (or of an act that belongs to none). It holds no card data: of the
+encrypted parts it holds commitments only, so that a part may be destroyed and the proof still stands (AUDIT.md).
+
+Version 1, all integers big-endian, in this order and with nothing between or after:
+
+    offset  bytes  meaning
+         0      1  version, 1
+         1      1  kind: what the entry tells of, 1..255
+         2      1  state of the transaction after it, 1..255; 0 where the entry is about no transaction
+         3      8  sequence, from 1 and dense
+        11      8  time, UTC, milliseconds since 1970-01-01
+        19      8  transaction id: sequence of the entry that created it; 0 where there is none
+        27      4  attempts: sends committed so far, this entry included
+        31      8  amount in minor units
+        39      1  K, length of the transaction key in bytes
+        40      1  F, length of the keyed fingerprint
+        41      1  C, length of the currency: 0 or 3
+        42      1  R, length of the response code
+        43      1  N, length of the reason
+        44      2  D, length of the operator's detail
+        46      1  P, number of parts
+        47      K  transaction key, UTF-8
+         .      F  keyed fingerprint
+         .      C  currency, ISO 4217, ASCII
+         .      R  response code that the terminal was told, UTF-8
+         .      N  reason, UTF-8
+         .      D  operator's detail, UTF-8
+         .   69*P  the parts, in ascending order of part number, each:
+                     1  part number
+                     4  id of the epoch key that the part's key is derived from
+                    32  SHA-256 of the ciphertext
+                    32  commitment to the part's key
+
+An entry has at most 65,535 bytes. There is one encoding of an entry and the decoder takes no other. The leaf hash is
+SHA-256(00 | entry), RFC 6962 section 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from struct import Struct
+from typing import Final, NamedTuple
+
+VERSION: Final = 1
+ENTRY_BYTES_MAX: Final = 65_535
+
+_HEAD: Final = Struct(">BBBQQQIQBBBBBHB")
+_PART: Final = Struct(">BI32s32s")
+_LEAF_PREFIX: Final = b"\x00"
+
+
+class EntryError(ValueError):
+    """An entry that cannot be encoded, or bytes that are not an entry. `offset` is where the fault was met."""
+
+    def __init__(self, fault: str, offset: int = 0) -> None:
+        super().__init__(f"{fault} (at byte {offset})")
+        self.offset = offset
+
+
+class PartCommitment(NamedTuple):
+    """What an entry tells of one encrypted part.
+
+    Attributes:
+        part: number of the part within the entry; 1 is account data, 2 is sensitive authentication data.
+        key_id: the epoch key that the part's own key is derived from.
+        digest: SHA-256 of the ciphertext as stored.
+        commitment: binds the one key that opens it (AES-GCM alone does not).
+    """
+
+    part: int
+    key_id: int
+    digest: bytes
+    commitment: bytes
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of the journal; the module's docstring gives each value's meaning and bounds."""
+
+    kind: int
+    state: int
+    sequence: int
+    time_ms: int
+    transaction: int
+    attempts: int
+    amount_minor: int
+    key: str
+    fingerprint: bytes
+    currency: str
+    response: str
+    reason: str
+    detail: str
+    parts: tuple[PartCommitment, ...]
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The one encoding of `entry`.
+
+    Raises:
+        EntryError: a value does not fit its bytes, or the whole is longer than 65,535 bytes.
+    """
+    try:
+        key = entry.key.encode()
+        currency = entry.currency.encode("ascii")
+        response = entry.response.encode()
+        reason = entry.reason.encode()
+        detail = entry.detail.encode()
+        parts = entry.parts
+        head = _HEAD.pack(
+            VERSION,
+            entry.kind,
+            entry.state,
+            entry.sequence,
+            entry.time_ms,
+            entry.transaction,
+            entry.attempts,
+            entry.amount_minor,
+            len(key),
+            len(entry.fingerprint),
+            len(currency),
+            len(response),
+            len(reason),
+            len(detail),
+            len(parts),
+        )
+        tail = _encode_parts(parts) if parts else b""
+    except Exception as error:
+        if isinstance(error, EntryError):
+            raise
+        raise EntryError(f"a value does not fit the format: {type(error).__name__}") from error
+    if not entry.kind or not entry.sequence or len(currency) not in (0, 3):
+        raise EntryError("kind and sequence count from 1, and a currency has three letters")
+    encoded = b"".join((head, key, entry.fingerprint, currency, response, reason, detail, tail))
+    if len(encoded) > ENTRY_BYTES_MAX:
+        raise EntryError("an entry has at most 65,535 bytes", ENTRY_BYTES_MAX)
+    return encoded
+
+
+def _encode_parts(parts: tuple[PartCommitment, ...]) -> bytes:
+    last = -1
+    for part in parts:
+        if len(part.digest) != 32 or len(part.commitment) != 32:
+            raise EntryError("a digest and a commitment have 32 bytes each")
+        if part.part <= last:
+            raise EntryError("parts stand in ascending order, each once")
+        last = part.part
+    return b"".join([_PART.pack(*part) for part in parts])
+
+
+def decode_entry(encoded: bytes) -> Entry:
+    """The entry that `encoded` is, and nothing else: every byte is accounted for.
+
+    Raises:
+        EntryError: with the offset of what is wrong; the message holds nothing of the entry's contents.
+    """
+    if len(encoded) > ENTRY_BYTES_MAX:
+        raise EntryError("longer than an entry may be", ENTRY_BYTES_MAX)
+    if not encoded or encoded[0] != VERSION:
+        raise EntryError("not an entry of version 1", 0)
+    if len(encoded) < _HEAD.size:
+        raise EntryError("cut off within the head", len(encoded))
+    _, kind, state, sequence, time_ms, transaction, attempts, amount_minor, *lengths = _HEAD.unpack_from(encoded)
+    key_size, fingerprint_size, currency_size, response_size, reason_size, detail_size, count = lengths
+    if not kind:
+        raise EntryError("a kind counts from 1", 1)
+    if not sequence:
+        raise EntryError("a sequence counts from 1", 3)
+    if currency_size not in (0, 3):
+        raise EntryError("a currency has three letters", 41)
+    expected = (
+        _HEAD.size
+        + (key_size + fingerprint_size + currency_size + response_size + reason_size + detail_size)
+        + (count * _PART.size)
+    )
+    if len(encoded) != expected:
+        raise EntryError(f"has {len(encoded)} bytes where its head says {expected}", min(len(encoded), expected))
+    offset = _HEAD.size
+    key = _text(encoded, offset, key_size)
+    offset += key_size
+    fingerprint = encoded[offset : offset + fingerprint_size]
+    offset += fingerprint_size
+    currency = _text(encoded, offset, currency_size, "ascii")
+    offset += currency_size
+    response = _text(encoded, offset, response_size)
+    offset += response_size
+    reason = _text(encoded, offset, reason_size)
+    offset += reason_size
+    detail = _text(encoded, offset, detail_size)
+    offset += detail_size
+    return Entry(
+        kind=kind,
+        state=state,
+        sequence=sequence,
+        time_ms=time_ms,
+        transaction=transaction,
+        attempts=attempts,
+        amount_minor=amount_minor,
+        key=key,
+        fingerprint=fingerprint,
+        currency=currency,
+        response=response,
+        reason=reason,
+        detail=detail,
+        parts=_decode_parts(encoded, offset, count),
+    )
+
+
+def _text(encoded: bytes, offset: int, size: int, encoding: str = "utf-8") -> str:
+    try:
+        return encoded[offset : offset + size].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise EntryError(f"not {encoding} text", offset + error.start) from None
+
+
+def _decode_parts(encoded: bytes, offset: int, count: int) -> tuple[PartCommitment, ...]:
+    parts = []
+    last = -1
+    for place in range(count):
+        part = PartCommitment(*_PART.unpack_from(encoded, offset + place * _PART.size))
+        if part.part <= last:
+            raise EntryError("parts stand in ascending order, each once", offset + place * _PART.size)
+        last = part.part
+        parts.append(part)
+    return tuple(parts)
+
+
+def leaf_hash(encoded: bytes) -> bytes:
+    """SHA-256(00 | entry): the leaf of the transparency log (RFC 6962 section 2.1)."""
+    return sha256(_LEAF_PREFIX + encoded).digest()

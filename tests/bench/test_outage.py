@@ -1,0 +1,68 @@
+"""The outage run: its plan follows from the seed, its verdict from the records, and the gateway holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.acquirer import Mode
+from bench.history import Defect, Finding, Verdict
+from bench.outage import FIVE_ZEROS, Options, Result, plan, run
+
+
+def test_a_seed_gives_the_same_plan_and_another_seed_another() -> None:
+    assert plan(Options(seed=1, kill=True)) == plan(Options(seed=1, kill=True))
+    assert len({tuple(plan(Options(seed=seed, kill=True))) for seed in range(50)}) == 50
+
+
+@pytest.mark.parametrize("seconds", [3.0, 20.0, 60.0])
+def test_every_plan_has_cuts_that_end_in_time_and_kills_in_outage_and_replay(seconds: float) -> None:
+    for seed in range(200):
+        steps = plan(Options(seed=seed, seconds=seconds, kill=True))
+        cuts = [step for step in steps if step.behaviour is not None and step.behaviour.mode is not Mode.NORMAL]
+        ends = [step for step in steps if step.behaviour is not None and step.behaviour.mode is Mode.NORMAL]
+        kills = [step for step in steps if step.kill_for_s is not None]
+        assert len(cuts) == len(ends) >= 2
+        assert cuts[0].behaviour is not None
+        assert cuts[0].behaviour.mode in (Mode.AWAY, Mode.SILENT)
+        assert steps[0].at_s > 0
+        assert ends[-1].at_s < seconds
+        assert cuts[0].at_s < kills[0].at_s < ends[0].at_s
+        assert kills[-1].at_s > ends[-1].at_s
+        assert all(begin.at_s < end.at_s for begin, end in zip(cuts, ends, strict=True))
+
+
+def test_without_kill_nobody_is_killed() -> None:
+    assert not [step for seed in range(50) for step in plan(Options(seed=seed)) if step.kill_for_s is not None]
+
+
+@pytest.mark.parametrize("defect", Defect)
+def test_a_single_defect_of_any_kind_is_a_broken_promise(defect: Defect) -> None:
+    assert Result(Options(), Verdict()).held
+    assert not Result(Options(), Verdict(findings=[Finding(defect, "M/T/1", "shown")])).held
+    assert not Result(Options(), Verdict(), problems=["the queue was not empty"]).held
+    assert not Result(Options(), Verdict(), interrupted=True).held
+
+
+def test_the_json_has_the_counts_at_its_top() -> None:
+    told = Result(Options(seed=7), Verdict(acknowledged=3, booked=2)).json()
+    assert told["acknowledged"] == 3
+    assert told["booked"] == 2
+    assert [told[defect.value] for defect in FIVE_ZEROS] == [0] * 5
+    assert told["seed"] == 7
+
+
+@pytest.mark.timeout(150)
+def test_a_short_outage_with_kills_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    options = Options(terminals=8, seconds=5, kill=True, seed=11, keep=tmp_path / "run")
+    code = run(options, report)
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    told = json.loads(report.read_text())
+    assert [told[defect.value] for defect in FIVE_ZEROS] == [0] * 5
+    assert told["acknowledged"] > 20
+    assert told["figures"]["restarts"] == 2
+    assert "HELD" in shown

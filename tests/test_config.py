@@ -1,0 +1,307 @@
+"""The configuration says what it means: every mistake at once, with file, key and what would be right."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import (
+    Address,
+    BinRange,
+    Config,
+    ConfigError,
+    StandInMode,
+    config_reference_markdown,
+    default_config_toml,
+    load_config,
+)
+from gateway.config.reference import sections
+
+LEAST = """
+[[terminals]]
+listen = "127.0.0.1:0"
+[acquirer]
+endpoints = ["127.0.0.1:9583"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "keys").mkdir()
+    return tmp_path
+
+
+def load(folder: Path, text: str, environ: dict[str, str] | None = None) -> Config:
+    file = folder / "holdfast.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_config(file, environ or {})
+
+
+def mistakes(folder: Path, text: str, environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text, environ)
+    return [mistake.removeprefix(f"{folder / 'holdfast.toml'}: ") for mistake in caught.value.mistakes]
+
+
+def test_the_shipped_file_loads_and_says_nothing_but_the_defaults(folder: Path) -> None:
+    assert load(folder, default_config_toml()) == load(folder, LEAST.replace(":0", ":8583"))
+
+
+def test_the_shipped_file_shows_every_key_of_the_models_with_a_comment(folder: Path) -> None:
+    shipped = tomllib.loads(default_config_toml())
+    lines = default_config_toml().splitlines()
+    for name, model, repeated in sections():
+        table = shipped[name][0] if repeated else shipped[name]
+        assert set(table) == set(model.model_fields)
+        for key, field in model.model_fields.items():
+            assert field.description, f"[{name}] {key} has no meaning"
+            above = [lines[number - 1] for number, line in enumerate(lines) if line.startswith(f"{key} = ")]
+            assert above, key
+            assert all(line.startswith("# ") for line in above), key
+
+
+def test_every_number_has_a_bound_and_every_other_key_says_what_is_right() -> None:
+    from gateway.config.reference import bounds_of, extras  # noqa: PLC0415
+
+    for name, model, _ in sections():
+        for key, field in model.model_fields.items():
+            assert bounds_of(field) or extras(field).get("right"), f"[{name}] {key}"
+
+
+def test_the_reference_has_a_row_for_every_key() -> None:
+    table = config_reference_markdown()
+    for name, model, repeated in sections():
+        for key in model.model_fields:
+            assert f"`{f'[[{name}]]' if repeated else f'[{name}]'} {key}`" in table
+    assert "15000" in table
+    assert "minor units" in table
+
+
+def test_relative_paths_are_relative_to_the_file(folder: Path) -> None:
+    config = load(folder, f'{LEAST}\n[journal]\npath = "j.sqlite3"\n[operations]\ntoken_file = "/run/token"')
+    assert config.journal.path == folder / "j.sqlite3"
+    assert config.journal.keys == folder / "keys"
+    assert config.operations.token_file == Path("/run/token")
+
+
+def test_values_arrive_as_the_types_that_the_gateway_works_with(folder: Path) -> None:
+    config = load(folder, f'{LEAST}\n[standin]\nmode = "dry-run"\nbin_ranges = ["622200-622299", "6210"]')
+    assert config.acquirer.endpoints == (Address("127.0.0.1", 9583),)
+    assert config.acquirer.tpdu == bytes.fromhex("6000030000")
+    assert config.standin.mode is StandInMode.DRY_RUN
+    assert config.standin.bin_ranges == (BinRange("622200", "622299"), BinRange("6210", "6210"))
+    assert "6222501234567890" in config.standin.bin_ranges[0]
+    assert "6223001234567890" not in config.standin.bin_ranges[0]
+    assert config.standin.hot_cards_file is None
+
+
+def test_an_ipv6_address_is_written_in_brackets(folder: Path) -> None:
+    config = load(folder, f'{LEAST}\n[operations]\nlisten = "[::1]:9480"')
+    assert config.operations.listen == Address("::1", 9480)
+    assert str(config.operations.listen) == "[::1]:9480"
+
+
+def test_the_environment_overrides_the_file(folder: Path) -> None:
+    environ = {
+        "HOLDFAST_JOURNAL__PATH": "elsewhere.sqlite3",
+        "HOLDFAST_ACQUIRER__ENDPOINTS": '["host-a:1", "host-b:2"]',
+        "HOLDFAST_STANDIN__ALLOW_PIN_DROPPED": "true",
+        "HOLDFAST_TERMINALS": json.dumps([{"listen": "127.0.0.1:7000"}]),
+        "HOLDFAST_SOMETHING_ELSE": "not ours",
+    }
+    config = load(folder, LEAST, environ)
+    assert config.journal.path == folder / "elsewhere.sqlite3"
+    assert config.acquirer.endpoints == (Address("host-a", 1), Address("host-b", 2))
+    assert config.standin.allow_pin_dropped
+    assert config.terminals[0].listen.port == 7000
+
+
+def test_a_mistake_in_the_environment_names_the_variable(folder: Path) -> None:
+    environ = {
+        "HOLDFAST_REPLAY__RATE_PER_S": "-1",
+        "HOLDFAST_JURNAL__PATH": "x",
+        "HOLDFAST_JOURNAL__PAHT": "x",
+        "HOLDFAST_STANDIN__CURRENCIES": "156",
+        "HOLDFAST_ACQUIRER__ENDPOINTS": "host:1",
+        "HOLDFAST_TERMINALS__LISTEN": "host:1",
+    }
+    found = "\n".join(mistakes(folder, LEAST, environ))
+    for told in (
+        "environment: HOLDFAST_REPLAY__RATE_PER_S: replay.rate_per_s: is too small",
+        "environment: HOLDFAST_JURNAL__PATH: is not known; did you mean `journal`?",
+        "environment: HOLDFAST_JOURNAL__PAHT: journal.paht: is not known; did you mean `path`?",
+        "environment: HOLDFAST_STANDIN__CURRENCIES: standin.currencies: is not a list",
+        "environment: HOLDFAST_ACQUIRER__ENDPOINTS: is not JSON",
+        "environment: HOLDFAST_TERMINALS__LISTEN: is one listener's key",
+    ):
+        assert told in found
+
+
+MISTAKES = [
+    ("[gateway]\nshutdown_drain_s = -1", "drain_s: is too small; a whole number from 0 to 3600 s (default 20)"),
+    ("[gateway]\nnaem = 'x'", "gateway.naem: is not known; did you mean `name`?"),
+    ("[gateway]\nlane_wait_ms = 1", "gateway.lane_wait_ms: is not known here; did you mean [replay] lane_wait_ms?"),
+    ("[standing]\nmode = 'on'", "standing: is not known; did you mean `standin`?"),
+    ("[journal]\nlimit_bytes = true", "journal.limit_bytes: is not a number"),
+    ("[journal]\ncommit_batch_max = 1.5", "journal.commit_batch_max: is not a whole number"),
+    ("[journal]\nkeys = 'nowhere'", "journal.keys: is not a folder that exists; `holdfast init` makes one"),
+    ("[journal]\npath = 'nowhere/j'", "journal.path: lies in a folder that does not exist"),
+    ("[journal]\npath = 'keys'", "journal.path: is a folder"),
+    ("[standin]\nmode = 'perhaps'", 'standin.mode: is not one of these; "on", "off" or "dry-run" (default "on")'),
+    ("[standin]\nprocessing_codes = ['0']", "standin.processing_codes[0]: has other than 2 digits"),
+    ("[standin]\ncurrencies = '156'", "standin.currencies: is not a list"),
+    ("[standin]\nbin_ranges = ['62-63']", "standin.bin_ranges[0]: is not a range of card number prefixes"),
+    ("[standin]\nbin_ranges = ['6299-6200']", "standin.bin_ranges[0]: ends before it begins"),
+    ("[standin]\nbin_ranges = ['6200-629999']", "standin.bin_ranges[0]: has ends of different length"),
+    ("[standin]\nhot_cards_file = 'nowhere'", "standin.hot_cards_file: cannot be read"),
+    ("[standin]\nallow_pin_dropped = 'maybe'", "standin.allow_pin_dropped: is neither true nor false"),
+    ("[replay]\nbackoff_min_ms = 5000\nbackoff_max_ms = 10", "replay.backoff_max_ms: is below replay.backoff_min_ms"),
+    ("[operations]\nlisten = '0.0.0.0:9480'", "operations.listen: can be reached from other machines"),
+    ("[operations]\nlisten = 'localhost'", "operations.listen: has no port"),
+    ("[operations]\nlisten = 'localhost:99999'", "operations.listen: has no valid port"),
+    ("[operations]\nlisten = '127.0.0.1:9583'", "acquirer.endpoints[0]: is this gateway's own operations.listen"),
+    ("[log]\nlevel = 3", 'log.level: is not one of these; "debug", "info", "warning" or "error" (default "info")'),
+    ("replay = 3", "replay: is not a table"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), MISTAKES, ids=[told.split(":")[0] + f"#{n}" for n, (_, told) in enumerate(MISTAKES)]
+)
+def test_each_mistake_is_told_with_its_key_and_what_would_be_right(folder: Path, text: str, told: str) -> None:
+    found = mistakes(folder, f"{text}\n{LEAST}")
+    assert len(found) == 1, found
+    assert told in found[0]
+    assert ";" in found[0]
+
+
+def test_all_mistakes_are_told_at_once_whatever_finds_them(folder: Path) -> None:
+    text = """
+    [gateway]
+    shutdown_drain_s = "soon"
+    [[terminals]]
+    listen = "127.0.0.1:7000"
+    terminal_timeout_ms = 1000
+    connections_max = 5
+    [[terminals]]
+    listen = "127.0.0.1:7000"
+    dialect = "esperanto"
+    [acquirer]
+    endpoints = []
+    longest_flight_ms = 10
+    [journal]
+    keys = "nowhere"
+    [operations]
+    listen = "192.0.2.1:80"
+    unheard_of = 1
+    """
+    found = mistakes(folder, text)
+    keys = sorted(mistake.split(": ")[0] for mistake in found)
+    assert keys == [
+        "acquirer.endpoints",
+        "acquirer.longest_flight_ms",
+        "gateway.shutdown_drain_s",
+        "journal.keys",
+        "operations.listen",
+        "operations.unheard_of",
+        "terminals[0].connections_per_address_max",
+        "terminals[0].terminal_timeout_ms",
+        "terminals[1].dialect",
+        "terminals[1].listen",
+    ]
+
+
+def test_one_mistake_is_told_once(folder: Path) -> None:
+    assert len(mistakes(folder, '[[terminals]]\nlisten = "x"\n[acquirer]\nendpoints = ["x"]')) == 2
+
+
+def test_a_configuration_without_terminals_or_acquirer_is_refused(folder: Path) -> None:
+    found = mistakes(folder, "")
+    assert sorted(mistake.split(": ")[0] for mistake in found) == ["acquirer.endpoints", "terminals"]
+
+
+@pytest.mark.parametrize(
+    ("host", "gateway", "terminal", "key"),
+    [
+        (1000, 1000, 60_000, "acquirer.reply_timeout_ms"),
+        (1000, 2000, 2000, "terminals[0].terminal_timeout_ms"),
+        (3000, 2000, 60_000, "acquirer.reply_timeout_ms"),
+        (1000, 2000, 6900, "replay.lane_wait_ms"),
+    ],
+)
+def test_time_limits_that_do_not_nest_are_refused_by_rule_d17(
+    folder: Path, host: int, gateway: int, terminal: int, key: str
+) -> None:
+    text = f"""
+    [[terminals]]
+    listen = "127.0.0.1:0"
+    terminal_timeout_ms = {terminal}
+    [acquirer]
+    endpoints = ["127.0.0.1:9583"]
+    host_timeout_ms = {host}
+    reply_timeout_ms = {gateway}
+    """
+    (found,) = mistakes(folder, text)
+    assert found.startswith(f"{key}: ")
+    assert "D17" in found
+
+
+def test_time_limits_that_nest_are_taken(folder: Path) -> None:
+    text = LEAST.replace('"127.0.0.1:0"', '"127.0.0.1:0"\nterminal_timeout_ms = 6000')
+    config = load(folder, f"{text}host_timeout_ms = 300\nreply_timeout_ms = 500")
+    assert config.acquirer.reply_timeout_ms == 500
+
+
+def test_an_operations_listener_off_this_machine_needs_to_be_allowed(folder: Path) -> None:
+    config = load(folder, f'{LEAST}\n[operations]\nlisten = "0.0.0.0:9480"\nallow_remote = true')
+    assert not config.operations.listen.loopback
+
+
+def test_a_dialect_file_of_ones_own_is_found_beside_the_configuration_and_its_mistakes_are_told(folder: Path) -> None:
+    (folder / "own.toml").write_text("name = 3", encoding="utf-8")
+    found = mistakes(folder, LEAST.replace("[acquirer]", 'dialect = "own.toml"\n[acquirer]'))
+    assert all(mistake.startswith("terminals[0].dialect: ") for mistake in found)
+    assert str(folder / "own.toml") in found[0]
+
+
+def test_a_header_that_does_not_fit_the_acquirers_dialect_is_refused(folder: Path) -> None:
+    (found,) = mistakes(folder, f'{LEAST}header = "60"')
+    assert found.startswith("acquirer.header: has 1 bytes")
+
+
+def test_a_hot_card_file_with_a_card_number_in_it_is_refused_without_showing_it(folder: Path) -> None:
+    (folder / "hot.txt").write_text(f"\n{'ab' * 16}\n4761739001010010\n", encoding="ascii")
+    (found,) = mistakes(folder, f'{LEAST}\n[standin]\nhot_cards_file = "hot.txt"')
+    assert "line 3" in found
+    assert "4761" not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[standin]\nmode = '4761739001010010'",
+        "[journal]\nlimit_bytes = '4761739001010010'",
+        "[standin]\nbin_ranges = ['4761739001010010']",
+        "[acquirer\nx = '4761739001010010'",
+    ],
+)
+def test_no_mistake_shows_what_was_written(folder: Path, text: str) -> None:
+    assert "4761739001010010" not in "\n".join(mistakes(folder, f"{LEAST}\n{text}"))
+
+
+def test_a_file_that_is_missing_or_no_toml_is_said_to_be_so(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist; `holdfast init` makes one"):
+        load_config(folder / "nowhere.toml", {})
+    (found,) = mistakes(folder, "[journal\npath = 1")
+    assert "is not TOML" in found
+    assert "line 1" in found
+
+
+def test_a_section_cannot_be_changed_once_it_is_loaded(folder: Path) -> None:
+    config: Any = load(folder, LEAST)
+    with pytest.raises(ValueError, match="frozen"):
+        config.journal.limit_bytes = 1
