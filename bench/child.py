@@ -22,6 +22,7 @@ LOG_NAME: Final = "gateway.log"
 _STOP_WITHIN_S: Final = 25.0
 _OPERATOR_WITHIN_S: Final = 30.0
 _PAGE: Final = 1000
+_LOG_LINE_MAX: Final = 300
 
 
 class _Obligations(msgspec.Struct):
@@ -173,7 +174,7 @@ class Gateway:
                 raise GatewayBroken(f"the gateway ended with {self._child.returncode}\n{self.log_end()}")
             if time.monotonic() - started > ready_within_s:
                 raise GatewayBroken(f"the gateway was not ready within {ready_within_s:g} s\n{self.log_end()}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         self.start_ms.append((time.monotonic() - started) * 1000)
 
     async def kill(self) -> None:
@@ -280,10 +281,10 @@ class Gateway:
             raise
         return child.returncode or 0, output.decode(), problem.decode()
 
-    def log_end(self, lines: int = 12) -> str:
+    def log_end(self, lines: int = 8) -> str:
         """The last lines of the child's log."""
         try:
             text = (self.folder / LOG_NAME).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(line[:_LOG_LINE_MAX] for line in text.splitlines()[-lines:])

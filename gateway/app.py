@@ -24,7 +24,7 @@ from gateway.core.identity import KeyedHash
 from gateway.core.link import LinkState
 from gateway.core.transaction import Answer, Stored, Transaction
 from gateway.journal.keyring import Keyring, load_keyring
-from gateway.journal.port import JournalError, JournalInDoubt, Listing
+from gateway.journal.port import JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.logs import logger
 from gateway.operations.release import version
@@ -59,7 +59,7 @@ class Gateway:
         self._config = config
         self._clock = clock
         self._log = logger("gateway")
-        self._failed: JournalInDoubt | None = None
+        self._failed: JournalError | None = None
         self.stopping = asyncio.Event()
         self._started_ms = clock.mono_ms()
         self._lookup_tokens = itertools.count(-1, -1)
@@ -73,7 +73,6 @@ class Gateway:
                 path=config.journal.path,
                 limit_bytes=config.journal.limit_bytes,
                 min_free_bytes=config.journal.min_free_bytes,
-                commit_batch_max=config.journal.commit_batch_max,
             ),
             keyring,
             self._journalled,
@@ -177,7 +176,7 @@ class Gateway:
             future.set_result(event.results[0])
         return True
 
-    def _journal_failed(self, error: JournalInDoubt) -> None:
+    def _journal_failed(self, error: JournalError) -> None:
         self._failed = error
         self._log.error("journal in doubt: stopping, the next start recovers", reason=str(error))
         self._conductor.close()
@@ -205,8 +204,8 @@ class Gateway:
         reasons = []
         if self._failed is not None:
             reasons.append("the journal is in doubt; the gateway stops and recovers at the next start")
-        elif not self._journal.writable:
-            reasons.append("the journal takes no new transactions: disk or limit full")
+        elif refusal := self._journal.refusal():
+            reasons.append(f"the journal takes no new transactions: {refusal}")
         if self.stopping.is_set():
             reasons.append("the gateway is stopping")
         return not reasons, tuple(reasons)

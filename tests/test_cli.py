@@ -87,8 +87,8 @@ def running(config_file: Path, view: ExampleGateway | None = None) -> Iterator[E
         loop.close()
 
 
-def journal_with(config_file: Path, count: int) -> None:
-    """Write a real journal with `count` stored sales."""
+def journal_with(config_file: Path, count: int, *, killed: bool = False) -> None:
+    """Write a real journal with `count` stored sales; `killed` leaves it as a power cut would, nothing closed."""
     config = load_config(config_file, {})
 
     async def run() -> None:
@@ -117,6 +117,8 @@ def journal_with(config_file: Path, count: int) -> None:
             journal.write(Write(number, (Create(EntryKind.STOOD_IN, row, request, {}, Answer("0210", {39: "00"})),)))
             await committed.wait()
             committed.clear()
+        if killed:
+            os._exit(0)
         await journal.close()
 
     asyncio.run(run())
@@ -347,6 +349,13 @@ def test_reading_the_journal_of_a_stopped_gateway_changes_nothing_in_it(config_f
     assert holdfast("status", "-c", config_file).exit_code == 0
     assert holdfast("queue", "show", 1, "-c", config_file).exit_code == 0
     assert path.read_bytes() == before
+
+
+def test_the_journal_of_a_killed_gateway_can_be_read_before_the_gateway_has_recovered_it(config_file: Path) -> None:
+    code = f"from tests.test_cli import *; journal_with(Path({str(config_file)!r}), 3, killed=True)"
+    assert python("-c", code, cwd=Path(__file__).parents[1]).returncode == 0
+    assert told(holdfast("status", "-c", config_file, "--json"))["queue"]["by_state"]["stored"] == 3
+    assert len(told(holdfast("queue", "list", "-c", config_file, "--json"))["transactions"]) == 3
 
 
 def test_a_gateway_that_has_never_run_has_no_queue_to_read(config_file: Path) -> None:

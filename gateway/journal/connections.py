@@ -1,8 +1,8 @@
 """The two connections of a SQLite journal, and how a whole batch crosses to a thread in one hop.
 
 aiosqlite runs each call on its connection's thread and offers one call for each statement: a batch of 64 transactions
-would cross between threads hundreds of times. Its public API takes a `factory`, though: the class of the connection that
-it makes on that thread. Ours means by `commit()`: do everything that has gathered, and commit it. So one awaited
+would cross between threads hundreds of times. Its public API takes a `factory`, though: what makes the connection on
+that thread. Ours means by `commit()`: do everything that has gathered, and commit it. So one awaited
 `commit()` is one hop for a whole batch, and the rules of sqlite3 about threads hold.
 """
 

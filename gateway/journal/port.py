@@ -124,3 +124,6 @@ class Journal(Protocol):
 
     async def health(self) -> JournalHealth:
         """Cheap: called once a second."""
+
+    def refusal(self) -> str:
+        """Why new transactions would be refused now, in words; empty where they would be taken."""

@@ -82,8 +82,6 @@ async def open_for_reading(path: Path, keyring: Keyring) -> JournalReader:
     Raises:
         JournalUnreadable, JournalKeysWrong: as port.Journal.open.
     """
-    if not path.exists():
-        raise JournalUnreadable(f"{path} does not exist")
     refuse_foreign_file(path)
     codec = RowCodec(keyring.row_key)
     try:
@@ -95,8 +93,11 @@ async def open_for_reading(path: Path, keyring: Keyring) -> JournalReader:
         check_tables(reader.connection, keyring, path)
         read_head(reader.connection, codec, path)
 
+    def check_once() -> None:
+        snapshot(reader.connection, [check])
+
     try:
-        await reader.run(lambda: None if snapshot(reader.connection, [check]) else None)
+        await reader.run(check_once)
     except sqlite3.Error as error:
         await reader.close()
         raise JournalUnreadable(f"{path} cannot be read: {error}") from error

@@ -16,8 +16,8 @@ from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
 from gateway.journal.port import Listing
 from gateway.journal.rows import Row, RowCodec, RowDamaged, unpack_account, unpack_sensitive
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, SealBroken, Sealer
-from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry, leaf_hash
 from protocol.iso8583.message import Fields
+from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry, leaf_hash
 
 SCANNED_ROWS_MAX: Final = 512
 """Rows that one hop of a listing looks at, so that a listing over a long journal never holds up a lookup."""
@@ -143,11 +143,11 @@ class RecordReader:
             request, answer, entry = self._account(row.id, row.id)
             if row.answered_at != row.id:
                 answer = self._account(row.id, row.answered_at)[1] if row.answered_at else None
-            if request is None or (answer is None and row.answered_at):
-                raise RecordDamaged(row.id, "account part incomplete")
             sensitive = self._sensitive(row, entry) if row.retained else {}
         except RecordDamaged as damaged:
             raise RecordDamaged(row.id, damaged.what) from damaged
+        if request is None or (answer is None and row.answered_at):
+            raise RecordDamaged(row.id, "account part incomplete")
         return Stored(row.transaction(), request, sensitive, answer)
 
     def _sensitive(self, row: Row, entry: Entry) -> Fields:
@@ -225,10 +225,10 @@ class RecordReader:
                 return Lookup.ABSENT
             if self.entry(number)[0].transaction != number:
                 return Lookup.ABSENT
-            raise RecordDamaged(number, "row missing")
+            self._note_record(RecordDamaged(number, "row missing"))
         except RecordDamaged as damaged:
             self._note_record(damaged)
-            return Lookup.DAMAGED
+        return Lookup.DAMAGED
 
     def heads(self, token: int, lane: str, limit: int) -> Heads:
         """The first replayable transactions of a lane, in order.
@@ -302,7 +302,7 @@ class RecordReader:
 
     def in_doubt(self, limit: int) -> list[Stored]:
         """Transactions that a crash left in doubt, oldest first."""
-        found = []
+        found: list[Stored] = []
         after_id = 0
         while len(found) < limit:
             numbers = self._unsettled(IN_DOUBT_AFTER_CRASH, after_id, limit)

@@ -48,7 +48,8 @@ TABLES: Final = {
         "since_ms INTEGER NOT NULL, tag BLOB NOT NULL) WITHOUT ROWID"
     ),
     "quarantine": (
-        "CREATE TABLE quarantine (id INTEGER, what TEXT, time_ms INTEGER NOT NULL, PRIMARY KEY (id, what)) WITHOUT ROWID"
+        "CREATE TABLE quarantine (id INTEGER, what TEXT, time_ms INTEGER NOT NULL, PRIMARY KEY (id, what)) "
+        "WITHOUT ROWID"
     ),
     "head": "CREATE TABLE head (copy INTEGER PRIMARY KEY, packed BLOB NOT NULL, tag BLOB NOT NULL)",
     "meta": "CREATE TABLE meta (copy INTEGER PRIMARY KEY, content BLOB NOT NULL, digest BLOB NOT NULL)",

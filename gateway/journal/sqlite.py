@@ -18,7 +18,7 @@ from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.batch import BATCH_WRITES_MAX, Batcher
-from gateway.journal.connections import Threaded, connect_reader, connect_writer
+from gateway.journal.connections import connect_reader, connect_writer
 from gateway.journal.keyring import Keyring, sync_folder
 from gateway.journal.port import (
     Deliver,
@@ -136,7 +136,7 @@ class SqliteJournal:
         connection = self._writer.connection
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if not tables:
-            os.chmod(self._path, 0o600)
+            self._path.chmod(0o600)
             create_tables(connection, self._keyring, self._codec)
         meta: Meta = check_tables(connection, self._keyring, self._path)
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -337,12 +337,9 @@ class SqliteJournal:
         )
 
     async def health(self) -> JournalHealth:
-        """See port.Journal.health. While the disk was full, also tries whether it still is."""
-        if self._full and self._broken is None:
-            self._probe = True
-            self._write_wake.set()
+        """See port.Journal.health."""
         head = self._batcher.head
-        reason = str(self._broken) if self._broken else self._full or self._room.refusal()
+        reason = self.refusal()
         return JournalHealth(
             writable=not reason,
             reason=reason,
@@ -356,6 +353,15 @@ class SqliteJournal:
             writes=self._written,
             queued=len(self._writes) + self._in_flight,
         )
+
+    def refusal(self) -> str:
+        """See port.Journal.refusal. While the disk was full, also tries whether it still is."""
+        if self._broken is not None:
+            return str(self._broken)
+        if self._full:
+            self._probe = True
+            self._write_wake.set()
+        return self._full or self._room.refusal()
 
 
 def _lock(path: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvloop
 
 from gateway.config import Address
 from gateway.operations.server import OperationsServer
@@ -68,8 +69,12 @@ def served(
     view: ExampleGateway | None = None,
     listen: Address = LOOPBACK,
     token: str = TOKEN,
+    *,
+    on_uvloop: bool = True,
     **limits: Any,
 ) -> None:
+    """Tell a story to a served gateway, by default on the loop that `holdfast run` uses."""
+
     async def run() -> None:
         server = OperationsServer(view or ExampleGateway(), listen, token, **limits)
         address = await server.start()
@@ -79,7 +84,8 @@ def served(
             await server.close()
             await server.close()
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if on_uvloop else None) as runner:
+        runner.run(run())
 
 
 STEERING = b'{"who": "ann", "why": "host confirmed"}'
@@ -354,7 +360,8 @@ def test_a_fault_of_ours_is_answered_without_its_details() -> None:
     ],
     ids=["silent", "half a header", "half a body"],
 )
-def test_a_client_that_does_not_finish_is_cut_off_while_others_are_served(sent: bytes) -> None:
+@pytest.mark.parametrize("on_uvloop", [True, False])
+def test_a_client_that_does_not_finish_is_cut_off_while_others_are_served(sent: bytes, on_uvloop: bool) -> None:
     async def story(address: Address) -> None:
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(sent)
@@ -367,10 +374,11 @@ def test_a_client_that_does_not_finish_is_cut_off_while_others_are_served(sent: 
         writer.close()
         assert (await ask(address, "/livez")).status == 200
 
-    served(story, request_timeout_s=0.3)
+    served(story, request_timeout_s=0.3, on_uvloop=on_uvloop)
 
 
-def test_a_connection_over_the_limit_is_closed_at_once_and_a_free_place_is_taken_again() -> None:
+@pytest.mark.parametrize("on_uvloop", [True, False])
+def test_a_connection_over_the_limit_is_closed_at_once_and_a_free_place_is_taken_again(on_uvloop: bool) -> None:
     async def story(address: Address) -> None:
         held = [await asyncio.open_connection(address.host, address.port) for _ in range(2)]
         assert (await ask(address, "/livez")).status == 200  # the third place
@@ -389,7 +397,7 @@ def test_a_connection_over_the_limit_is_closed_at_once_and_a_free_place_is_taken
         else:
             pytest.fail("no place became free")
 
-    served(story, connections_max=3)
+    served(story, connections_max=3, on_uvloop=on_uvloop)
 
 
 @pytest.mark.parametrize(
