@@ -31,6 +31,7 @@ class _Obligations(msgspec.Struct):
 
 class _Status(msgspec.Struct):
     queue: _Obligations
+    counters: dict[str, int]
 
 
 class _Row(msgspec.Struct):
@@ -211,6 +212,14 @@ class Gateway:
             return None
         owed = msgspec.json.decode(answer, type=_Status).queue.by_obligation
         return sum(count for obligation, count in owed.items() if obligation not in ("none", "person"))
+
+    async def counters(self) -> dict[str, int]:
+        """The gateway's own counters since its last start, without those that are 0; empty where it cannot be asked."""
+        answer = await self._get("/v1/status")
+        if answer is None:
+            return {}
+        counters = msgspec.json.decode(answer, type=_Status).counters
+        return {name: count for name, count in counters.items() if count}
 
     async def drained(self, within_s: float) -> int | None:
         """Wait until nothing is owed that the gateway can do by itself; the depth at the end.

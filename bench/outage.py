@@ -112,13 +112,23 @@ def _words(behaviour: Behaviour) -> str:
 
 @dataclass(slots=True)
 class Result:
-    """What came out of a run."""
+    """What came out of a run.
+
+    Attributes:
+        problems: what went wrong beside the transactions, e.g. a queue that did not drain.
+        figures: rates, latencies and counts, by name.
+        responses: answers to sales and reversals by DE 39.
+        gateway_counters: the gateway's own counters since its last start.
+        folder: where everything recorded was kept, if it was.
+    """
 
     options: Options
     verdict: Verdict
     interrupted: bool = False
     problems: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    responses: dict[str, int] = field(default_factory=dict)
+    gateway_counters: dict[str, int] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
@@ -141,6 +151,8 @@ class Result:
             "problems": self.problems,
             "findings": [str(finding) for finding in self.verdict.findings[:1000]],
             "figures": self.figures,
+            "responses": self.responses,
+            "gateway_counters": self.gateway_counters,
         }
 
 
@@ -171,6 +183,7 @@ class Outage:
         self._began = time.monotonic()
         self._queue: list[Owed] = []
         self._problems: list[str] = []
+        self._counters: dict[str, int] = {}
         self._figures: dict[str, float] = {}
 
     def _phase(self, text: str) -> None:
@@ -293,6 +306,7 @@ class Outage:
             await self._finish_selling(3.0)
             if self._gateway.running:
                 self._queue = await self._gateway.queue()
+                self._counters = await self._gateway.counters()
                 if (code := await self._gateway.stop()) != 0:
                     self._problems.append(f"the gateway ended with {code} on SIGTERM")
         except GatewayBroken as broken:
@@ -307,6 +321,7 @@ class Outage:
         ledger = self._folder / "ledger.jsonl"
         verdict = check(history, read_lines(ledger, LedgerEvent) if ledger.exists() else [], self._queue)
         counts, figures = self._history.counts, self._figures
+        responses = {name.removeprefix("code "): n for name, n in counts.items() if name.startswith("code ")}
         for name in ("sent", "timed_out", "disconnected", "connect_failed", "unmatched", "gave_up"):
             figures[name] = counts[name]
         if traffic_s := figures.get("traffic_s"):
@@ -320,7 +335,15 @@ class Outage:
         if self._gateway.start_ms:
             figures["start_max_ms"] = round(max(self._gateway.start_ms), 0)
         figures["upstream_messages"] = sum(self._acquirer.counts.values()) - self._acquirer.counts["connections"]
-        return Result(self._options, verdict, interrupted, self._problems, figures)
+        return Result(
+            self._options,
+            verdict,
+            interrupted,
+            self._problems,
+            figures,
+            dict(sorted(responses.items())),
+            self._counters,
+        )
 
 
 def run(options: Options, json_path: Path | None = None) -> int:
@@ -367,6 +390,8 @@ def _print(result: Result, screen: Screen) -> None:
     rest = ("transactions", "declined", "reversed", "resent")
     for name, value in [*((name, numbers[name]) for name in rest), *result.figures.items()]:
         screen.line(f"  {name:<20}{value:>12g}")
+    told = ", ".join(f"{code} {count}" for code, count in result.responses.items())
+    screen.line(f"  {'answers by code':<20}{told:>12}")
     screen.line(f"  {'seed':<20}{result.options.seed:>12}")
     if result.folder is not None:
         screen.line(f"\nKept in {result.folder}: history.jsonl, ledger.jsonl, gateway.log and the gateway's journal.")

@@ -41,7 +41,7 @@ class Screen:
         """Something new begins."""
         self._phases.append((at_s, text))
         if self._display is None:
-            counts = "  ".join(f"{name} {count}" for name, count in self._counts.items())
+            counts = "  ".join(f"{name} {count}" for name, count in self._counts.items() if count)
             print(f"{at_s:6.1f} s  {text}{f'   [{counts}]' if counts else ''}", flush=True)
         else:
             self._display.update(self._drawn())

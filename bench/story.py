@@ -129,7 +129,7 @@ class Story:
         return True
 
     def _arrivals(self, key: str) -> list[LedgerEvent]:
-        return [event for event in self._acquirer.recent if key in (event.key, event.original)]
+        return [event for event in self._acquirer.recent if (event.original or event.key) == key]
 
     def _net(self, sale: Prepared) -> int:
         return self._acquirer.books.net(sale.key)
@@ -197,6 +197,7 @@ class Story:
         reversed_ = await self._comes_true(lambda: any(e.act == "reversed" for e in self._arrivals(sale.key)))
         acts = ", ".join(f"{event.mti} {event.act}" for event in self._arrivals(sale.key))
         self._claim(f"the ledger nets to zero: {acts}", reversed_ and self._net(sale) == 0)
+        self._claim("and nothing is owed any more", await self._gateway.drained(_WITHIN_S) == 0)
 
     async def _outage(self) -> None:
         self._tell("The acquirer goes away; the shop goes on selling")

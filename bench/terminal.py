@@ -217,6 +217,8 @@ class Terminal:
             )
         )
         self._history.counts[event] += 1
+        if event == "answered":
+            self._history.counts[f"code {fields.get(39, 'none')}"] += 1
 
     # --- one message -----------------------------------------------------------------------------------------------
 

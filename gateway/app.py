@@ -48,6 +48,7 @@ from protocol.iso8583.message import Message
 _RECOVERY_BATCH = 1_000
 _RECOVERY_TIMEOUT_S = 60.0
 _LAST_WRITES_TIMEOUT_S = 2.0
+_NO_LIMIT_BYTES = 2**62
 _MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
 _LOG_LEVELS = {Severity.NOTICE: "info", Severity.WARNING: "warning", Severity.ALARM: "error"}
 
@@ -71,7 +72,7 @@ class Gateway:
         self._journal = SqliteJournal(
             SqliteJournalSettings(
                 path=config.journal.path,
-                limit_bytes=config.journal.limit_bytes,
+                limit_bytes=config.journal.limit_bytes or _NO_LIMIT_BYTES,
                 min_free_bytes=config.journal.min_free_bytes,
             ),
             keyring,
@@ -299,11 +300,11 @@ def _gauges(listener: Iso8583Listener) -> dict[str, int]:
 def _unencodable(dialect: Dialect) -> Callable[[Message], str]:
     """Why a message cannot be encoded for the acquirer; what cannot be forwarded must not be approved (D8, D21)."""
     codec = dialect.codec
+    tpdu, header = bytes(5 if dialect.tpdu else 0), bytes(dialect.header_bytes)
 
     def why(message: Message) -> str:
-        fields = {n: v for n, v in message.fields.items() if n in dialect.fields}
         try:
-            codec.encode(Message(message.mti, fields))
+            codec.encode(Message(message.mti, dialect.carried(message.fields), tpdu, header))
         except CodecError as error:
             return str(error)
         return ""

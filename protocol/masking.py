@@ -49,9 +49,10 @@ def mask_pan(pan: str, hidden: str = _HIDDEN) -> str:
 def mask_track(track: str) -> str:
     """A track for display: the masked PAN, and everything behind it hidden.
 
-    Takes track 2 and 3 ("=" or "D" behind the PAN) and track 1 ("B", PAN, "^").
+    Takes track 2 and 3 ("=" or "D" behind the PAN; track 3 has a format code of two digits in front of it, which are
+    masked as if they were the PAN's) and track 1 ("B", PAN, "^").
     """
-    match = re.match(r"([;%]?[A-Z]?)([0-9]{0,19})", track)
+    match = re.match(r"([;%]?[A-Z]?)([0-9]*)", track)
     if match is None:  # cannot be: every part may be empty
         return _HIDDEN * len(track)
     rest = track[match.end() :]

@@ -147,7 +147,6 @@ MISTAKES = [
     ("[gateway]\nlane_wait_ms = 1", "gateway.lane_wait_ms: is not known here; did you mean [replay] lane_wait_ms?"),
     ("[standing]\nmode = 'on'", "standing: is not known; did you mean `standin`?"),
     ("[journal]\nlimit_bytes = true", "journal.limit_bytes: is not a number"),
-    ("[journal]\ncommit_batch_max = 1.5", "journal.commit_batch_max: is not a whole number"),
     ("[journal]\nkeys = 'nowhere'", "journal.keys: is not a folder that exists; `holdfast init` makes one"),
     ("[journal]\npath = 'nowhere/j'", "journal.path: lies in a folder that does not exist"),
     ("[journal]\npath = 'keys'", "journal.path: is a folder"),

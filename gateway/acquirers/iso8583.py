@@ -75,6 +75,7 @@ class Iso8583Link:
         if mistakes:
             raise ValueError(f"link {settings.name}, dialect {dialect.name}: " + "; ".join(mistakes))
         self._settings = settings
+        self._dialect = dialect
         self._host = dialect.host
         self._codec = dialect.codec
         self._framing = dialect.framing
@@ -117,11 +118,12 @@ class Iso8583Link:
             return
         try:
             key = self._matching.key(answer_mti(message.mti), message.fields)
+            fields = self._dialect.carried(message.fields)
             frame = self._framing.wrap(
-                self._codec.encode(Message(message.mti, message.fields, self._settings.tpdu, self._settings.header))
+                self._codec.encode(Message(message.mti, fields, self._settings.tpdu, self._settings.header))
             )
         except ValueError as error:  # also CodecError and FramingError: their texts name places, never values
-            self._refuse(send, Count.REFUSED_UNENCODABLE, f"cannot be encoded: {error}")
+            self._refuse(send, Count.REFUSED_UNENCODABLE, f"unencodable: {error}")
             return
         if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
             self._refuse(send, Count.REFUSED_MATCH_KEY, reason)

@@ -82,9 +82,6 @@ class JournalSection(Section):
         2**40,
         "bytes",
     )
-    commit_batch_max: Whole = _number(
-        "Most writes that one group commit takes; more wait for the next.", 1024, 1, 100_000, "writes"
-    )
 
 
 class TerminalsSection(Section):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from gateway.core.answers import local_answer
-from gateway.core.effects import Change, Effect, Purpose, Severity, Update
+from gateway.core.effects import Effect, Purpose, Severity, Update
 from gateway.core.events import (
     Answered,
     Commanded,
@@ -34,8 +34,8 @@ from gateway.core.events import (
     TimedOut,
     WriteRefused,
 )
-from gateway.core.lanes import Lane
-from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, EntryKind, after_crash
+from gateway.core.lanes import Lane, Run
+from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, EntryKind, State, after_crash
 from gateway.core.link import LinkState
 from gateway.core.outgoing import probe_message
 from gateway.core.replay import Replay
@@ -110,21 +110,37 @@ class Engine:
         work.utc_ms = utc_ms
         for stored in in_doubt:
             transaction = stored.transaction
-            if transaction.state not in IN_DOUBT_AFTER_CRASH:
+            if transaction.state not in IN_DOUBT_AFTER_CRASH or transaction.key in work.replaying:
                 continue
             answer = local_answer(stored.request.mti, stored.request.fields, "68", DEFAULT_RULES, utc_ms)
             changed = transaction.evolved(
                 utc_ms,
                 after_crash(transaction.state),
                 response="68",
-                reason="recovered.in-doubt",
+                reason="recovered.in-doubt" if transaction.state is State.ASKING else "terminal.reversal",
                 attempts=0,
                 not_before_ms=utc_ms + work.settings.longest_flight_ms,
             )
-            work.counts["recovered"] += 1
-            changes: tuple[Change, ...] = (Update(EntryKind.RECOVERED, changed, answer),)
-            work.write(changes, lambda _: None)
+            self._recover(stored, Update(EntryKind.RECOVERED, changed, answer))
         return self._effects()
+
+    def _recover(self, stored: Stored, update: Update) -> None:
+        """Write one row of the recovery table; until it is durable, whoever asks for the row waits for it."""
+        work = self._work
+        lane = work.lanes.of(stored.transaction.lane)
+        run = Run(stored.transaction, lane, stored.request, stored.sensitive)
+        work.replaying[stored.transaction.key] = run
+        lane.holds += 1
+        work.block(lane, work.settings.longest_flight_ms, "D13", stored.transaction.id)
+        work.update(run, update, lambda _: self._recovered(run))
+
+    def _recovered(self, run: Run) -> None:
+        work = self._work
+        work.counts["recovered"] += 1
+        del work.replaying[run.transaction.key]
+        run.lane.holds -= 1
+        run.lane.owes_more(in_order=False)
+        self._requests.lane_freed(run.lane)
 
     def owing(self, lanes: Iterable[str]) -> None:
         """Tell the engine at start-up which lanes have something to replay."""

@@ -69,11 +69,15 @@ class KeyedHash:
     def fingerprint(self, pan: str, amount_minor: int, currency: str, processing_code: str) -> bytes:
         """What a retry must have in common with its first sending (D2)."""
         text = f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}"
-        return hmac.digest(self._key, text.encode("latin-1"), "sha256")[:16]
+        return self._digest(text)
 
     def card(self, pan: str) -> bytes:
         """What stands for a card in exposure counters and hot-card lists (D21); empty without a PAN."""
-        return hmac.digest(self._key, f"card|{pan}".encode("latin-1"), "sha256")[:16] if pan else b""
+        return self._digest(f"card|{pan}") if pan else b""
+
+    def _digest(self, text: str) -> bytes:
+        # "surrogatepass": text of a hostile JSON body must not raise here.
+        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256")[:16]
 
 
 @lru_cache(maxsize=64)
@@ -99,7 +103,11 @@ def _date_period(month_day: str, utc_ms: int) -> str:
 
 def _batch(fields: Fields, rules: TerminalRules) -> str:
     text = fields.get(rules.batch_field, "")[rules.batch_start : rules.batch_start + rules.batch_length]
-    return text if len(text) == rules.batch_length else ""
+    if len(text) != rules.batch_length:
+        return ""
+    if not _all_digits(text):
+        raise BadRequest("30", f"the batch number in field {rules.batch_field} must be digits")
+    return text
 
 
 def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
@@ -107,17 +115,33 @@ def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
     if rules.period is Period.BATCH and (batch := _batch(fields, rules)):
         return f"B{batch}"
     if rules.period is not Period.HORIZON and (month_day := fields.get(rules.date_field, "")[:4]):
+        if len(month_day) != 4 or not _all_digits(month_day):
+            raise BadRequest("30", f"field {rules.date_field} must begin with the month and the day")
         return _date_period(month_day, utc_ms)
     return "H"
 
 
 def pan_of(fields: Fields) -> str:
-    """The card number from field 2, track 2, or chip data (tags 5A, 57); empty where there is none."""
+    """The card number from field 2, track 2, or chip data (tags 5A, 57); empty where there is none.
+
+    A track without a card number in clear (encrypted by the terminal) has none: what is taken for a card number is
+    kept and shown in part, and nothing else may be.
+    """
     if pan := fields.get(2):
         return pan
     if track := fields.get(35):
-        return track.upper().replace("D", "=").partition("=")[0]
+        before_separator = track.upper().replace("D", "=").partition("=")[0]
+        if _is_pan(before_separator):
+            return before_separator
     return _pan_of_chip(chip) if (chip := fields.get(55)) else ""
+
+
+def _is_pan(text: str) -> bool:
+    return len(text) <= 19 and _all_digits(text)
+
+
+def _all_digits(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _pan_of_chip(chip: str) -> str:
@@ -127,7 +151,7 @@ def _pan_of_chip(chip: str) -> str:
     except (TlvError, ValueError):
         return ""
     pan = tags.get("5A", "").rstrip("F") or tags.get("57", "").partition("D")[0]
-    return pan if pan.isdecimal() else ""
+    return pan if _is_pan(pan) else ""
 
 
 def _identifier(fields: Fields, number: int, *, required: bool) -> str:
@@ -141,7 +165,7 @@ def _identifier(fields: Fields, number: int, *, required: bool) -> str:
 
 def _digits(fields: Fields, number: int, length: int) -> str:
     text = fields.get(number, "")
-    if len(text) != length or not text.isdecimal() or not text.isascii():
+    if len(text) != length or not _all_digits(text):
         raise BadRequest("30", f"field {number} must have {length} digits" if text else f"field {number} is missing")
     return text
 
@@ -173,6 +197,8 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
         amount_minor = int(_digits(fields, 4, 12))
     currency = fields.get(49, "") or rules.default_currency
     pan = pan_of(fields)
+    if pan and not _is_pan(pan):
+        raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
     sensitive = rules.sensitive_fields
     return Request(
@@ -203,18 +229,21 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
 def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str, utc_ms: int) -> tuple[str, ...]:
     """Keys under which the original of a reversal may be stored, likeliest first (D12)."""
     if rules.original is OriginalForm.DE_90 and (original := fields.get(90, "")):
-        if len(original) < 20 or not original[:20].isdecimal():
+        if len(original) < 20 or not _all_digits(original[:20]):
             raise BadRequest("30", "field 90 must begin with the original's MTI, STAN and field 7")
         message_class, stan = original[1], original[4:10]
+        if message_class not in "12":
+            raise BadRequest("12", "field 90 names an original that cannot be reversed")
         periods = [period]
         if rules.period is not Period.HORIZON:
             periods.append(_date_period(original[10:14], utc_ms))
             periods.reverse() if rules.date_field == 7 else None
         return tuple(dict.fromkeys(f"{p}|{lane}|{message_class}|{stan}" for p in periods))
-    # The same STAN: the original is financial or an authorisation. Field 61 names its batch where it is an older one.
+    # The same STAN: the original is financial or an authorisation. Field 61 names its batch where it is an older one;
+    # with another STAN it names what the original itself refers to (the sale that a void undoes), which is not meant.
     stan = fields.get(11, "")
     periods = [period]
-    if rules.period is Period.BATCH and len(older := fields.get(61, "")[:12]) == 12 and older.isdecimal():
+    older = fields.get(61, "")[:12]
+    if rules.period is Period.BATCH and _all_digits(older) and older[6:] == stan:
         periods.insert(0, f"B{older[:6]}")
-        stan = older[6:12]
     return tuple(dict.fromkeys(f"{p}|{lane}|{message_class}|{stan}" for p in periods for message_class in "21"))

@@ -24,6 +24,7 @@ class Run:
         waiting: terminals' tokens that are owed the outcome (D3).
         writing: its row does not exist yet, or a change of it is with the journal; who wants to change it waits.
         deferred: what waits for that, in order.
+        sent_at_ms: monotonic time of its last send (D13).
     """
 
     transaction: Transaction
@@ -35,6 +36,7 @@ class Run:
     waiting: list[int] = field(default_factory=list)
     writing: bool = False
     deferred: list[Callable[[], None]] = field(default_factory=list)
+    sent_at_ms: int = 0
 
     @property
     def stored(self) -> Stored:
@@ -52,8 +54,12 @@ class Lane:
         heads: the next transactions to replay, read ahead; dropped whenever the journal may know better.
         fetching: token of the read under way, or 0.
         holds: writes under way that may change what is owed; nothing is started in the lane meanwhile.
+        turns: who reads a row of this lane and then changes it, one after another: two that read the same revision
+            must not both write. Each of them holds the lane.
+        runs: requests of this lane that are under way, at whatever stage.
         blocked_until_ms: monotonic; no replay before (backoff, or D13). 0 for none.
-        blocked_by: rule that blocks ("D9" or "D13").
+        blocked_by: rule that blocks ("D9", "D9 answer" or "D13").
+        waited_out: id of the transaction whose time in flight has passed by the monotonic clock (D13).
         queued: stands in the line of lanes that may replay.
         waiting: requests that wait for the lane, first in line first (D20).
     """
@@ -65,8 +71,11 @@ class Lane:
     more: bool = True
     fetching: int = 0
     holds: int = 0
+    turns: deque[Callable[[], None]] = field(default_factory=deque)
+    runs: int = 0
     blocked_until_ms: int = 0
     blocked_by: str = ""
+    waited_out: int = 0
     queued: bool = False
     waiting: deque[Run] = field(default_factory=deque)
 
@@ -76,9 +85,14 @@ class Lane:
         return not (self.busy or self.owing or self.holds or self.waiting)
 
     @property
+    def may_replay(self) -> bool:
+        """Something is owed, and nothing forbids to look at it now."""
+        return self.owing and not (self.busy or self.holds or self.blocked_until_ms or self.fetching)
+
+    @property
     def idle(self) -> bool:
-        """Nothing is worth keeping in memory."""
-        return self.free and not self.fetching and not self.queued
+        """Nothing is worth keeping in memory, and nobody refers to this lane: there are never two of one name."""
+        return self.free and not (self.fetching or self.queued or self.runs)
 
     def owes_more(self, *, in_order: bool) -> None:
         """Something was added to what is owed: behind everything read ahead, or perhaps before it."""
@@ -118,7 +132,7 @@ class Lanes:
 
     def ready(self, lane: Lane) -> None:
         """Put the lane at the end of the line, if it has something to replay and nothing forbids it."""
-        if lane.owing and not (lane.queued or lane.busy or lane.holds or lane.blocked_until_ms):
+        if lane.may_replay and not lane.queued:
             lane.queued = True
             self._ready.append(lane)
 
@@ -127,9 +141,30 @@ class Lanes:
         while self._ready:
             lane = self._ready.popleft()
             lane.queued = False
-            if lane.owing and not (lane.busy or lane.holds or lane.blocked_until_ms):
+            if lane.may_replay:
                 return lane
         return None
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether a lane stands in the line."""
+        return bool(self._ready)
+
+    def take_turn(self, lane: Lane, begin: Callable[[], None]) -> None:
+        """Hold the lane, and call `begin` as soon as those who hold it to change a row are done."""
+        lane.holds += 1
+        lane.forget_heads()
+        lane.turns.append(begin)
+        if len(lane.turns) == 1:
+            begin()
+
+    def end_turn(self, lane: Lane) -> None:
+        """The change is durable, or there is none: the next one reads the row anew. The lane may be free now."""
+        lane.holds -= 1
+        lane.turns.popleft()
+        lane.forget_heads()
+        if lane.turns:
+            lane.turns[0]()
 
     def unblock_all(self, rule: str) -> None:
         """Lift every block made by that rule: what held them back was the outage, and it is over."""

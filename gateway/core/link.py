@@ -98,6 +98,8 @@ class LinkHealth:
 
     def maintenance(self, on: bool, mono_ms: int) -> None:
         """A person closes or opens the link; opening it asks the host first."""
+        if on is self._maintenance:
+            return
         self._maintenance = on
         self._change(LinkState.MAINTENANCE if on else LinkState.DOWN, mono_ms)
         self._probe_at_ms = mono_ms

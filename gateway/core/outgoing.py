@@ -79,6 +79,8 @@ def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: i
         _complete(fields, transaction, host)
         fields[90] = _original_data(stored, host)
         fields[11] = f"{transaction.id % 999_999 + 1:06}"
+    else:
+        fields[11] = transaction.stan  # the original's, also where a terminal's reversal had one of its own
     if repeat:
         _refresh(fields, host, utc_ms)
     mti = repeat_mti(host.reversal_mti) if repeat and host.repeat_reversal else host.reversal_mti
@@ -116,12 +118,12 @@ def _original_data(stored: Stored, host: HostRules) -> str:
     """Field 90 (ISO 1987): original MTI 4, STAN 6, field 7 10, field 32 11, field 33 11."""
     transaction, request = stored.transaction, stored.request
     if transaction.kind is Kind.UNSEEN:
-        if len(carried := request.fields.get(90, "")) == 42:
-            return carried
-        mti, stan = "0200", transaction.key.rpartition("|")[2]
+        if carried := request.fields.get(90, ""):
+            return carried.ljust(42, "0")
+        mti = f"0{transaction.key.split('|')[3]}00"
     else:
         mti = advice_mti(transaction, request, host) if transaction.advised else first_mti(request.mti)
-        stan = transaction.stan
+    stan = transaction.stan
     sent = request.fields.get(7) or transmission_time(transaction.accepted_ms)
     acquirer = request.fields.get(32, "")
     forwarder = request.fields.get(33, "")

@@ -15,7 +15,7 @@ from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import EntryKind, Obligation, State
 from gateway.core.outgoing import outgoing
 from gateway.core.standin import counters_of
-from gateway.core.transaction import Stored
+from gateway.core.transaction import PARKED_FROM, Stored
 from gateway.core.work import SendResult, Work
 from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST
 
@@ -35,7 +35,7 @@ class Replay:
     def pump(self) -> None:
         """Start as many replays as the window and the rate allow."""
         work = self._work
-        while work.link.usable and self.active < work.link.window and self._within_rate():
+        while self._may_start() and self._within_rate():
             lane = work.lanes.next_ready()
             if lane is None:
                 return
@@ -46,6 +46,11 @@ class Replay:
             else:
                 lane.owing = False
                 self._freed(lane)
+
+    def _may_start(self) -> bool:
+        """The link and the window allow another one, and a lane stands in the line."""
+        link = self._work.link
+        return link.usable and self.active < link.window and self._work.lanes.any_ready
 
     def _within_rate(self) -> bool:
         """A bucket of one second's worth; refilled by time (D19)."""
@@ -60,12 +65,13 @@ class Replay:
     def rate_wakeup_ms(self) -> int | None:
         """When the rate allows the next replay, if only the rate holds it back."""
         rate = self._work.settings.rate_per_s
-        if not rate or self._allowance >= 1.0 or not self._work.link.usable:
+        if not rate or self._allowance >= 1.0 or not self._may_start():
             return None
         return self._allowance_at_ms + int((1.0 - self._allowance) * 1000 / rate) + 1
 
     def _fetch(self, lane: Lane) -> None:
         self.active += 1
+        lane.more = False  # what is added from now on may be missing from this read, and sets it again
         lane.fetching = self._work.fetch_heads(lane, partial(self._fetched, lane))
 
     def _fetched(self, lane: Lane, event: Heads) -> None:
@@ -76,7 +82,7 @@ class Replay:
             return
         lane.fetching = 0
         lane.heads.extend(event.stored)
-        lane.more = event.more
+        lane.more = lane.more or event.more
         if lane.heads or lane.more:
             self._work.lanes.ready(lane)
         else:
@@ -88,9 +94,9 @@ class Replay:
         stored = lane.heads[0]
         before = stored.transaction
         wait_ms = before.not_before_ms - work.utc_ms
-        if wait_ms > 0:
-            # The wall clock may have jumped: never wait longer than the rule can ask for.
-            self.block(lane, min(wait_ms, work.settings.longest_flight_ms), "D13")
+        if wait_ms > 0 and lane.waited_out != before.id:
+            # The wall clock may have jumped: never wait longer than the rule can ask for, and not twice.
+            work.block(lane, min(wait_ms, work.settings.longest_flight_ms), "D13", before.id)
             return
         lane.heads.popleft()
         run = Run(
@@ -106,18 +112,6 @@ class Replay:
         if work.settings.rate_per_s:
             self._allowance -= 1.0
         work.update(run, Update(EntryKind.SENDING, run.transaction), lambda _: self._recorded(run))
-
-    def block(self, lane: Lane, delay_ms: int, rule: str) -> None:
-        """Let nothing be replayed in this lane for a while."""
-        work = self._work
-        lane.blocked_until_ms = work.mono_ms + max(1, delay_ms)
-        lane.blocked_by = rule
-        work.after(max(1, delay_ms), partial(self._unblock, lane, lane.blocked_until_ms))
-
-    def _unblock(self, lane: Lane, until_ms: int) -> None:
-        if lane.blocked_until_ms == until_ms:
-            lane.blocked_until_ms, lane.blocked_by = 0, ""
-            self._work.lanes.ready(lane)
 
     def _recorded(self, run: Run) -> None:
         # A crash from here on: the next send is a repeat (D9).
@@ -208,14 +202,17 @@ class Replay:
         pause = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(attempts - 1, 20))
         # A block by an outage ("D9") ends with the outage; one by an answer ("D9 answer") runs its time.
         rule = "D9" if reason == "answer.none" else "D9 answer"
-        self.block(run.lane, int(pause * (0.5 + work.jitter() / 2)), rule)
+        work.block(run.lane, int(pause * (0.5 + work.jitter() / 2)), rule)
         self._give_back(run)
 
     def _park(self, run: Run, reason: str) -> None:
         """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
         work = self._work
         before = run.transaction
-        after = before.evolved(work.utc_ms, State.PARKED, reason=reason, resume=before.state)
+        # What it was owed for stays behind the reason: a reversal says it in each of its repeats (D8, D12).
+        after = before.evolved(
+            work.utc_ms, State.PARKED, reason=f"{reason}{PARKED_FROM}{before.reason}", resume=before.state
+        )
         run.transaction = after
         work.alarm(
             Severity.ALARM,

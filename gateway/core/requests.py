@@ -5,6 +5,7 @@ After each step a comment says what a crash leaves behind.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -26,13 +27,16 @@ from gateway.core.lifecycle import EntryKind, State
 from gateway.core.outgoing import advice_message, request_message
 from gateway.core.retries import Retries
 from gateway.core.standin import Refusal, decide
-from gateway.core.transaction import Answer, Kind, Request, StoredMessage, Transaction
-from gateway.core.work import SendResult, Work, WriteResult
+from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
+from gateway.core.work import SendResult, Sent, Work, WriteResult
 from protocol.iso8583.message import Fields
-from protocol.response_codes import DEBIT_POSSIBLE, OUTCOME_UNKNOWN
+from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN
 
 _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 """Answers to a request that leave open whether the card was debited: reverse (response codes)."""
+
+DEBIT_LEFT_OPEN: Final = _IN_DOUBT_CODES | LOOK_UP_ORIGINAL
+"""Answers that are no proof of a decline."""
 
 
 def new_transaction(request: Request, state: State, utc_ms: int) -> Transaction:
@@ -92,7 +96,7 @@ class Requests:
             waiting=[terminal_token],
             writing=True,
         )
-        work.running[request.key] = run
+        work.begin(run)
         if request.kind is Kind.ADVICE:
             self._take_advice(run, request)
         elif not work.link.usable:
@@ -151,10 +155,8 @@ class Requests:
             StoredMessage(request.mti, request.fields), run.sensitive, run.transaction, work.host, repeat=repeat
         )
         work.counts["sent.request"] += 1
-        token = work.send(
-            Purpose.REQUEST, message, work.settings.reply_timeout_ms, partial(self._sent, run, request, repeat)
-        )
-        work.remember_sent(token, request.key, request.horizon_ms)
+        run.sent_at_ms = work.mono_ms
+        work.send(Purpose.REQUEST, message, work.settings.reply_timeout_ms, partial(self._sent, run, request, repeat))
 
     def _sent(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
         work = self._work
@@ -163,6 +165,7 @@ class Requests:
         elif isinstance(event, TimedOut):
             work.link.timed_out(work.mono_ms)
             work.counts["timed-out.request"] += 1
+            work.remember_unanswered(event.token, Sent(request.key, request.horizon_ms, request.lane))
         if run.writing:  # a terminal's reversal is being recorded on this row
             run.deferred.append(partial(self._decide, run, request, repeat, event))
         else:
@@ -173,13 +176,14 @@ class Requests:
             self._answered(run, request, event.fields, repeat=repeat)
         elif isinstance(event, NotSent):
             if repeat:
-                self._in_doubt(run, request, "68", "answer.none")
+                self._in_doubt(run, request, "answer.none")
             else:
                 self._not_sent(run, request, event.reason)
         elif self._work.host.repeat_request and not repeat and run.transaction.state is State.ASKING:
+            self._work.unanswered.pop(event.token, None)  # the repeat's answer counts now; this one proves nothing
             self._repeat(run, request)
         else:
-            self._in_doubt(run, request, "68", "answer.none")
+            self._in_doubt(run, request, "answer.none")
 
     def _repeat(self, run: Run, request: Request) -> None:
         """Send 0101/0201 once, where the profile is certified for it (D7)."""
@@ -196,14 +200,14 @@ class Requests:
                     Severity.ALARM, "answer-amount-changed", "the acquirer approved another amount; reversing",
                     key=request.key,
                 )  # fmt: skip
-                self._in_doubt(run, request, "68", "answer.amount-changed")
+                self._in_doubt(run, request, "answer.amount-changed", approval=fields.get(38, ""))
             elif run.transaction.state is State.ASKING_CANCELLED:
-                self._in_doubt(run, request, "68", "terminal.reversal")
+                self._in_doubt(run, request, "answer.approved", approval=fields.get(38, ""))
             else:
                 answer = relayed_answer(request.mti, request.fields, fields, request.rules)
                 self._settle(run, EntryKind.ANSWERED, State.APPROVED, answer, "answer.approved")
         elif not code or code in _IN_DOUBT_CODES or (code == "94" and repeat):
-            self._in_doubt(run, request, code or "68", f"answer.code-{code}", fields)
+            self._in_doubt(run, request, f"answer.code-{code}", fields)
         elif code == "94":
             # Never "declined": the host holds another transaction under this key (response codes, 94).
             answer = relayed_answer(request.mti, request.fields, fields, request.rules)
@@ -216,37 +220,59 @@ class Requests:
             answer = relayed_answer(request.mti, request.fields, fields, request.rules)
             self._settle(run, EntryKind.ANSWERED, State.DECLINED, answer, f"answer.code-{code}")
 
-    def _in_doubt(self, run: Run, request: Request, code: str, reason: str, fields: Fields | None = None) -> None:
-        """Tell the terminal no, and owe the reversal in the same commit (D11)."""
-        if fields is None:
-            answer = self._local(request, code)
+    def _in_doubt(
+        self, run: Run, request: Request, reason: str, fields: Fields | None = None, *, approval: str = ""
+    ) -> None:
+        """Tell the terminal no, and owe the reversal in the same commit (D11).
+
+        Args:
+            reason: why it is reversed; "answer.none" where no answer came.
+            fields: of an answer that is handed on; None where the terminal is told 68.
+            approval: field 38, where the acquirer had approved it (D12).
+        """
+        if fields is None or not fields.get(39):
+            answer = self._local(request, "68")
         else:
             answer = relayed_answer(request.mti, request.fields, fields, request.rules)
+        unanswered = reason == "answer.none"
+        wait_ms = self._still_in_flight_ms(run) if unanswered else 0
         if run.transaction.state is State.ASKING_CANCELLED:
             reason = "terminal.reversal"
-        kind = EntryKind.ANSWERED if fields is not None else EntryKind.UNANSWERED
-        self._settle(run, kind, State.REVERSING, answer, reason)
+        kind = EntryKind.UNANSWERED if unanswered else EntryKind.ANSWERED
+        self._settle(run, kind, State.REVERSING, answer, reason, approval=approval, wait_ms=wait_ms)
 
-    def _settle(self, run: Run, kind: EntryKind, state: State, answer: Answer, reason: str) -> None:
+    def _settle(
+        self,
+        run: Run,
+        kind: EntryKind,
+        state: State,
+        answer: Answer,
+        reason: str,
+        *,
+        approval: str = "",
+        wait_ms: int = 0,
+    ) -> None:
         work = self._work
+        if wait_ms:
+            # By the monotonic clock here; by the wall clock in the row, for after a restart (D13).
+            work.block(run.lane, wait_ms, "D13", run.transaction.id)
         transaction = run.transaction.evolved(
             work.utc_ms,
             state,
             response=answer.fields[39],
             reason=reason,
             attempts=0 if state is State.REVERSING else run.transaction.attempts,
-            approval=answer.fields.get(38, "") if state is State.APPROVED else "",
-            not_before_ms=work.utc_ms + self._still_in_flight_ms(reason) if state is State.REVERSING else 0,
+            approval=answer.fields.get(38, "") if state is State.APPROVED else approval,
+            not_before_ms=work.utc_ms + wait_ms if wait_ms else 0,
             resume=State.REVERSING if state is State.PARKED else None,
         )
         run.transaction = transaction
         run.answer = answer
         work.update(run, Update(kind, transaction, answer), lambda _: self._settled(run, answer))
 
-    def _still_in_flight_ms(self, reason: str) -> int:
+    def _still_in_flight_ms(self, run: Run) -> int:
         """How long the request itself may still be on its way: the reversal must not overtake it (D13)."""
-        settings = self._work.settings
-        return max(0, settings.longest_flight_ms - settings.reply_timeout_ms) if reason == "answer.none" else 0
+        return max(0, run.sent_at_ms + self._work.settings.longest_flight_ms - self._work.mono_ms)
 
     def _settled(self, run: Run, answer: Answer) -> None:
         # The outcome is durable. A crash before the reply reaches the terminal: its retry gets this outcome (D3).
@@ -282,12 +308,11 @@ class Requests:
         )  # fmt: skip
         if not asked:
             transaction.revision = 1
-        before, before_answer = run.transaction, run.answer
-        run.transaction, run.answer = transaction, answer
-        if work.unencodable(advice_message(run.stored, work.host, repeat=False, utc_ms=work.utc_ms)):
-            run.transaction, run.answer = before, before_answer
+        if self._unencodable(transaction, run.message, request, answer):
             self._refuse(run, request, "30", "request.unencodable")
             return
+        before = run.transaction
+        run.transaction, run.answer = transaction, answer
         then = partial(self._stood_in, run, request, before)
         if asked:
             change = Update(EntryKind.NOT_SENT, transaction, answer, reserve=decision.limits)
@@ -297,7 +322,22 @@ class Requests:
                 EntryKind.STOOD_IN, transaction, run.message, retained(request), answer, decision.limits,
                 request.horizon_ms,
             )  # fmt: skip
-            work.create(run, (create,), then)
+            self._create_beside(run, create, then)
+
+    def _unencodable(self, transaction: Transaction, message: StoredMessage, request: Request, answer: Answer) -> str:
+        """Why the advice of this transaction could not be encoded, or ""."""
+        stored = Stored(transaction, message, retained(request), answer)
+        work = self._work
+        return work.unencodable(advice_message(stored, work.host, repeat=False, utc_ms=work.utc_ms))
+
+    def _create_beside(self, run: Run, create: Create, then: Callable[[WriteResult], None]) -> None:
+        """Write a first row without asking upstream. Its lane is held until then: nothing newer overtakes (INV-4)."""
+        run.lane.holds += 1
+        self._work.create(run, (create,), partial(self._created_beside, run, then))
+
+    def _created_beside(self, run: Run, then: Callable[[WriteResult], None], event: WriteResult) -> None:
+        run.lane.holds -= 1
+        then(event)
 
     def _stood_in(self, run: Run, request: Request, before: Transaction, event: WriteResult) -> None:
         if isinstance(event, Committed):
@@ -325,7 +365,7 @@ class Requests:
             return
         transaction.revision = 1
         create = Create(EntryKind.REFUSED, transaction, run.message, {}, answer, (), request.horizon_ms)
-        work.create(run, (create,), partial(self._recorded, run, request, answer))
+        self._create_beside(run, create, partial(self._recorded, run, request, answer))
 
     def _take_advice(self, run: Run, request: Request) -> None:
         """A terminal's advice tells of something done: durable, then 00, then forwarded (D18)."""
@@ -333,13 +373,12 @@ class Requests:
         answer = local_answer(request.mti, run.message.fields, "00", request.rules, work.utc_ms)
         transaction = new_transaction(request, State.STORED, work.utc_ms)
         transaction.response, transaction.reason, transaction.advised = "00", "terminal.advice", True
-        run.transaction, run.answer = transaction, answer
-        if work.unencodable(advice_message(run.stored, work.host, repeat=False, utc_ms=work.utc_ms)):
-            run.transaction, run.answer = new_transaction(request, State.ASKING, work.utc_ms), None
+        if self._unencodable(transaction, run.message, request, answer):
             self._refuse(run, request, "30", "request.unencodable")
             return
+        run.transaction, run.answer = transaction, answer
         create = Create(EntryKind.TAKEN, transaction, run.message, retained(request), answer, (), request.horizon_ms)
-        work.create(run, (create,), partial(self._recorded, run, request, answer))
+        self._create_beside(run, create, partial(self._recorded, run, request, answer))
 
     def _recorded(self, run: Run, request: Request, answer: Answer, event: WriteResult) -> None:
         if isinstance(event, Committed):
@@ -398,7 +437,7 @@ class Requests:
 
     def _forget(self, run: Run) -> None:
         assert run.request is not None
-        self._work.running.pop(run.request.key, None)
+        self._work.end(run)
         run.writing = False
         if run.lane.busy is run:
             run.lane.busy = None

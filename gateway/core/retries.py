@@ -7,11 +7,19 @@ from typing import Final
 
 from gateway.core.answers import local_answer
 from gateway.core.effects import Severity
-from gateway.core.transaction import Answer, Kind, Request, Stored
+from gateway.core.lifecycle import State
+from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from gateway.core.work import Work
 
 JOINED_MAX: Final = 16
-"""Terminals' tokens that may wait for one outcome; an older one is let go, as its terminal has given up on it."""
+"""Terminals' tokens that may wait for one outcome; an older one is told 09, as its terminal has given up on it."""
+
+_UNDONE: Final = frozenset({State.CANCELLED, State.STORED_CANCELLED, State.REVERSING, State.REVERSED})
+
+
+def within_horizon(known: Transaction, request: Request, utc_ms: int) -> bool:
+    """Whether a transaction of the same key is the one that is meant: only a horizon's keys come again (D1)."""
+    return request.horizon_ms == 0 or utc_ms - known.accepted_ms <= request.horizon_ms
 
 
 class Retries:
@@ -24,15 +32,18 @@ class Retries:
         """Whether the request's key is under way; then the retry waits for that outcome, or is refused (94)."""
         work = self._work
         if (run := work.running.get(request.key)) is not None and run.request is not None:
-            if hmac.compare_digest(run.request.fingerprint, request.fingerprint):
+            same = hmac.compare_digest(run.request.fingerprint, request.fingerprint)
+            if same and run.request.kind is request.kind:
                 work.counts["retry.joined"] += 1
                 run.waiting.append(terminal_token)
                 if len(run.waiting) > JOINED_MAX:
-                    run.waiting.pop(0)
+                    self._reply([run.waiting.pop(0)], self._local(request, "09"))
             else:
                 self.reused([terminal_token], request)
             return True
-        if (run := work.replaying.get(request.key)) is not None:
+        if (run := work.replaying.get(request.key)) is not None and within_horizon(
+            run.transaction, request, work.utc_ms
+        ):
             self.answer_existing([terminal_token], request, run.stored)
             return True
         return False
@@ -47,8 +58,14 @@ class Retries:
             self._reply(waiting, self._local(request, "96"))
             return
         known = stored.transaction
-        if known.fingerprint and not hmac.compare_digest(known.fingerprint, request.fingerprint):
+        if known.kind is not Kind.UNSEEN and (
+            known.kind is not request.kind or not hmac.compare_digest(known.fingerprint, request.fingerprint)
+        ):
             self.reused(waiting, request)
+        elif known.state in _UNDONE and known.response in work.host.approved_codes:
+            # It was approved and undone since: whoever asks now must not be told that it is paid (D15).
+            work.counts["retry.undone-since"] += 1
+            self._reply(waiting, self._local(request, "12"))
         elif stored.answer is not None:
             work.counts["retry.stored-outcome"] += 1
             self._reply(waiting, stored.answer)

@@ -6,6 +6,7 @@ may cancel is started in between.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,11 +16,11 @@ from gateway.core.effects import Change, Create, Severity, Update
 from gateway.core.events import Committed, Existing, Found, LateAnswered, Lookup
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import REPLAYABLE, EntryKind, State, after_reversal
-from gateway.core.requests import new_transaction, stored_message
-from gateway.core.retries import Retries
+from gateway.core.requests import DEBIT_LEFT_OPEN, new_transaction, stored_message
+from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
-from gateway.core.work import Work, WriteResult
+from gateway.core.work import Sent, Work, WriteResult
 
 _LATE_RETRY_MS = 200
 
@@ -50,28 +51,22 @@ class Reversals:
             waiting=[terminal_token],
             writing=True,
         )
-        work.running[request.key] = run
-        self._hold(run.lane)
+        work.begin(run)
         work.counts["reversals"] += 1
-        self._look(run, request)
+        work.lanes.take_turn(run.lane, partial(self._look, run, request))
 
     def _row(self, request: Request) -> Transaction:
         row = new_transaction(request, State.APPROVED, self._work.utc_ms)
         row.response, row.reason = "00", "terminal.reversal"
         return row
 
-    def _hold(self, lane: Lane) -> None:
-        lane.holds += 1
-        lane.forget_heads()
-
-    def _unhold(self, lane: Lane) -> None:
-        lane.holds -= 1
-        self._freed(lane)
-
     def _live(self, request: Request) -> Run | None:
         """The original, if it is under way now."""
+        work = self._work
         for key in request.original_keys:
-            if (run := self._work.running.get(key) or self._work.replaying.get(key)) is not None:
+            if (run := work.running.get(key)) is not None:
+                return run
+            if (run := work.replaying.get(key)) is not None and within_horizon(run.transaction, request, work.utc_ms):
                 return run
         return None
 
@@ -85,7 +80,7 @@ class Reversals:
             # Its row is with the journal: see what it is afterwards. A retry of the reversal itself joins this run.
             live.deferred.append(partial(self._look, run, request))
         else:
-            self._undo(run, request, live.stored, live)
+            self._undo(run, request, [live.stored], live)
 
     def _found(self, run: Run, request: Request, event: Found) -> None:
         own, *originals = event.results
@@ -98,14 +93,15 @@ class Reversals:
         elif self._live(request) is not None:
             self._look(run, request)  # it has started since
         elif known := [found for found in originals if not isinstance(found, Lookup)]:
-            self._undo(run, request, known[0], None)
+            self._undo(run, request, known, None)
         else:
             self._keep_unknown(run, request)
 
-    def _undo(self, run: Run, request: Request, original: Stored, live: Run | None) -> None:
+    def _undo(self, run: Run, request: Request, originals: list[Stored], live: Run | None) -> None:
         """Take the reversal of an original that we know (D15)."""
-        known = original.transaction
-        if 4 in request.fields and known.amount_minor != request.amount_minor:
+        known = next((found.transaction for found in originals if undoes(request, found.transaction)), None)
+        if known is None:
+            # Another card or amount than the transaction under this key: a STAN used again (D2).
             self._retries.reused(run.waiting, request)
             self._forget(run, None)
             return
@@ -127,6 +123,7 @@ class Reversals:
                 position=-1 if newly_owed else known.position,
                 attempts=0 if newly_owed else known.attempts,
                 exposed=known.exposed and state is State.STORED_CANCELLED,
+                resume=None,
             )
             kind = EntryKind.CANCELLED if state is State.CANCELLED else EntryKind.TAKEN
             changes.append(Update(kind, changed, release=() if changed.exposed else counters_of(known)))
@@ -158,7 +155,11 @@ class Reversals:
             work.go_on(live)
 
     def _keep_unknown(self, run: Run, request: Request) -> None:
-        """The original is unknown to us: keep the reversal in its place and forward it (D15)."""
+        """The original is unknown to us: keep the reversal in its place and forward it (D15).
+
+        Where the reversal does not say of which class its original is, the other class's key is taken as well, with
+        nothing owed: whichever it is, it must not be booked when it comes.
+        """
         original_key = request.original_keys[0]
         placeholder = replace(
             new_transaction(request, State.REVERSING, self._work.utc_ms),
@@ -171,9 +172,16 @@ class Reversals:
         answer = self._local(request, "00")
         run.answer = answer
         run.transaction.original = -1
+        barred = [
+            replace(placeholder, key=key, state=State.CANCELLED)
+            for key in request.original_keys[1:]
+            if _but_class(key) == _but_class(original_key)
+        ]
+        horizon_ms = request.horizon_ms
         changes = (
-            Create(EntryKind.TAKEN, placeholder, run.message, {}, None, (), request.horizon_ms),
-            Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms),
+            Create(EntryKind.TAKEN, placeholder, run.message, {}, None, (), horizon_ms),
+            Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), horizon_ms),
+            *(Create(EntryKind.TAKEN, row, run.message, {}, None, (), horizon_ms) for row in barred),
         )
         self._work.write(changes, partial(self._kept, run, request))
 
@@ -191,10 +199,14 @@ class Reversals:
         if answer is not None:
             for terminal_token in run.waiting:
                 self._work.reply(terminal_token, answer)
-        self._work.running.pop(run.request.key, None)
+        self._work.end(run)
         run.writing = False
-        self._unhold(run.lane)
+        self._end_turn(run.lane)
         self._work.go_on(run)
+
+    def _end_turn(self, lane: Lane) -> None:
+        self._work.lanes.end_turn(lane)
+        self._freed(lane)
 
     def _local(self, request: Request, code: str) -> Answer:
         return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)
@@ -205,45 +217,98 @@ class Reversals:
         """An answer after its time: recorded, and never forwarded to a terminal that has one already."""
         work = self._work
         work.counts["late-answers"] += 1
-        sent = work.sent_keys.pop(event.token, None)
+        sent = work.unanswered.pop(event.token, None)
         if sent is not None:
-            self._record_late(event, *sent)
+            lane = work.lanes.of(sent.lane)
+            work.lanes.take_turn(lane, partial(self._look_late, event, sent, lane))
 
-    def _record_late(self, event: LateAnswered, key: str, horizon_ms: int) -> None:
+    def _look_late(self, event: LateAnswered, sent: Sent, lane: Lane) -> None:
         work = self._work
-        if key in work.running or key in work.replaying:
-            work.after(_LATE_RETRY_MS, partial(self._record_late, event, key, horizon_ms))
+        if work.under_way(sent.key):
+            # What runs changes the row itself: let it end, and see.
+            self._end_turn(lane)
+            work.after(_LATE_RETRY_MS, partial(self._late_again, event, sent))
             return
-        work.find((key,), horizon_ms, partial(self._late_found, event, key, horizon_ms))
+        work.find((sent.key,), sent.horizon_ms, partial(self._late_found, event, lane))
 
-    def _late_found(self, event: LateAnswered, key: str, horizon_ms: int, found: Found) -> None:
+    def _late_again(self, event: LateAnswered, sent: Sent) -> None:
+        lane = self._work.lanes.of(sent.lane)
+        self._work.lanes.take_turn(lane, partial(self._look_late, event, sent, lane))
+
+    def _late_found(self, event: LateAnswered, lane: Lane, found: Found) -> None:
         work = self._work
         result = found.results[0]
         if isinstance(result, Lookup):
+            self._end_turn(lane)
             return
-        if key in work.running or key in work.replaying:
-            self._record_late(event, key, horizon_ms)
-            return
-        transaction = result.transaction
-        approved = event.fields.get(39, "") in work.host.approved_codes
-        unsent_reversal = transaction.state is State.REVERSING and transaction.attempts == 0
-        if not approved and unsent_reversal and self._final_decline(event.fields.get(39, "")):
-            state = State.DECLINED
-        else:
-            state = transaction.state
-        if approved:
+        before = result.transaction
+        code = event.fields.get(39, "")
+        approved = code in work.host.approved_codes
+        state = after_late_answer(before, approved=approved, declined=_surely_declined(code))
+        if approved and before.state is not State.APPROVED:
             work.alarm(
-                Severity.NOTICE, "late-approval", "an approval came too late; it is reversed all the same", key=key
-            )
-        changed = transaction.evolved(
-            work.utc_ms, state, approval=event.fields.get(38, "") if approved else transaction.approval
+                Severity.NOTICE, "late-approval", "an approval came too late; it is reversed all the same",
+                key=before.key,
+            )  # fmt: skip
+        owed_again = state is State.REVERSING and before.state is not State.REVERSING
+        # A reversal that has been sent is repeated as it was (D8): field 38 stays as the first one had it.
+        learns = approved and before.attempts == 0
+        after = before.evolved(
+            work.utc_ms,
+            state,
+            approval=event.fields.get(38, "") if learns else before.approval,
+            position=-1 if owed_again else before.position,
+            exposed=before.exposed and not owed_again,
         )
-        lane = work.lanes.of(transaction.lane)
-        self._hold(lane)
-        detail = f"answered {event.fields.get(39, '')} after its time"
-        work.write((Update(EntryKind.LATE_ANSWER, changed, detail=detail),), lambda _: self._unhold(lane))
+        change = Update(
+            EntryKind.LATE_ANSWER,
+            after,
+            release=counters_of(before) if owed_again else (),
+            detail=f"answered {code} after its time",
+        )
+        work.write((change,), lambda _: self._late_recorded(lane, after))
 
-    @staticmethod
-    def _final_decline(code: str) -> bool:
-        """A decline that is sure: nothing was debited, so an unsent reversal is not owed any more (D16)."""
-        return bool(code) and code not in {"09", "68", "91", "94", "96", "98", "A0"}
+    def _late_recorded(self, lane: Lane, after: Transaction) -> None:
+        if after.state is State.REVERSING:
+            lane.owes_more(in_order=False)
+        elif lane.blocked_by == "D13":
+            # Nothing is on its way any more that a reversal could overtake.
+            lane.blocked_until_ms, lane.blocked_by = 0, ""
+        self._end_turn(lane)
+
+
+def after_late_answer(before: Transaction, *, approved: bool, declined: bool) -> State:
+    """What an answer that came too late makes of its request (D16).
+
+    A decline ends a reversal that is still unsent. An approval is reversed all the same; also where the acquirer had
+    said that it did not know the original, because the reversal may have overtaken it (D13), and where a person or a
+    late decline had ended the matter as never booked.
+    """
+    state = before.state
+    if declined and state is State.REVERSING and before.attempts == 0:
+        return State.DECLINED
+    if approved and (
+        state in {State.DECLINED, State.CANCELLED}
+        or (state is State.REVERSED and before.reason in {"answer.code-12", "answer.code-25"})
+    ):
+        return State.REVERSING
+    return state
+
+
+def undoes(request: Request, known: Transaction) -> bool:
+    """Whether a reversal can mean this original: the same amount and card, as far as it names them."""
+    if known.kind is Kind.UNSEEN:
+        return True
+    if 4 in request.fields and known.amount_minor != request.amount_minor:
+        return False
+    return not (request.card and known.card) or hmac.compare_digest(request.card, known.card)
+
+
+def _but_class(key: str) -> tuple[str, ...]:
+    period, merchant, terminal, _, stan = key.split("|")
+    return period, merchant, terminal, stan
+
+
+def _surely_declined(code: str) -> bool:
+    """Nothing was debited, so an unsent reversal is not owed any more (D16)."""
+    return bool(code) and code not in DEBIT_LEFT_OPEN

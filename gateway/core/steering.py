@@ -13,7 +13,7 @@ from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State
 from gateway.core.link import LinkState
 from gateway.core.replay import Replay
 from gateway.core.standin import counters_of
-from gateway.core.transaction import Transaction
+from gateway.core.transaction import PARKED_FROM, Kind, Transaction
 from gateway.core.work import Work
 
 
@@ -42,42 +42,63 @@ class Steering:
 
     def command(self, event: Commanded) -> None:
         """Carry out an act on a transaction; maintenance is the engine's."""
-        self._work.load(event.id, partial(self._loaded, event))
+        self._work.load(event.id, partial(self._located, event))
 
-    def _loaded(self, event: Commanded, found: Found) -> None:
-        work = self._work
+    def _located(self, event: Commanded, found: Found) -> None:
+        """Its lane is known now: take a turn in it, and read the row again."""
         result = found.results[0]
         if isinstance(result, Lookup):
             text = f"there is no transaction {event.id}" if result is Lookup.ABSENT else f"record {event.id} is damaged"
-            work.reply_operator(event.operator_token, done=False, text=text)
+            self._work.reply_operator(event.operator_token, done=False, text=text)
+            return
+        lane = self._work.lanes.of(result.transaction.lane)
+        self._work.lanes.take_turn(lane, partial(self._begin, event, result.transaction.key, lane))
+
+    def _begin(self, event: Commanded, key: str, lane: Lane) -> None:
+        if self._work.under_way(key):
+            self._refuse(event, lane, "it is being sent at this moment; ask again when that is over")
+        else:
+            self._work.load(event.id, partial(self._loaded, event, lane))
+
+    def _loaded(self, event: Commanded, lane: Lane, found: Found) -> None:
+        result = found.results[0]
+        if isinstance(result, Lookup):
+            self._refuse(event, lane, f"record {event.id} is damaged")
             return
         transaction = result.transaction
-        if transaction.key in work.running or transaction.key in work.replaying:
-            text = "it is being sent at this moment; ask again when that is over"
-            work.reply_operator(event.operator_token, done=False, text=text)
-            return
-        lane = work.lanes.of(transaction.lane)
         if event.act is OperatorAct.RELEASE and transaction.state in REPLAYABLE:
-            lane.blocked_until_ms, lane.blocked_by = 0, ""
-            lane.owes_more(in_order=True)
-            self._freed(lane)
-            work.reply_operator(
+            if lane.blocked_by != "D13":
+                lane.blocked_until_ms, lane.blocked_by = 0, ""
+            lane.owes_more(in_order=False)
+            self._work.reply_operator(
                 event.operator_token, done=True, text="it is tried as soon as its lane and the link allow"
             )
+            self._end_turn(lane)
             return
         state, refused = next_state(event.act, transaction)
         if state is None:
-            work.reply_operator(event.operator_token, done=False, text=refused)
-            return
-        self._change(event, transaction, state, lane)
+            self._refuse(event, lane, refused)
+        else:
+            self._change(event, transaction, state, lane)
+
+    def _refuse(self, event: Commanded, lane: Lane, text: str) -> None:
+        self._work.reply_operator(event.operator_token, done=False, text=text)
+        self._end_turn(lane)
+
+    def _end_turn(self, lane: Lane) -> None:
+        self._work.lanes.end_turn(lane)
+        self._freed(lane)
 
     def _change(self, event: Commanded, before: Transaction, state: State, lane: Lane) -> None:
         work = self._work
         reversing_anew = state is State.REVERSING and before.resume is not State.REVERSING
         attempts = 0 if reversing_anew else min(before.attempts, 1)
         keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
+        reason = f"operator.{event.act.value}"
+        if event.act is OperatorAct.RELEASE:
+            reason = before.reason.partition(PARKED_FROM)[2] or reason
         after = before.evolved(
-            work.utc_ms, state, reason=f"operator.{event.act.value}", resume=None, attempts=attempts,
+            work.utc_ms, state, reason=reason, resume=None, attempts=attempts,
             exposed=keeps_exposure, position=-1 if reversing_anew else before.position,
         )  # fmt: skip
         change = Update(
@@ -86,20 +107,17 @@ class Steering:
             release=() if keeps_exposure else counters_of(before),
             detail=f"{event.act.value} by {event.who}: {event.why}",
         )
-        lane.holds += 1
-        lane.forget_heads()
         work.write((change,), lambda _: self._changed(event, after, lane))
 
     def _changed(self, event: Commanded, after: Transaction, lane: Lane) -> None:
         work = self._work
         work.counts[f"operator.{event.act.value}"] += 1
-        lane.holds -= 1
         if after.state in REPLAYABLE:
             lane.owes_more(in_order=False)
-        self._freed(lane)
         work.reply_operator(
             event.operator_token, done=True, text=f"transaction {after.id} is now {after.state.name.lower()}"
         )
+        self._end_turn(lane)
 
     def explain(self, transaction: Transaction) -> Explained:
         """Say what blocks a transaction, by which rule, and when it is tried next."""
@@ -107,7 +125,7 @@ class Steering:
         if transaction.state in FINAL:
             return Explained("nothing: it is settled", "", None)
         if transaction.state is State.PARKED:
-            return Explained(f"a person's decision ({transaction.reason})", "D18", None)
+            return Explained(f"a person's decision ({transaction.reason.partition(PARKED_FROM)[0]})", "D18", None)
         if transaction.state not in REPLAYABLE:
             return Explained("the acquirer's answer, or its time limit", "D7", None)
         if link.state is LinkState.MAINTENANCE:
@@ -131,12 +149,16 @@ class Steering:
             return Explained(why, lane.blocked_by[:3].strip(), max(0, lane.blocked_until_ms - work.mono_ms))
         if self._replay.active >= link.window:
             return Explained(f"the window after the outage ({link.window} lanes at once) is full", "D19", None)
+        if (at_ms := self._replay.rate_wakeup_ms()) is not None:
+            return Explained("the rate limit", "D19", max(0, at_ms - work.mono_ms))
         return Explained("", "", 0)
 
 
 def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None, str]:
     """What an operator's act makes of a transaction, or why it may not (D18)."""
     state, tried = transaction.state, transaction.attempts > 0
+    if transaction.kind is Kind.REVERSAL:
+        return None, f"it is a terminal's reversal of transaction {transaction.original}: act on that one"
     if act is OperatorAct.RELEASE:
         if state is State.PARKED:
             return transaction.resume or State.REVERSING, ""

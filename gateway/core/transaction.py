@@ -11,6 +11,8 @@ from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import TerminalRules
 
 DEFAULT_RULES = TerminalRules()
+PARKED_FROM = " < "
+"""In the reason of a parked transaction: stands before the reason that it had, which a release gives back."""
 
 
 class Kind(IntEnum):
@@ -101,7 +103,8 @@ class Transaction:
         not_before_ms: UTC; earliest next send (D13, backoff).
         accepted_ms, changed_ms: UTC times of record.
         response: the code that the terminal was told; empty while it was told nothing.
-        reason: machine-readable reason, e.g. "standin.floor-limit"; never card data.
+        reason: machine-readable reason, e.g. "standin.floor-limit"; never card data. Of a parked transaction: why it
+            is parked, PARKED_FROM, and the reason before.
         resume: for PARKED: the state to go back to on release.
         exposed: its amount counts in the stand-in counters until it is settled (D21).
         original: for a terminal's reversal: id of the transaction that it undoes.

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from gateway.core.effects import (
@@ -47,7 +48,10 @@ from protocol.iso8583.message import Message
 from protocol.iso8583.rules import HostRules
 
 REFUSED_WRITE_RETRY_MS: Final = 250
-SENT_REMEMBERED_MAX: Final = 20_000
+LATE_REMEMBERED_MAX: Final = 20_000
+ALARM_WINDOW_MS: Final = 60_000
+ALARMS_PER_WINDOW: Final = 100
+"""Alarms of one code in a window; those above are counted and not raised: a terminal must not flood a person."""
 
 WriteResult = Committed | Existing | OverLimit | WriteRefused
 SendResult = Answered | TimedOut | NotSent
@@ -82,6 +86,15 @@ class EngineSettings:
     link: LinkSettings = field(default_factory=LinkSettings)
 
 
+@dataclass(slots=True, frozen=True)
+class Sent:
+    """A request whose answer stayed away: where to find it when the answer comes late (D16)."""
+
+    key: str
+    horizon_ms: int
+    lane: str
+
+
 class Work:
     """The state that the core's rooms share. Times are set once a step."""
 
@@ -111,8 +124,9 @@ class Work:
         """Replays under way, by transaction key."""
         self.effects: list[Effect] = []
         self.counts: Counter[str] = Counter()
-        self.sent_keys: OrderedDict[int, tuple[str, int]] = OrderedDict()
-        """Keys of what was sent, by token, so that a late answer finds its transaction (D16). Bounded."""
+        self.unanswered: OrderedDict[int, Sent] = OrderedDict()
+        """Requests that timed out, by token of the send, so that a late answer finds its transaction (D16). Bounded."""
+        self._alarms: dict[str, tuple[int, int]] = {}
         self._last_token = 0
         self._last_timer = 0
         self._writes: dict[int, tuple[Callable[[WriteResult], None], tuple[Change, ...]]] = {}
@@ -180,11 +194,40 @@ class Work:
         self.effects.append(Send(token, purpose, message, timeout_ms))
         return token
 
-    def remember_sent(self, token: int, key: str, horizon_ms: int) -> None:
-        """Keep the key of what was sent, for a late answer (D16)."""
-        self.sent_keys[token] = (key, horizon_ms)
-        if len(self.sent_keys) > SENT_REMEMBERED_MAX:
-            self.sent_keys.popitem(last=False)
+    def remember_unanswered(self, token: int, sent: Sent) -> None:
+        """Keep what timed out, for a late answer (D16)."""
+        self.unanswered[token] = sent
+        if len(self.unanswered) > LATE_REMEMBERED_MAX:
+            self.unanswered.popitem(last=False)
+
+    def begin(self, run: Run) -> None:
+        """A request is under way from now on."""
+        self.running[run.transaction.key] = run
+        run.lane.runs += 1
+
+    def end(self, run: Run) -> None:
+        """It is not any more. Its lane is to be freed next."""
+        del self.running[run.transaction.key]
+        run.lane.runs -= 1
+
+    def under_way(self, key: str) -> bool:
+        """Whether something runs that may change the row of this key."""
+        return key in self.running or key in self.replaying
+
+    def block(self, lane: Lane, delay_ms: int, rule: str, transaction_id: int = 0) -> None:
+        """Let nothing be replayed in this lane for a while.
+
+        With a transaction's id: what is waited for is its time in flight (D13), and it is not waited for again.
+        """
+        lane.blocked_until_ms = self.mono_ms + max(1, delay_ms)
+        lane.blocked_by = rule
+        self.after(max(1, delay_ms), partial(self._unblock, lane, lane.blocked_until_ms, transaction_id))
+
+    def _unblock(self, lane: Lane, until_ms: int, transaction_id: int) -> None:
+        if lane.blocked_until_ms == until_ms:
+            lane.blocked_until_ms, lane.blocked_by = 0, ""
+            lane.waited_out = transaction_id
+            self.lanes.ready(lane)
 
     def reply(self, terminal_token: int, answer: Answer) -> None:
         """Answer a terminal."""
@@ -197,7 +240,14 @@ class Work:
     def alarm(self, severity: Severity, code: str, text: str, **facts: str) -> None:
         """Tell a person."""
         self.counts[f"alarm.{code}"] += 1
-        self.effects.append(Alarm(severity, code, text, facts))
+        since_ms, raised = self._alarms.get(code, (self.mono_ms, 0))
+        if self.mono_ms - since_ms >= ALARM_WINDOW_MS:
+            since_ms, raised = self.mono_ms, 0
+        self._alarms[code] = (since_ms, raised + 1)
+        if raised < ALARMS_PER_WINDOW:
+            self.effects.append(Alarm(severity, code, text, facts))
+        else:
+            self.counts["alarms-silenced"] += 1
 
     def after(self, delay_ms: int, call: Callable[[], None]) -> None:
         """Call back when `delay_ms` have passed."""
@@ -208,13 +258,18 @@ class Work:
 
     def written(self, event: WriteResult) -> None:
         """The journal answered a write."""
-        then, changes = self._writes.pop(event.token)
+        then, changes = self._writes[event.token]
         if isinstance(event, WriteRefused) and not isinstance(changes[0], Create):
             # What is under way must be recorded sooner or later: try again until there is room.
             self.counts["journal.update-refused"] += 1
-            self.after(REFUSED_WRITE_RETRY_MS, lambda: self.write(changes, then))
+            self.after(REFUSED_WRITE_RETRY_MS, partial(self._write_again, event.token))
             return
+        del self._writes[event.token]
         then(event)
+
+    def _write_again(self, token: int) -> None:
+        then, changes = self._writes.pop(token)
+        self.write(changes, then)
 
     def found(self, event: Found) -> None:
         """The journal answered a lookup."""
@@ -240,4 +295,4 @@ class Work:
     @property
     def quiet(self) -> bool:
         """Nothing is under way: no write, send or request is waited for."""
-        return not (self._writes or self._sends or self.running)
+        return not (self._writes or self._sends or self.running or self.replaying)

@@ -298,7 +298,9 @@ class Batcher:
         execute = self._connection.execute
         for damage in damages:
             added = execute(
-                "INSERT OR IGNORE INTO quarantine (id, what, time_ms) VALUES (?, ?, ?)",
+                # once for each transaction, however many of its checks fail; id 0 is what belongs to none
+                "INSERT INTO quarantine (id, what, time_ms) SELECT ?1, ?2, ?3 WHERE NOT EXISTS "
+                "(SELECT 1 FROM quarantine WHERE id = ?1 AND (id > 0 OR what = ?2))",
                 (damage.id, damage.what, draft.now_ms),
             ).rowcount
             if added:

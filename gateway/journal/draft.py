@@ -15,7 +15,7 @@ from protocol.journal_entry import Entry, PartCommitment, encode_entry, leaf_has
 ANSWER_UNKNOWN = -1
 """`Row.answered_at` of a row that was damaged and then written anew: what the terminal was told is not known."""
 
-PREVIOUS_ENTRY = -1
+OWN_ENTRY = -1
 FIRST_TRANSACTION = -1
 
 
@@ -92,7 +92,7 @@ class Draft:
             stored = self.before[number]
             healing = stored is None
         sequence = self.head.sequence + 1
-        position = self.head.sequence if transaction.position == PREVIOUS_ENTRY else transaction.position
+        position = sequence if transaction.position == OWN_ENTRY else transaction.position
         answered_at = sequence
         if change.answer is None:
             answered_at = ANSWER_UNKNOWN if stored is None else stored.answered_at

@@ -220,15 +220,21 @@ class RecordReader:
             row = self.row(number)
             if row is not None:
                 return self.stored(row)
-            # A flipped bit in an inner page can hide a row. Its entry lies in another tree and would still tell of it.
-            if not self._rows(number, "SELECT 1 FROM entry WHERE sequence = ?", number):
-                return Lookup.ABSENT
-            if self.entry(number)[0].transaction != number:
+            if not self._created(number):
                 return Lookup.ABSENT
             self._note_record(RecordDamaged(number, "row missing"))
         except RecordDamaged as damaged:
             self._note_record(damaged)
         return Lookup.DAMAGED
+
+    def _created(self, number: int) -> bool:
+        """Whether an entry tells of this transaction's creation.
+
+        A flipped bit in an inner page can hide a row; the entry lies in another tree and still tells of it.
+        """
+        if not self._rows(number, "SELECT 1 FROM entry WHERE sequence = ?", number):
+            return False
+        return self.entry(number)[0].transaction == number
 
     def heads(self, token: int, lane: str, limit: int) -> Heads:
         """The first replayable transactions of a lane, in order.
@@ -272,6 +278,9 @@ class RecordReader:
         number = place[2]
         try:
             row = self.row(number) if isinstance(number, int) else None
+            if row is None and isinstance(number, int) and self._created(number):
+                self._note_record(RecordDamaged(number, "row missing"), place)
+                return None
         except RecordDamaged as damaged:
             self._note_record(damaged, place)
             return None

@@ -60,6 +60,8 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
     currency: str
     response: str
     reason: str
+    advised: bool
+    approval: str
 
     @property
     def place(self) -> int:
@@ -92,6 +94,8 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
             resume=self.resume,
             exposed=self.exposed,
             original=self.original,
+            advised=self.advised,
+            approval=self.approval,
             revision=self.revision,
         )
 
@@ -128,6 +132,8 @@ def row_of(
         t.currency,
         t.response,
         t.reason,
+        t.advised,
+        t.approval,
     )
 
 

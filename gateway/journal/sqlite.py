@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ _CHECKPOINT_FRAMES: Final = 4_000
 _FRAMES_PER_CREATE: Final = 3
 _FRAMES_PER_BATCH: Final = 10
 _NOTED_MAX: Final = 1_024
+_PROBE_EVERY_S: Final = 0.25
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ class SqliteJournal:
         self._broken: JournalError | None = None
         self._full = ""
         self._probe = False
+        self._probe_after_s = 0.0
         self._frames = 0
         self._commits = self._written = self._in_flight = 0
         self._resources: AsyncExitStack | None = None
@@ -358,7 +361,9 @@ class SqliteJournal:
         """See port.Journal.refusal. While the disk was full, also tries whether it still is."""
         if self._broken is not None:
             return str(self._broken)
-        if self._full:
+        now_s = time.monotonic()
+        if self._full and now_s >= self._probe_after_s:
+            self._probe_after_s = now_s + _PROBE_EVERY_S
             self._probe = True
             self._write_wake.set()
         return self._full or self._room.refusal()

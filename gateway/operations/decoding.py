@@ -110,7 +110,7 @@ def _as_table(dialect: Dialect, message: Message) -> str:
     tags: list[str] = []
     for number, value in shown.items():
         spec = dialect.fields[number]
-        text = f"{value}  ({response_text(value)})" if number == 39 else _visible(value)
+        text = _visible(value) + (f"  ({response_text(value)})" if number == 39 else "")
         rows.append((str(number), spec.name, text))
         if spec.tlv:
             tags += ["", f"Tags of field {number}", *_tag_lines(value)]

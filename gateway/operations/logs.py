@@ -22,7 +22,8 @@ from protocol.masking import mask_pans
 
 _LONG_RUN = re.compile(r"[0-9]{20,}")
 _DEPTH_MAX = 8
-_OWN_KEYS = frozenset({"timestamp", "level", "suppressed"})
+_FIRST_KEYS = ("timestamp", "level", "component", "event")
+_OWN_KEYS = frozenset({"timestamp", "level", "held_back"})
 
 
 def configure_logging(
@@ -93,7 +94,7 @@ class RepeatLimit:
         if held_back is None:
             raise structlog.DropEvent
         if held_back:
-            line["suppressed"] = held_back
+            line["held_back"] = held_back
         return line
 
     def passes(self, component: str, event: str) -> int | None:
@@ -114,9 +115,10 @@ class RepeatLimit:
 
 
 def mask_values(log: WrappedLogger, method: str, line: EventDict) -> EventDict:  # noqa: ARG001
-    """Mask what looks like a card number in every value, however deep, and in every name."""
+    """Mask what looks like a card number in every value, however deep, and in every name; common keys first."""
+    ordered = {**{name: line[name] for name in _FIRST_KEYS if name in line}, **line}
     return {
-        _without_cards(str(name)): value if name in _OWN_KEYS else _masked(value, 0) for name, value in line.items()
+        _without_cards(str(name)): value if name in _OWN_KEYS else _masked(value, 0) for name, value in ordered.items()
     }
 
 

@@ -146,10 +146,13 @@ class Routes:
             self._check_token(request)
 
     def _check_token(self, request: web.Request) -> None:
-        """Compare hashes in constant time: neither length nor content of the token shows in the time it takes."""
+        """Compare hashes in constant time: neither length nor content of the token shows in the time it takes.
+
+        Without a configured token there is no hash that anything could be equal to.
+        """
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = hashlib.sha256(token.strip().encode()).digest()
-        if not self._token_hash or scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token_hash):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token_hash):
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED, "token", "send the operations token: Authorization: Bearer TOKEN"
             )

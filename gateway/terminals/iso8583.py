@@ -24,6 +24,7 @@ from protocol.iso8583.mti import is_answer
 _OUR_FAULT = "96"
 _STOPPING = "91"
 _NOT_UNDERSTOOD = "30"
+_ESSENTIAL_FIELDS = frozenset({4, 11, 39, 41, 42})
 
 
 class _Waiting(NamedTuple):
@@ -197,7 +198,7 @@ class Iso8583Listener:
     def _unreadable(self, connection: TerminalConnection, error: CodecError) -> None:
         """Answer 30 where enough was read to say whom the answer is for, else hang up."""
         facts = {"field": str(error.field or ""), "offset": str(error.offset), "detail": error.reason}
-        read: Message | None = getattr(error, "partial", None)
+        read = error.partial
         if read is not None and 11 in read.fields and 41 in read.fields and read.mti[2:3] in {"0", "2", "4"}:
             self._bad(connection, Count.BAD_MESSAGE, facts)
             self._refuse(connection, read, _NOT_UNDERSTOOD)
@@ -221,7 +222,7 @@ class Iso8583Listener:
             return
         swapped = tpdu[:1] + tpdu[3:5] + tpdu[1:3]
         try:
-            framed = self._framing.wrap(self._codec.encode(Message(answer.mti, answer.fields, swapped, header)))
+            framed = self._framing.wrap(self._encoded(Message(answer.mti, answer.fields, swapped, header)))
         except (CodecError, FramingError) as error:
             # The outcome is durable, and the terminal's retry would fail the same way: a person must see this.
             field = str(error.field or "") if isinstance(error, CodecError) else ""
@@ -229,6 +230,22 @@ class Iso8583Listener:
             return
         self._counts[Count.REPLIES] += 1
         connection.answer(framed)
+
+    def _encoded(self, message: Message) -> bytes:
+        """Encode an answer; what the host said in a field that this dialect cannot carry is left out.
+
+        The outcome (39) and what identifies the transaction are never left out.
+        Raises: CodecError.
+        """
+        message.fields = self._dialect.carried(message.fields)
+        while True:
+            try:
+                return self._codec.encode(message)
+            except CodecError as error:
+                if error.field is None or error.field in _ESSENTIAL_FIELDS or error.field not in message.fields:
+                    raise
+                self.count(Count.FIELDS_LEFT_OUT)
+                message.fields = {n: v for n, v in message.fields.items() if n != error.field}
 
     def _bad(self, connection: TerminalConnection, count: Count, facts: dict[str, str]) -> None:
         """Count what went wrong, and tell of it at most once per reason and interval; facts hold no values."""

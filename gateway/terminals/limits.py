@@ -84,6 +84,7 @@ class Count(StrEnum):
     REPLIES = "replies"
     REPLIES_DROPPED = "replies_dropped"  # the terminal had gone: its retry gets the stored outcome
     REPLIES_UNKNOWN = "replies_unknown"  # for a token that awaits nothing
+    FIELDS_LEFT_OUT = "answer_fields_left_out"  # the host said more than this dialect can carry
     REPLIES_UNENCODABLE = "replies_unencodable"
     UNANSWERED = "requests_unanswered"
     PAUSED = "reading_paused"

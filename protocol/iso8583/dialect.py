@@ -16,6 +16,7 @@ from protocol.iso8583.codec import Codec
 from protocol.iso8583.dialect_file import Contents, DialectError, read_contents
 from protocol.iso8583.fields import FieldSpec
 from protocol.iso8583.layout import Layout
+from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import HostRules, TerminalRules
 
 __all__ = ["Dialect", "DialectError", "load_dialect", "shipped_dialects"]
@@ -41,6 +42,12 @@ class Dialect:
     terminal: TerminalRules
     host: HostRules
     codec: Codec
+
+    def carried(self, fields: Fields) -> Fields:
+        """The fields that this dialect has at all: what is left of a message that comes from another dialect."""
+        if fields.keys() <= self.fields.keys():
+            return fields
+        return {number: value for number, value in fields.items() if number in self.fields}
 
 
 def shipped_dialects() -> tuple[str, ...]:

@@ -192,6 +192,32 @@ def read_field(spec: FieldSpec, frame: bytes, at: int) -> tuple[str, int]:
     return _read_value(spec, frame, at, count)
 
 
+def field_end(spec: FieldSpec, frame: bytes, at: int) -> int | None:
+    """Where a field ends by its format and length alone, whatever its value; None where even that cannot be told."""
+    units = spec.length
+    if spec.prefix_digits:
+        try:
+            units = _read_count(spec, frame, at)
+        except FieldError:
+            return None
+        if units > spec.count_max:
+            return None
+        at += spec.prefix_bytes
+        if spec.counts_hex_digits:
+            units //= 2
+        elif spec.is_packed and spec.counts is Counts.BYTES:
+            units *= 2
+    if spec.is_hex:
+        size = units if spec.encoding is ValueEncoding.BINARY else 2 * units
+    elif spec.is_packed:
+        size = (units + 1) // 2
+    else:
+        size = units
+    if spec.type is FieldType.XN:
+        size += 1
+    return at + size if at + size <= len(frame) else None
+
+
 def _read_count(spec: FieldSpec, frame: bytes, at: int) -> int:
     raw = _take(frame, at, spec.prefix_bytes, "the length")
     if spec.length_encoding is LengthEncoding.BINARY:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from protocol.iso8583.fields import FieldSpec
+from protocol.iso8583.message import Message
 
 TPDU_BYTES: Final = 5
 
@@ -33,14 +34,16 @@ class CodecError(ValueError):
         field: the field at fault; None where the fault lies in TPDU, header, MTI, bitmap or behind the last field.
         offset: bytes from the frame's start, length prefix not counted; when encoding, where the field would begin.
         reason: what is wrong.
+        partial: when decoding, what could be read all the same, so that an answer can say whom it is for; else None.
     """
 
-    def __init__(self, field: int | None, offset: int, reason: str) -> None:
+    def __init__(self, field: int | None, offset: int, reason: str, partial: Message | None = None) -> None:
         place = "frame" if field is None else f"field {field}"
         super().__init__(f"{place} at offset {offset}: {reason}")
         self.field = field
         self.offset = offset
         self.reason = reason
+        self.partial = partial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

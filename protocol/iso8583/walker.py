@@ -6,7 +6,7 @@ each byte a bounded number of times, so a hostile frame costs no more than its l
 
 from __future__ import annotations
 
-from protocol.iso8583.fields import HEX_LOWER, HEX_UPPER, FieldError, read_field
+from protocol.iso8583.fields import HEX_LOWER, HEX_UPPER, FieldError, field_end, read_field
 from protocol.iso8583.layout import BitmapEncoding, CodecError, Layout, MtiEncoding
 from protocol.iso8583.message import Message
 
@@ -37,18 +37,32 @@ def walk(layout: Layout, frame: bytes) -> Message:
         present = present[1:] + beyond
         at += layout.bitmap_bytes
 
-    fields: dict[int, str] = {}
+    message = Message(mti, {}, frame[:tpdu_end], frame[tpdu_end : layout.mti_offset])
+    fault = _read_fields(layout, frame, at, present, message)
+    if fault is not None:
+        raise fault
+    return message
+
+
+def _read_fields(layout: Layout, frame: bytes, at: int, present: list[int], message: Message) -> CodecError | None:
+    """Read what the bitmap promises into `message`, also behind a field at fault; returns the first fault."""
+    first: CodecError | None = None
     for number in present:
         spec = layout.fields.get(number)
         if spec is None:
-            raise CodecError(number, at, "the dialect does not have this field")
+            return first or CodecError(number, at, "the dialect does not have this field", message)
         try:
-            fields[number], at = read_field(spec, frame, at)
+            message.fields[number], at = read_field(spec, frame, at)
         except FieldError as fault:
-            raise CodecError(number, fault.at, fault.reason) from None
-    if at != len(frame):
-        raise CodecError(None, at, f"{len(frame) - at} bytes behind the last field")
-    return Message(mti, fields, frame[:tpdu_end], frame[tpdu_end : layout.mti_offset])
+            first = first or CodecError(number, fault.at, fault.reason, message)
+            end = field_end(spec, frame, at)
+            if end is None:
+                return first
+            at = end
+    if at != len(frame) and first is None:
+        # No partial message: where a frame ends cannot be trusted any more.
+        first = CodecError(None, at, f"{len(frame) - at} bytes behind the last field")
+    return first
 
 
 def _read_mti(layout: Layout, frame: bytes) -> str:

@@ -121,7 +121,7 @@ def test_a_dialect_that_is_not_there_is_told() -> None:
 
 
 def test_control_characters_do_not_reach_the_screen() -> None:
-    message = Message("0210", {41: "\x1b[2J\x07abc"}, SALE.tpdu, SALE.header)
+    message = Message("0210", {39: "\x1b[", 41: "\x1b[2J\x07abc"}, SALE.tpdu, SALE.header)
     text = decode_command("unionpay", frame(message).hex(), as_json=False)
     assert "\\x1b[2J\\x07abc" in text
     assert "\x1b" not in text

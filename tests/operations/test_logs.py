@@ -130,7 +130,7 @@ def test_an_event_that_repeats_is_held_back_and_counted_and_others_are_not(
     assert written(lines)[-1]["event"] == "another"
     clock.now_ms += 10_000
     log.warning("frame malformed")
-    assert written(lines)[-1]["suppressed"] == 980
+    assert written(lines)[-1]["held_back"] == 980
 
 
 def test_a_librarys_event_that_repeats_is_held_back_too(lines: io.StringIO) -> None:

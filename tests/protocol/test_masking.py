@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.emv import Tlv, build_tlv, parse_tlv
-from protocol.masking import contains_pan, find_pans, luhn_holds, mask_chip_data, mask_pan, mask_pans, masked_fields
+from protocol.masking import (
+    contains_pan,
+    find_pans,
+    luhn_holds,
+    mask_chip_data,
+    mask_pan,
+    mask_pans,
+    mask_track,
+    masked_fields,
+)
 
 PAN = "4111111111111111"
 TEST_PANS = [PAN, "5555555555554444", "6212345678900000003", "378282246310005", "30569309025904"]
@@ -74,6 +83,15 @@ def test_no_field_shows_the_card(pan: str) -> None:
         assert b"TEST/CARD".hex() not in value, number
         assert len(value) == len(fields[number]), number
     assert fields[2] == pan
+
+
+@pytest.mark.parametrize("pan", TEST_PANS)
+@pytest.mark.parametrize("shape", ["{}=30122010000012300", "99{}=1561560", "B{}^TEST/CARD^3012", "{}D3012", "{}"])
+def test_a_track_shows_at_most_ten_digits(pan: str, shape: str) -> None:
+    track = shape.format(pan)
+    shown = mask_track(track)
+    assert len(shown) == len(track)
+    assert sum(character.isdigit() for character in shown) <= 10
 
 
 def test_chip_data_keeps_its_other_tags() -> None:

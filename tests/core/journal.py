@@ -1,0 +1,220 @@
+"""A journal in memory that follows gateway/journal/port.py, for one thread and no disk.
+
+Writes wait until they are committed; a crash may keep or lose those that wait. Lookups see what is committed when they
+are answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from gateway.core.effects import Change, Create, FetchHeads, Find, Limit, Load, Update, Write
+from gateway.core.events import (
+    Committed,
+    Existing,
+    Found,
+    Heads,
+    JournalEvent,
+    Lookup,
+    OverLimit,
+    RefusalReason,
+    WriteRefused,
+)
+from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, EntryKind, State
+from gateway.core.standin import counters
+from gateway.core.transaction import Stored, StoredMessage, Transaction
+from protocol.iso8583.message import Fields
+from tests.core.told import ANSWERED_STATES
+
+
+class RevisionMismatch(AssertionError):
+    """An update states another revision than the next one: the real journal would stop."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One transaction as it is stored."""
+
+    transaction: Transaction
+    request: StoredMessage
+    sensitive: Fields
+    stored: Stored
+
+
+@dataclass(slots=True)
+class CounterState:
+    """One exposure counter."""
+
+    count: int = 0
+    amount_minor: int = 0
+    since_ms: int = 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of the log."""
+
+    sequence: int
+    kind: EntryKind
+    id: int
+    state: State
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class MemoryJournal:
+    """Rows, log and counters; `full` refuses writes, `damaged` are ids whose record cannot be read."""
+
+    full: bool = False
+    damaged: set[int] = field(default_factory=set)
+    rows: dict[int, Row] = field(default_factory=dict)
+    by_key: dict[str, list[int]] = field(default_factory=dict)
+    by_lane: dict[str, set[int]] = field(default_factory=dict)
+    counters: dict[str, CounterState] = field(default_factory=dict)
+    log: list[Entry] = field(default_factory=list)
+
+    # Writing
+
+    def commit(self, write: Write, utc_ms: int) -> JournalEvent:
+        """Decide and carry out one write."""
+        if self.full:
+            return WriteRefused(write.token, RefusalReason.FULL)
+        for change in write.changes:
+            if isinstance(change, Create):
+                found = self._existing(change.transaction.key, change.horizon_ms, change.transaction.accepted_ms)
+                if found is not None:
+                    return Existing(write.token, None if found in self.damaged else self.rows[found].stored)
+        assert not any(change.reserve for change in write.changes[1:])
+        for limit in write.changes[0].reserve:
+            if self._over(limit, write.changes[0].transaction.amount_minor, utc_ms):
+                return OverLimit(write.token, limit.reason)
+        ids: list[int] = []
+        for change in write.changes:
+            ids.append(self._apply(change, ids[0] if ids else 0, utc_ms))
+        return Committed(write.token, tuple(ids))
+
+    def _existing(self, key: str, horizon_ms: int, now_ms: int) -> int | None:
+        ids = self.by_key.get(key)
+        if not ids:
+            return None
+        newest = ids[-1]
+        if horizon_ms and now_ms - self.rows[newest].transaction.accepted_ms > horizon_ms:
+            return None
+        return newest
+
+    def _over(self, limit: Limit, amount_minor: int, utc_ms: int) -> bool:
+        state = self.counters.get(limit.counter, CounterState())
+        return (
+            (limit.count_max is not None and state.count + 1 > limit.count_max)
+            or (limit.amount_minor_max is not None and state.amount_minor + amount_minor > limit.amount_minor_max)
+            or (limit.age_ms_max is not None and state.count > 0 and utc_ms - state.since_ms > limit.age_ms_max)
+        )
+
+    def _apply(self, change: Change, first_id: int, utc_ms: int) -> int:
+        sequence = len(self.log) + 1
+        row = change.transaction
+        if isinstance(change, Create):
+            assert row.id == 0
+            assert row.revision == 1
+            made = replace(row, id=sequence, original=first_id if row.original == -1 else row.original)
+            assert made.key not in self.by_key or change.horizon_ms
+            self.by_key.setdefault(made.key, []).append(sequence)
+            self.by_lane.setdefault(made.lane, set()).add(sequence)
+            message = StoredMessage(change.request.mti, dict(change.request.fields))
+            sensitive, answer = dict(change.sensitive), change.answer
+        else:
+            before = self.rows[row.id]
+            if before.transaction.revision != row.revision - 1:
+                raise RevisionMismatch(f"{row.id}: {before.transaction.revision} -> {row.revision}")
+            self._unchangeable(before.transaction, row)
+            made = replace(row, position=sequence if row.position == -1 else row.position)
+            message, sensitive = before.request, before.sensitive
+            answer = change.answer if change.answer is not None else before.stored.answer
+        if made.state in FINAL:
+            sensitive = {}
+        assert answer is not None or made.state not in ANSWERED_STATES or made.kind.name == "UNSEEN", made
+        self.rows[made.id] = Row(made, message, sensitive, Stored(made, message, sensitive, answer))
+        self._count(change, made, utc_ms)
+        detail = change.detail if isinstance(change, Update) else ""
+        self.log.append(Entry(sequence, change.kind, made.id, made.state, detail))
+        return made.id
+
+    @staticmethod
+    def _unchangeable(before: Transaction, after: Transaction) -> None:
+        for name in ("key", "kind", "lane", "fingerprint", "card", "amount_minor", "currency", "stan", "accepted_ms"):
+            assert getattr(before, name) == getattr(after, name), name  # INV-5
+
+    def _count(self, change: Change, row: Transaction, utc_ms: int) -> None:
+        for limit in change.reserve:
+            state = self.counters.setdefault(limit.counter, CounterState())
+            if state.count == 0:
+                state.since_ms = utc_ms
+            state.count += 1
+            state.amount_minor += row.amount_minor
+        for name in change.release if isinstance(change, Update) else ():
+            state = self.counters[name]
+            state.count -= 1
+            state.amount_minor -= row.amount_minor
+            assert state.count >= 0, name
+            assert state.amount_minor >= 0, name
+
+    # Reading
+
+    def find(self, find: Find, utc_ms: int) -> Found:
+        """Look keys up."""
+        return Found(find.token, tuple(self._read(self._existing(k, find.horizon_ms, utc_ms)) for k in find.keys))
+
+    def load(self, load: Load) -> Found:
+        """Read by id."""
+        return Found(load.token, (self._read(load.id if load.id in self.rows else None),))
+
+    def _read(self, found: int | None) -> Stored | Lookup:
+        if found is None:
+            return Lookup.ABSENT
+        return Lookup.DAMAGED if found in self.damaged else self.rows[found].stored
+
+    def _owed(self, lane: str) -> list[Row]:
+        rows = [self.rows[found] for found in self.by_lane.get(lane, ()) if found not in self.damaged]
+        owed = [row for row in rows if row.transaction.state in REPLAYABLE]
+        return sorted(owed, key=lambda row: row.transaction.position or row.transaction.id)
+
+    def heads(self, fetch: FetchHeads) -> Heads:
+        """The first replayable transactions of a lane, by place."""
+        owed = self._owed(fetch.lane)
+        return Heads(
+            fetch.token, fetch.lane, tuple(row.stored for row in owed[: fetch.limit]), more=len(owed) > fetch.limit
+        )
+
+    # Starting
+
+    def owing_lanes(self) -> list[str]:
+        """Lanes with something to replay."""
+        return [lane for lane in self.by_lane if self._owed(lane)]
+
+    def in_doubt(self) -> list[Stored]:
+        """What a crash left in doubt."""
+        return [row.stored for row in self.rows.values() if row.transaction.state in IN_DOUBT_AFTER_CRASH]
+
+    # Judging
+
+    def row(self, key: str) -> Transaction:
+        """The newest transaction of a key."""
+        return self.rows[self.by_key[key][-1]].transaction
+
+    def stored(self, key: str) -> Stored:
+        """The newest transaction of a key, whole."""
+        return self.rows[self.by_key[key][-1]].stored
+
+    def check_counters(self) -> None:
+        """The exposure counters are exactly what the exposed rows say (D21)."""
+        counts: Counter[str] = Counter()
+        amounts: Counter[str] = Counter()
+        for row in self.rows.values():
+            transaction = row.transaction
+            if transaction.exposed:
+                for name in counters(transaction.lane, transaction.card, transaction.currency):
+                    counts[name] += 1
+                    amounts[name] += transaction.amount_minor
+        for name, state in self.counters.items():
+            assert (state.count, state.amount_minor) == (counts[name], amounts[name]), name

@@ -1,0 +1,207 @@
+"""Drives a journal from synchronous tests: hands effects over, waits for their events, and keeps what it reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.core.effects import Create, FetchHeads, Find, Limit, Load, Update, Write
+from gateway.core.events import Damaged, Existing, Found, Heads, JournalEvent
+from gateway.core.lifecycle import EntryKind, State
+from gateway.core.transaction import Answer, Kind, Stored, StoredMessage, Transaction
+from gateway.journal.keyring import Keyring
+from gateway.journal.port import Deliver, Journal, JournalError
+from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from protocol.iso8583.message import Fields
+
+T = TypeVar("T")
+Asked = Write | Find | FetchHeads | Load
+Make = Callable[[Deliver, Callable[[JournalError], None], Callable[[], int]], Journal]
+
+PAN = "4242424242424242"
+TRACK = "4242424242424242=30121010000012345678"
+START_MS = 1_700_000_000_000
+
+
+class Rig:
+    """A journal on an event loop of its own. `now_ms` is its clock."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self._runner: asyncio.Runner | None = None
+        self._answers: dict[int, JournalEvent] = {}
+        self._wanted: set[int] = set()
+        self._answered = asyncio.Event()
+        self.order: list[int] = []
+        self.damaged: list[Damaged] = []
+        self.failure: JournalError | None = None
+        self.now_ms = START_MS
+        self.token = 0
+        self.journal: Journal
+
+    def open(self) -> Rig:
+        async def opening() -> None:
+            self._answered = asyncio.Event()
+            self.journal = self._make(self._deliver, self._fail, lambda: self.now_ms)
+            await self.journal.open()
+
+        self._end_loop()
+        self._runner = asyncio.Runner()
+        try:
+            self._runner.run(opening())
+        except BaseException:
+            self._end_loop()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Close the journal and its loop; safe to call twice."""
+        if self._runner is not None:
+            self._runner.run(self.journal.close())
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def reopen(self) -> None:
+        self.close()
+        self.open()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._runner is not None, "not open"
+        return self._runner.run(work)
+
+    def _deliver(self, events: Sequence[JournalEvent]) -> None:
+        for event in events:
+            if isinstance(event, Damaged):
+                self.damaged.append(event)
+                continue
+            assert event.token not in self._answers, "answered twice"
+            self._answers[event.token] = event
+            self.order.append(event.token)
+            self._wanted.discard(event.token)
+        if not self._wanted:
+            self._answered.set()
+
+    def _fail(self, error: JournalError) -> None:
+        assert self.failure is None, "failed twice"
+        self.failure = error
+        self._answered.set()
+
+    def perform(self, *asked: Asked) -> list[JournalEvent]:
+        """Hand all over at once; the event of each. After a failure, those that were answered before it."""
+
+        async def performing() -> None:
+            self._answered.clear()
+            self._wanted = {each.token for each in asked}
+            for each in asked:
+                if isinstance(each, Write):
+                    self.journal.write(each)
+                elif isinstance(each, Find):
+                    self.journal.find(each)
+                elif isinstance(each, FetchHeads):
+                    self.journal.fetch_heads(each)
+                else:
+                    self.journal.load(each)
+            if asked and self.failure is None:
+                async with asyncio.timeout(30):
+                    await self._answered.wait()
+
+        self.run(performing())
+        return [self._answers.pop(each.token) for each in asked if each.token in self._answers]
+
+    def next_token(self) -> int:
+        self.token += 1
+        return self.token
+
+    def write(self, *changes: Create | Update) -> JournalEvent:
+        return self.perform(Write(self.next_token(), changes))[0]
+
+    def find(self, *keys: str, horizon_ms: int = 0) -> tuple[Any, ...]:
+        found = self.perform(Find(self.next_token(), keys, horizon_ms))[0]
+        assert isinstance(found, Found)
+        return found.results
+
+    def load(self, number: int) -> Any:
+        found = self.perform(Load(self.next_token(), number))[0]
+        assert isinstance(found, Found)
+        return found.results[0]
+
+    def heads(self, lane: str, limit: int = 100) -> Heads:
+        heads = self.perform(FetchHeads(self.next_token(), lane, limit))[0]
+        assert isinstance(heads, Heads)
+        return heads
+
+    def settle(self) -> None:
+        """Let the writer catch up with what reads have found: a write is answered after that, or with it."""
+        if self.failure is None:
+            self.perform(Write(self.next_token(), (sale(f"settled|{self.token:06}", state=State.DECLINED),)))
+
+    def existing(self, *changes: Create | Update) -> Stored | None:
+        event = self.write(*changes)
+        assert isinstance(event, Existing)
+        return event.stored
+
+
+def sale(
+    key: str = "M|T|000001",
+    *,
+    state: State = State.STORED,
+    kind: EntryKind = EntryKind.STOOD_IN,
+    lane: str = "M/T",
+    amount_minor: int = 12_345,
+    accepted_ms: int = START_MS,
+    sensitive: Fields | None = None,
+    answer: Answer | None = Answer("0210", {39: "00"}),
+    reserve: tuple[Limit, ...] = (),
+    horizon_ms: int = 0,
+    original: int = 0,
+    position: int = 0,
+) -> Create:
+    transaction = Transaction(
+        key=key,
+        kind=Kind.SALE,
+        state=state,
+        lane=lane,
+        terminal="T",
+        merchant="M",
+        stan=key[-6:],
+        fingerprint=b"f" * 16,
+        card=b"c" * 16,
+        card_mask="424242******4242",
+        amount_minor=amount_minor,
+        currency="156",
+        accepted_ms=accepted_ms,
+        changed_ms=accepted_ms,
+        original=original,
+        position=position,
+        exposed=bool(reserve),
+        response="00" if answer else "",
+    )
+    message = StoredMessage("0200", {2: PAN, 3: "000000", 4: f"{amount_minor:012}", 11: key[-6:], 41: "T"})
+    return Create(kind, transaction, message, sensitive or {}, answer, reserve, horizon_ms)
+
+
+def evolved(
+    stored: Transaction,
+    state: State,
+    *,
+    kind: EntryKind = EntryKind.ANSWERED,
+    answer: Answer | None = None,
+    reserve: tuple[Limit, ...] = (),
+    release: tuple[str, ...] = (),
+    detail: str = "",
+    **changes: Any,
+) -> Update:
+    row = replace(stored, state=state, revision=stored.revision + 1, **changes)
+    return Update(kind, row, answer, reserve, release, detail)
+
+
+def sqlite_make(path: Path, keyring: Keyring, *, min_free_bytes: int = 0, limit_bytes: int = 1 << 40) -> Make:
+    settings = SqliteJournalSettings(path=path, min_free_bytes=min_free_bytes, limit_bytes=limit_bytes)
+    return lambda deliver, failed, utc_ms: SqliteJournal(settings, keyring, deliver, failed, utc_ms)

@@ -1,0 +1,177 @@
+"""Any history of writes, restarts and clock steps leaves SQLite and the model in the same state."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.core.effects import Create, Limit, Update, Write
+from gateway.core.lifecycle import FINAL, EntryKind, State
+from gateway.core.transaction import Answer
+from gateway.journal.keyring import create_keyring
+from gateway.journal.port import Listing
+from tests.journal.model import ModelJournal
+from tests.journal.rig import TRACK, Rig, evolved, sale, sqlite_make
+
+KEYS = [f"M|T|{n:06}" for n in range(6)]
+LANES = ["A", "A\x00", "B", "商户"]
+COUNTERS = ["all", "terminal"]
+
+limits = st.lists(
+    st.builds(
+        Limit,
+        counter=st.sampled_from(COUNTERS),
+        count_max=st.none() | st.integers(0, 4),
+        amount_minor_max=st.none() | st.integers(0, 300),
+        age_ms_max=st.none() | st.integers(0, 2000),
+        reason=st.sampled_from(["one", "two"]),
+    ),
+    max_size=3,
+)
+creates = st.builds(
+    sale,
+    key=st.sampled_from(KEYS),
+    state=st.sampled_from(State),
+    lane=st.sampled_from(LANES),
+    amount_minor=st.integers(0, 100),
+    sensitive=st.sampled_from([{}, {35: TRACK}]),
+    answer=st.sampled_from([None, Answer("0210", {39: "00"})]),
+    reserve=limits.map(tuple),
+    horizon_ms=st.sampled_from([0, 0, 0, 1000]),
+)
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Each rule does the same to both and compares what they answer."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        keyring = create_keyring(self.folder / "keys")
+        self.rig = Rig(sqlite_make(self.folder / "journal.db", keyring)).open()
+        self.model = ModelJournal()
+        self.model.now_ms = self.rig.now_ms
+        self.held: dict[int, tuple[str, ...]] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "rig"):
+            self.rig.close()
+            shutil.rmtree(self.folder)
+
+    def _both(self, *groups: tuple[Create | Update, ...]) -> None:
+        writes = [Write(self.rig.next_token(), group) for group in groups]
+        expected = [self.model.write(each) for each in writes]
+        # A conflict is answered from the state that the whole commit leaves.
+        after = [
+            each
+            if not hasattr(each, "stored")
+            else type(each)(each.token, self.model.stored[each.stored.transaction.id])
+            for each in expected
+        ]
+        assert self.rig.perform(*writes) == after
+        for write, event in zip(writes, expected, strict=True):
+            if hasattr(event, "ids") and write.changes[0].reserve:
+                self.held[event.ids[0]] = tuple({limit.counter for limit in write.changes[0].reserve})
+
+    @rule(batch=st.lists(creates, min_size=1, max_size=8))
+    def create(self, batch: list[Create]) -> None:
+        for each in batch:
+            each.transaction.accepted_ms = self.rig.now_ms
+        self._both(*((each,) for each in batch))
+
+    @rule(pair=st.tuples(creates, creates))
+    def create_two_at_once(self, pair: tuple[Create, Create]) -> None:
+        first, second = pair
+        if first.transaction.key == second.transaction.key:
+            return
+        second.transaction.original = -1
+        for each in pair:
+            each.transaction.accepted_ms = self.rig.now_ms
+        self._both((first, Create(second.kind, second.transaction, second.request, second.sensitive, second.answer)))
+
+    def _some(self, pick: int, states: frozenset[State]) -> int | None:
+        open_ones = [n for n, each in self.model.stored.items() if each.transaction.state in states]
+        return open_ones[pick % len(open_ones)] if open_ones else None
+
+    @precondition(lambda self: hasattr(self, "model") and self.model.stored)
+    @rule(
+        pick=st.integers(0, 50),
+        state=st.sampled_from(State),
+        answer=st.sampled_from([None, Answer("0230", {39: "51"})]),
+        twice=st.booleans(),
+    )
+    def change(self, pick: int, state: State, answer: Answer | None, *, twice: bool) -> None:
+        number = self._some(pick, frozenset(State) - FINAL)
+        if number is None:
+            return
+        update = evolved(
+            self.model.stored[number].transaction,
+            state,
+            answer=answer,
+            attempts=3,
+            release=self.held.pop(number, ()),
+            detail="who: why",
+        )
+        groups: list[tuple[Create | Update, ...]] = [(update,)]
+        if twice:
+            groups.append((evolved(update.transaction, State.PARKED, kind=EntryKind.PARKED, resume=state),))
+        self._both(*groups)
+
+    @precondition(lambda self: hasattr(self, "model") and self.model.stored)
+    @rule(pick=st.integers(0, 50), reversal=creates)
+    def reverse(self, pick: int, reversal: Create) -> None:
+        number = self._some(pick, frozenset({State.STORED, State.STORED_CANCELLED, State.REVERSING}))
+        if number is None:
+            return
+        reversal.transaction.accepted_ms = self.rig.now_ms
+        reversal.transaction.original = number
+        moved = evolved(self.model.stored[number].transaction, State.REVERSING, position=-1)
+        self._both((reversal, moved))
+
+    @rule(step_ms=st.integers(-1500, 1500))
+    def pass_time(self, step_ms: int) -> None:
+        self.rig.now_ms += step_ms
+        self.model.now_ms = self.rig.now_ms
+
+    @rule()
+    def reopen(self) -> None:
+        self.rig.reopen()
+
+    @rule(horizon_ms=st.sampled_from([0, 1000]))
+    def look_up(self, horizon_ms: int) -> None:
+        expected = tuple(self.model.find(key, horizon_ms) for key in KEYS)
+        assert self.rig.find(*KEYS, horizon_ms=horizon_ms) == expected
+
+    @rule(lane=st.sampled_from(LANES), limit=st.integers(1, 4))
+    def read_heads(self, lane: str, limit: int) -> None:
+        heads = self.rig.heads(lane, limit)
+        assert heads == self.model.heads(heads.token, lane, limit)
+
+    @rule(states=st.frozensets(st.sampled_from(State)), lane=st.sampled_from(["", *LANES]), after=st.integers(0, 9))
+    def list_some(self, states: frozenset[State], lane: str, after: int) -> None:
+        listing = Listing(states=states, lane=lane, after_id=after, limit=5)
+        assert self.rig.run(self.rig.journal.listing(listing)) == self.model.listing(listing)
+
+    @invariant()
+    def what_is_owed_is_the_same(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        journal = self.rig.journal
+        assert self.rig.run(journal.owing_lanes()) == self.model.owing_lanes()
+        assert self.rig.run(journal.in_doubt(1000)) == self.model.in_doubt()
+        health = self.rig.run(journal.health())
+        assert health.counts == self.model.counts()
+        assert health.oldest_owed_ms == self.model.oldest_owed_ms()
+        assert (health.entries, health.quarantined) == (self.model.sequence, 0)
+        assert self.rig.damaged == []
+
+
+JournalMachine.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestAnyHistoryMatchesTheModel = JournalMachine.TestCase

@@ -1,0 +1,92 @@
+"""What was acknowledged before a kill is there after it (INV-1)."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.core.effects import Write
+from gateway.core.events import Committed, WriteRefused
+from gateway.core.lifecycle import State
+from gateway.core.transaction import Stored
+from gateway.journal.keyring import Keyring
+from gateway.journal.port import Listing
+from tests.journal.rig import Rig, sale, sqlite_make
+
+KILLS = 12
+
+
+def killed_after(folder: Path, run: str, acknowledged_min: int) -> dict[str, int]:
+    """Run a writer, kill it once it has acknowledged so many, and give all that it did acknowledge."""
+    told: dict[str, int] = {}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.journal.killed_child", str(folder), run],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.endswith("\n"):
+                key, number = line.split()
+                told[key] = int(number)
+            if len(told) == acknowledged_min:
+                child.kill()
+    return told
+
+
+def test_every_acknowledged_write_is_there_after_kill_nine_under_load(tmp_path: Path, keyring: Keyring) -> None:
+    chance = random.Random(20)
+    told: dict[str, int] = {}
+    for run in range(KILLS):
+        told |= killed_after(tmp_path, f"run{run}", chance.randrange(1, 1500))
+    rig = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
+    rows = rig.run(rig.journal.listing(Listing(states=frozenset(), limit=10**9)))
+    by_id = {row.id: row.key for row in rows}
+    assert {number: by_id.get(number) for number in told.values()} == {v: k for k, v in told.items()}
+    assert sorted(by_id) == list(range(1, len(by_id) + 1)), "sequences are dense"
+    doubtful = rig.run(rig.journal.in_doubt(10**6))
+    assert {each.transaction.id for each in doubtful} == {row.id for row in rows if row.state is State.ASKING}
+    owed = {each.transaction.id for n in range(7) for each in rig.heads(f"L{n}", 10**6).stored}
+    assert owed == {row.id for row in rows if row.state is State.STORED}
+    for number in chance.sample(sorted(told.values()), 50):
+        assert isinstance(rig.load(number), Stored)
+    assert rig.damaged == []
+    rig.close()
+
+
+def mounted(folder: Path, size: str) -> bool:
+    folder.mkdir()
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=False).returncode == 0
+
+
+def test_a_full_disk_refuses_before_acknowledging_and_resumes_when_there_is_room(
+    tmp_path: Path, keyring: Keyring
+) -> None:
+    disk = tmp_path / "disk"
+    if not mounted(disk, "2m"):
+        pytest.skip("cannot mount a small file system")
+    try:
+        rig = Rig(sqlite_make(disk / "journal.db", keyring)).open()
+        committed = 0
+        refused = False
+        while not refused:
+            writes = [Write(rig.next_token(), (sale(f"k|{rig.token:06}"),)) for _ in range(50)]
+            events = rig.perform(*writes)
+            committed += sum(isinstance(each, Committed) for each in events)
+            refused = any(isinstance(each, WriteRefused) for each in events)
+            assert rig.failure is None
+        assert not rig.run(rig.journal.health()).writable
+        assert len(rig.run(rig.journal.listing(Listing(states=frozenset(), limit=10**6)))) == committed
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        assert isinstance(rig.write(sale("after|000001")), Committed)
+        assert rig.run(rig.journal.health()).writable
+        rig.reopen()
+        assert len(rig.run(rig.journal.listing(Listing(states=frozenset(), limit=10**6)))) == committed + 1
+        rig.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
