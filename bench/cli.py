@@ -35,11 +35,12 @@ def outage(
     """Sell through an outage, and check that nothing was lost, doubled, reordered, changed or left unsettled."""
     import secrets
 
-    from bench import outage as run_of
+    from bench.outage import run
+    from bench.scenario import Options
 
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise typer.BadParameter("the folder is not empty", param_hint="--keep")
-    options = run_of.Options(
+    options = Options(
         terminals=terminals,
         seconds=seconds,
         kill=kill,
@@ -49,7 +50,7 @@ def outage(
         sales_per_second=rate,
         keep=keep,
     )
-    raise typer.Exit(run_of.run(options, json_path))
+    raise typer.Exit(run(options, json_path))
 
 
 @app.command()

@@ -1,28 +1,28 @@
 """`holdfast-bench outage`: a shop's worth of terminals, an acquirer that fails, a gateway that loses its power.
 
-Everything random follows from the seed: which cuts, when they begin and end, when the gateway is killed, what each
-terminal sells and which of its faults happen. The clock is real, so two runs of a seed are alike but not equal.
+Everything random follows from the seed (scenario.py, terminal.py). The clock is real, so two runs of a seed are alike
+but not equal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import shutil
 import signal
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
-from bench.acquirer import NORMAL, Acquirer, Behaviour, Mode
+from bench.acquirer import NORMAL, Acquirer
 from bench.child import Gateway, GatewayBroken, Setup, free_ports
 from bench.history import Defect, Verdict, check
 from bench.records import LedgerEvent, Owed, TerminalEvent, read_lines
+from bench.scenario import Options, Step, plan
 from bench.screen import Screen
 from bench.terminal import Habits, History, Terminal
 from protocol.iso8583.dialect import load_dialect
@@ -31,83 +31,9 @@ FINISH_WITHIN_S: Final = 45.0
 """How long terminals may take to finish what they had begun when the traffic stopped."""
 DRAIN_WITHIN_S: Final = 90.0
 """How long the queue may take to become empty after that."""
+HASTY_EVERY: Final = 8
+"""Every eighth terminal waits too short a time, and reverses what is still under way."""
 FIVE_ZEROS: Final = (Defect.LOST, Defect.DOUBLED, Defect.OUT_OF_ORDER, Defect.CHANGED, Defect.UNSETTLED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What to run.
-
-    Attributes:
-        seconds: of traffic; finishing and draining come on top.
-        sales_per_second: of each terminal, on average, while it is answered.
-        keep: folder for everything that was recorded; None for one that is removed when the run is clean.
-    """
-
-    terminals: int = 50
-    seconds: float = 20.0
-    kill: bool = False
-    seed: int = 0
-    dialect: str = "unionpay"
-    acquirer_dialect: str = "iso87-binary"
-    sales_per_second: float = 4.0
-    keep: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that happens `at_s` seconds after the traffic began."""
-
-    at_s: float
-    text: str
-    behaviour: Behaviour | None = None
-    kill_for_s: float | None = None
-
-
-def plan(options: Options) -> list[Step]:
-    """The cuts and kills of a seed, in order of time."""
-    dice = random.Random(f"plan/{options.seed}")
-    span = options.seconds
-    cuts = 2 if span < 10 else dice.randint(2, 4)
-    slot = span * 0.75 / cuts
-    steps: list[Step] = []
-    for number in range(cuts):
-        begin = span * 0.12 + number * slot + dice.uniform(0, slot * 0.2)
-        end = begin + slot * dice.uniform(0.35, 0.65)
-        behaviour = _cut(dice, first=number == 0)
-        steps.append(Step(begin, f"cut {number + 1} of {cuts}: {_words(behaviour)}", behaviour))
-        steps.append(Step(end, "the acquirer is back: replay", NORMAL))
-        if options.kill and number == 0:
-            at = dice.uniform(begin + 0.2 * (end - begin), end)
-            steps.append(Step(at, "kill -9 of the gateway in the outage", kill_for_s=dice.uniform(0.1, 1.0)))
-        if options.kill and number == cuts - 1:
-            at = end + dice.uniform(0.05, 1.0)
-            steps.append(Step(at, "kill -9 of the gateway in the replay", kill_for_s=dice.uniform(0.1, 1.0)))
-        elif options.kill and number == 1:
-            at = begin + dice.uniform(-0.5, 0.5)
-            steps.append(Step(at, "kill -9 of the gateway as the cut begins", kill_for_s=dice.uniform(0.1, 1.0)))
-    return sorted(steps, key=lambda step: step.at_s)
-
-
-def _cut(dice: random.Random, *, first: bool) -> Behaviour:
-    modes = [Mode.AWAY, Mode.SILENT] if first else [Mode.AWAY, Mode.SILENT, Mode.BLACKHOLE, Mode.DROP, Mode.LATE]
-    mode = dice.choice(modes)
-    if mode is Mode.DROP:
-        return Behaviour(mode=mode, share=dice.choice([0.2, 0.5, 1.0]))
-    if mode is Mode.LATE:
-        return Behaviour(mode=mode, share=0.5, delay_ms=dice.choice([1500, 2300]))
-    return Behaviour(mode=mode)
-
-
-def _words(behaviour: Behaviour) -> str:
-    share = f" ({behaviour.share:.0%} of messages)" if behaviour.share < 1 else ""
-    return {
-        Mode.AWAY: "the acquirer is away",
-        Mode.SILENT: "the acquirer books and stays silent",
-        Mode.BLACKHOLE: "the acquirer reads and does nothing",
-        Mode.DROP: "the acquirer books and drops the connection",
-        Mode.LATE: f"the acquirer answers after {behaviour.delay_ms} ms",
-    }[behaviour.mode] + share
 
 
 @dataclass(slots=True)
@@ -211,7 +137,7 @@ class Outage:
         loop = asyncio.get_running_loop()
         phases = loop.create_task(self._phases())
         counting = loop.create_task(self._keep_counting())
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, phases.cancel)
         try:
             await asyncio.wait({phases})
@@ -224,7 +150,7 @@ class Outage:
             await self._end()
             counting.cancel()
             await asyncio.wait({counting})
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.remove_signal_handler(number)
         return self._judge(interrupted=interrupted)
 
@@ -251,10 +177,12 @@ class Outage:
         options = self._options
         dialect = load_dialect(options.dialect)
         endpoint = ("127.0.0.1", self._ports[0])
-        habits = Habits(pause_s=1 / options.sales_per_second)
+        steady = Habits(pause_s=1 / options.sales_per_second)
+        hasty = replace(steady, answer_timeout_s=0.6, tries=2)  # waits less than the gateway does: D17 broken outside
         loop = asyncio.get_running_loop()
         for number in range(options.terminals):
             name = f"T{number + 1:07d}"
+            habits = hasty if number % HASTY_EVERY == HASTY_EVERY - 1 else steady
             terminal = Terminal(dialect, endpoint, self._history, terminal=name, habits=habits, seed=options.seed)
             self._terminals.append(terminal)
             self._selling.append(loop.create_task(terminal.keep_selling(self._stop), name=name))
@@ -367,13 +295,24 @@ def run(options: Options, json_path: Path | None = None) -> int:
     return 0 if result.held else 1
 
 
+def _again(options: Options) -> str:
+    """The command that repeats a run."""
+    kill = " --kill" if options.kill else ""
+    return (
+        f"holdfast-bench outage --terminals {options.terminals} --seconds {options.seconds:g}{kill} "
+        f"--seed {options.seed} --rate {options.sales_per_second:g} "
+        f"--dialect {options.dialect} --acquirer-dialect {options.acquirer_dialect}"
+    )
+
+
 def _print(result: Result, screen: Screen) -> None:
     verdict = result.verdict
     screen.line()
     if result.held:
         screen.line("HELD: nothing lost, nothing doubled, everything in order and settled.", "bold green")
     else:
-        screen.line("INTERRUPTED" if result.interrupted else "BROKEN", "bold red")
+        stopped = "INTERRUPTED: what was under way at that moment counts as unsettled."
+        screen.line(stopped if result.interrupted else "BROKEN", "bold red")
     numbers = verdict.figures()
     for name in ("acknowledged", "booked", *FIVE_ZEROS):
         wrong = name in FIVE_ZEROS and numbers[name] > 0
@@ -395,4 +334,4 @@ def _print(result: Result, screen: Screen) -> None:
     screen.line(f"  {'seed':<20}{result.options.seed:>12}")
     if result.folder is not None:
         screen.line(f"\nKept in {result.folder}: history.jsonl, ledger.jsonl, gateway.log and the gateway's journal.")
-        screen.line(f"Again: holdfast-bench outage --seed {result.options.seed}")
+        screen.line(f"Again: {_again(result.options)}")

@@ -43,7 +43,7 @@ def behaviour(mode: str, *, share: float, delay_ms: int, code: str, booking: boo
 
 def _until_signal() -> asyncio.Event:
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     return stopped
 

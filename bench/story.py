@@ -297,7 +297,7 @@ async def _play(screen: Screen, *, stay: bool) -> int:
         stopped.set()
         telling.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     try:
         await asyncio.wait({telling})
@@ -315,7 +315,7 @@ async def _play(screen: Screen, *, stay: bool) -> int:
             await story.stay(stopped)
     finally:
         await story.close()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
     screen.line()
     if story.failed:

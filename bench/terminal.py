@@ -34,6 +34,7 @@ class Habits:
         tries: sends of one sale before it is reversed.
         pause_s: mean pause between two sales.
         power_loss, answer_loss, double_send: share of sales with that fault.
+        reversal_after_loss: share of losses after which it reverses at once instead of trying again.
         amount_minor_max: largest amount.
         connect_pause_s: pause between attempts to connect.
     """
@@ -44,6 +45,7 @@ class Habits:
     power_loss: float = 0.02
     answer_loss: float = 0.02
     double_send: float = 0.02
+    reversal_after_loss: float = 0.3
     amount_minor_max: int = 50_000
     connect_pause_s: float = 0.1
 
@@ -282,7 +284,10 @@ class Terminal:
         power_loss = dice.random() < habits.power_loss
         answer_loss = dice.random() < habits.answer_loss
         twice = dice.random() < habits.double_send
-        for number in range(habits.tries):
+        tries = habits.tries
+        if (power_loss or answer_loss) and dice.random() < habits.reversal_after_loss:
+            tries = 1
+        for number in range(tries):
             first = number == 0
             told = await self.attempt(
                 sale,

@@ -9,10 +9,10 @@ from enum import StrEnum
 from gateway.acquirers.endpoint import Endpoint
 from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
 from gateway.acquirers.port import Deliver, EndpointStatus
-from gateway.acquirers.reporting import RateLimitedReport, Report
 from gateway.acquirers.settings import LinkSettings
 from gateway.core.effects import Send
 from gateway.core.events import Answered, Connected, LateAnswered, NotSent, TimedOut
+from gateway.reporting import RateLimitedReport, Report
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect

@@ -131,7 +131,6 @@ class Engine:
         run = Run(stored.transaction, lane, stored.request, stored.sensitive)
         work.replaying[stored.transaction.key] = run
         lane.holds += 1
-        work.block(lane, work.settings.longest_flight_ms, "D13", stored.transaction.id)
         work.update(run, update, lambda _: self._recovered(run))
 
     def _recovered(self, run: Run) -> None:

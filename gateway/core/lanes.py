@@ -59,7 +59,7 @@ class Lane:
         runs: requests of this lane that are under way, at whatever stage.
         blocked_until_ms: monotonic; no replay before (backoff, or D13). 0 for none.
         blocked_by: rule that blocks ("D9", "D9 answer" or "D13").
-        waited_out: id of the transaction whose time in flight has passed by the monotonic clock (D13).
+        flight_over_ms: by transaction id: when, monotonic, nothing of it can be on its way any more (D13).
         queued: stands in the line of lanes that may replay.
         waiting: requests that wait for the lane, first in line first (D20).
     """
@@ -75,7 +75,7 @@ class Lane:
     runs: int = 0
     blocked_until_ms: int = 0
     blocked_by: str = ""
-    waited_out: int = 0
+    flight_over_ms: dict[int, int] = field(default_factory=dict)
     queued: bool = False
     waiting: deque[Run] = field(default_factory=deque)
 

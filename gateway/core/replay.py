@@ -93,11 +93,10 @@ class Replay:
         work = self._work
         stored = lane.heads[0]
         before = stored.transaction
-        wait_ms = before.not_before_ms - work.utc_ms
-        if wait_ms > 0 and lane.waited_out != before.id:
-            # The wall clock may have jumped: never wait longer than the rule can ask for, and not twice.
-            work.block(lane, min(wait_ms, work.settings.longest_flight_ms), "D13", before.id)
+        if wait_ms := work.flight_left_ms(lane, before):
+            work.block(lane, wait_ms, "D13")
             return
+        lane.flight_over_ms.pop(before.id, None)
         lane.heads.popleft()
         run = Run(
             transaction=before.evolved(work.utc_ms, before.state, attempts=before.attempts + 1, not_before_ms=0),
@@ -165,12 +164,15 @@ class Replay:
                 self._settle(run, State.APPROVED, f"answer.code-{code}")
         elif code in _TRY_AGAIN:
             self._retry_later(run, f"answer.code-{code}")
-        elif state is State.STORED_CANCELLED:
+        elif state is State.STORED_CANCELLED and run.transaction.attempts == 1:
             self._settle(run, State.CANCELLED, f"answer.code-{code}")
+        elif state is State.STORED_CANCELLED:
+            # Refused now; but an earlier send of it may still be on its way, and be booked (D13).
+            self._settle(run, State.REVERSING, "terminal.reversal", wait_ms=self._work.settings.longest_flight_ms)
         else:
             self._park(run, f"answer.code-{code}")
 
-    def _settle(self, run: Run, state: State, reason: str) -> None:
+    def _settle(self, run: Run, state: State, reason: str, *, wait_ms: int = 0) -> None:
         work = self._work
         before = run.transaction
         after = before.evolved(
@@ -179,6 +181,7 @@ class Replay:
             reason=reason,
             exposed=False,
             attempts=0 if state is State.REVERSING else before.attempts,
+            not_before_ms=work.not_before_ms(run.lane, before.id, wait_ms),
         )
         run.transaction = after
         change = Update(EntryKind.ANSWERED, after, release=counters_of(before))

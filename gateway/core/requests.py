@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from gateway.core.acceptance import new_transaction, retained, stored_message
 from gateway.core.answers import approval_code, local_answer, relayed_answer
 from gateway.core.effects import Create, Purpose, Severity, Update
 from gateway.core.events import (
@@ -37,38 +38,6 @@ _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 
 DEBIT_LEFT_OPEN: Final = _IN_DOUBT_CODES | LOOK_UP_ORIGINAL
 """Answers that are no proof of a decline."""
-
-
-def new_transaction(request: Request, state: State, utc_ms: int) -> Transaction:
-    """The first row of a request's transaction."""
-    return Transaction(
-        key=request.key,
-        kind=request.kind,
-        state=state,
-        lane=request.lane,
-        terminal=request.terminal,
-        merchant=request.merchant,
-        stan=request.stan,
-        fingerprint=request.fingerprint,
-        card=request.card,
-        card_mask=request.card_mask,
-        amount_minor=request.amount_minor,
-        currency=request.currency,
-        accepted_ms=utc_ms,
-        changed_ms=utc_ms,
-    )
-
-
-def stored_message(request: Request) -> StoredMessage:
-    """What the journal keeps: the card number in field 2 even where the terminal sent it in a track (D10)."""
-    if request.pan and 2 not in request.fields:
-        return StoredMessage(request.mti, {2: request.pan, **request.fields})
-    return StoredMessage(request.mti, request.fields)
-
-
-def retained(request: Request) -> Fields:
-    """The sensitive fields that the profile lets the journal keep until the outcome is final."""
-    return {n: v for n, v in request.sensitive.items() if n in request.retained} if request.retained else {}
 
 
 class Requests:
@@ -253,9 +222,6 @@ class Requests:
         wait_ms: int = 0,
     ) -> None:
         work = self._work
-        if wait_ms:
-            # By the monotonic clock here; by the wall clock in the row, for after a restart (D13).
-            work.block(run.lane, wait_ms, "D13", run.transaction.id)
         transaction = run.transaction.evolved(
             work.utc_ms,
             state,
@@ -263,7 +229,7 @@ class Requests:
             reason=reason,
             attempts=0 if state is State.REVERSING else run.transaction.attempts,
             approval=answer.fields.get(38, "") if state is State.APPROVED else approval,
-            not_before_ms=work.utc_ms + wait_ms if wait_ms else 0,
+            not_before_ms=work.not_before_ms(run.lane, run.transaction.id, wait_ms),
             resume=State.REVERSING if state is State.PARKED else None,
         )
         run.transaction = transaction
@@ -402,9 +368,8 @@ class Requests:
             self._stand_in(run, request)
         elif run.lane.free:
             self._ask(run, request)
-        elif work.lanes.waiting_count >= work.settings.lane_waiting_max:
-            work.counts["refused.lane-waiting"] += 1
-            self._forget_with(run, self._local(request, "96"))
+        elif len(run.lane.waiting) >= work.settings.lane_waiting_max:
+            self._stand_in(run, request)  # the line is full: decided at once, behind what the lane owes
         else:
             work.lanes.wait(run)
             work.counts["waited"] += 1

@@ -62,7 +62,7 @@ class Retries:
             known.kind is not request.kind or not hmac.compare_digest(known.fingerprint, request.fingerprint)
         ):
             self.reused(waiting, request)
-        elif known.state in _UNDONE and known.response in work.host.approved_codes:
+        elif (known.resume or known.state) in _UNDONE and known.response in work.host.approved_codes:
             # It was approved and undone since: whoever asks now must not be told that it is paid (D15).
             work.counts["retry.undone-since"] += 1
             self._reply(waiting, self._local(request, "12"))

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from gateway.core.acceptance import new_transaction, stored_message
 from gateway.core.answers import local_answer
 from gateway.core.effects import Change, Create, Severity, Update
 from gateway.core.events import Committed, Existing, Found, LateAnswered, Lookup
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import REPLAYABLE, EntryKind, State, after_reversal
-from gateway.core.requests import DEBIT_LEFT_OPEN, new_transaction, stored_message
+from gateway.core.requests import DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
@@ -99,6 +100,7 @@ class Reversals:
 
     def _undo(self, run: Run, request: Request, originals: list[Stored], live: Run | None) -> None:
         """Take the reversal of an original that we know (D15)."""
+        work = self._work
         known = next((found.transaction for found in originals if undoes(request, found.transaction)), None)
         if known is None:
             # Another card or amount than the transaction under this key: a STAN used again (D2).
@@ -116,12 +118,15 @@ class Reversals:
         if state is not known.state:
             newly_owed = state is State.REVERSING
             changed = known.evolved(
-                self._work.utc_ms,
+                work.utc_ms,
                 state,
                 reason="terminal.reversal",
                 # Reversal and newer sales go upstream in the order in which they were accepted (D14, INV-4).
                 position=-1 if newly_owed else known.position,
                 attempts=0 if newly_owed else known.attempts,
+                not_before_ms=work.not_before_ms(run.lane, known.id, work.settings.longest_flight_ms)
+                if known.state is State.PARKED
+                else 0,
                 exposed=known.exposed and state is State.STORED_CANCELLED,
                 resume=None,
             )
@@ -129,7 +134,7 @@ class Reversals:
             changes.append(Update(kind, changed, release=() if changed.exposed else counters_of(known)))
         if live is not None:
             live.writing = True
-        self._work.write(tuple(changes), partial(self._taken, run, request, live, changed))
+        work.write(tuple(changes), partial(self._taken, run, request, live, changed))
 
     def _taken(
         self, run: Run, request: Request, live: Run | None, changed: Transaction | None, event: WriteResult
@@ -244,7 +249,8 @@ class Reversals:
         before = result.transaction
         code = event.fields.get(39, "")
         approved = code in work.host.approved_codes
-        state = after_late_answer(before, approved=approved, declined=_surely_declined(code))
+        declined = bool(code) and not approved and code not in DEBIT_LEFT_OPEN
+        state = after_late_answer(before, approved=approved, declined=declined)
         if approved and before.state is not State.APPROVED:
             work.alarm(
                 Severity.NOTICE, "late-approval", "an approval came too late; it is reversed all the same",
@@ -280,9 +286,9 @@ class Reversals:
 def after_late_answer(before: Transaction, *, approved: bool, declined: bool) -> State:
     """What an answer that came too late makes of its request (D16).
 
-    A decline ends a reversal that is still unsent. An approval is reversed all the same; also where the acquirer had
-    said that it did not know the original, because the reversal may have overtaken it (D13), and where a person or a
-    late decline had ended the matter as never booked.
+    A decline that proves that nothing was debited ends a reversal that is still unsent. An approval is reversed all
+    the same; also where the acquirer had said that it did not know the original, because the reversal may have
+    overtaken it (D13), and where a person or a late decline had ended the matter as never booked.
     """
     state = before.state
     if declined and state is State.REVERSING and before.attempts == 0:
@@ -307,8 +313,3 @@ def undoes(request: Request, known: Transaction) -> bool:
 def _but_class(key: str) -> tuple[str, ...]:
     period, merchant, terminal, _, stan = key.split("|")
     return period, merchant, terminal, stan
-
-
-def _surely_declined(code: str) -> bool:
-    """Nothing was debited, so an unsent reversal is not owed any more (D16)."""
-    return bool(code) and code not in DEBIT_LEFT_OPEN

@@ -100,6 +100,9 @@ class Steering:
         after = before.evolved(
             work.utc_ms, state, reason=reason, resume=None, attempts=attempts,
             exposed=keeps_exposure, position=-1 if reversing_anew else before.position,
+            not_before_ms=work.not_before_ms(lane, before.id, work.settings.longest_flight_ms)
+            if reversing_anew and before.state is State.PARKED
+            else 0,
         )  # fmt: skip
         change = Update(
             EntryKind.OPERATOR,

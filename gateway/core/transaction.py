@@ -100,7 +100,7 @@ class Transaction:
         position: its place in the lane; 0 means its own id (D14). A terminal's reversal moves the original to the
             place where the reversal was accepted.
         attempts: sends committed so far; the next one is a repeat when above 0 (D9).
-        not_before_ms: UTC; earliest next send (D13, backoff).
+        not_before_ms: UTC; earliest send of its reversal, as long as that is unsent; else 0 (D13).
         accepted_ms, changed_ms: UTC times of record.
         response: the code that the terminal was told; empty while it was told nothing.
         reason: machine-readable reason, e.g. "standin.floor-limit"; never card data. Of a parked transaction: why it

@@ -43,7 +43,7 @@ from gateway.core.events import (
 from gateway.core.lanes import Lane, Lanes, Run
 from gateway.core.link import LinkHealth, LinkSettings
 from gateway.core.standin import Policy
-from gateway.core.transaction import Answer
+from gateway.core.transaction import Answer, Transaction
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import HostRules
 
@@ -66,7 +66,7 @@ class EngineSettings:
         longest_flight_ms: longest time that a message may still be on its way after it was sent (D13).
         in_flight_max: transactions under way at once; above, a request is refused with 96 (INV-9).
         lane_wait_ms: how long a request waits for its lane to drain (D20).
-        lane_waiting_max: requests waiting in all lanes; above, a request is refused with 96.
+        lane_waiting_max: requests that wait in one lane; beyond it, one is decided at once (D20).
         attempts_max: sends of one advice or reversal before it is parked (D18).
         backoff_min_ms, backoff_max_ms: pause after a failed replay; doubles, with jitter (D9).
         rate_per_s: replays a second at most; 0 for no limit (D19).
@@ -77,7 +77,7 @@ class EngineSettings:
     longest_flight_ms: int = 30_000
     in_flight_max: int = 20_000
     lane_wait_ms: int = 3_000
-    lane_waiting_max: int = 5_000
+    lane_waiting_max: int = 4
     attempts_max: int = 30
     backoff_min_ms: int = 500
     backoff_max_ms: int = 300_000
@@ -127,6 +127,7 @@ class Work:
         self.unanswered: OrderedDict[int, Sent] = OrderedDict()
         """Requests that timed out, by token of the send, so that a late answer finds its transaction (D16). Bounded."""
         self._alarms: dict[str, tuple[int, int]] = {}
+        self._started_ms = mono_ms
         self._last_token = 0
         self._last_timer = 0
         self._writes: dict[int, tuple[Callable[[WriteResult], None], tuple[Change, ...]]] = {}
@@ -214,19 +215,32 @@ class Work:
         """Whether something runs that may change the row of this key."""
         return key in self.running or key in self.replaying
 
-    def block(self, lane: Lane, delay_ms: int, rule: str, transaction_id: int = 0) -> None:
-        """Let nothing be replayed in this lane for a while.
+    def not_before_ms(self, lane: Lane, transaction_id: int, wait_ms: int) -> int:
+        """Let a transaction's earlier sends arrive before its reversal is sent (D13); 0 where none is on its way.
 
-        With a transaction's id: what is waited for is its time in flight (D13), and it is not waited for again.
+        Returns what its row says: UTC, for people to read. What counts is the monotonic clock, which nobody sets.
         """
+        if not wait_ms:
+            return 0
+        lane.flight_over_ms[transaction_id] = self.mono_ms + wait_ms
+        return self.utc_ms + wait_ms
+
+    def flight_left_ms(self, lane: Lane, before: Transaction) -> int:
+        """How long the transaction's reversal is to be held back; after a restart, from the start on (D13)."""
+        if not before.not_before_ms:
+            return 0
+        over_ms = lane.flight_over_ms.get(before.id, self._started_ms + self.settings.longest_flight_ms)
+        return max(0, over_ms - self.mono_ms)
+
+    def block(self, lane: Lane, delay_ms: int, rule: str) -> None:
+        """Let nothing be replayed in this lane for a while."""
         lane.blocked_until_ms = self.mono_ms + max(1, delay_ms)
         lane.blocked_by = rule
-        self.after(max(1, delay_ms), partial(self._unblock, lane, lane.blocked_until_ms, transaction_id))
+        self.after(max(1, delay_ms), partial(self._unblock, lane, lane.blocked_until_ms))
 
-    def _unblock(self, lane: Lane, until_ms: int, transaction_id: int) -> None:
+    def _unblock(self, lane: Lane, until_ms: int) -> None:
         if lane.blocked_until_ms == until_ms:
             lane.blocked_until_ms, lane.blocked_by = 0, ""
-            lane.waited_out = transaction_id
             self.lanes.ready(lane)
 
     def reply(self, terminal_token: int, answer: Answer) -> None:

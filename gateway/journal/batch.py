@@ -39,6 +39,9 @@ from gateway.journal.sealing import Sealer
 BATCH_WRITES_MAX: Final = 512
 """Writes in one commit: bounds the time that the first of them waits for the last, and the batch's memory."""
 
+RECENT_MAX: Final = 4_096
+"""Keys and counters that are in memory before they are put in their places: bounds memory, and the time to open."""
+
 _WIDTHS: Final = (1, 8, 32, 128)
 _UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
 
@@ -69,6 +72,62 @@ class Batcher:
         self._first_hits: _Hits = {}
         self._second_hits: _Hits = {}
         self.head = head
+        self.recent: dict[str, int] = {}
+        """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
+
+    def recover(self) -> list[Damage]:
+        """Read back what the last run had in memory: the newest keys, from their entries, and the counters' log.
+
+        Raises:
+            JournalUnreadable: neither entry nor row of a new transaction tells its key, so that a retry of it would
+                pass for a new one.
+        """
+        damages = self._counters.recover()
+        for sequence in range(self.head.indexed + 1, self.head.sequence + 1):
+            try:
+                entry, _ = self._reader.entry(sequence)
+                if entry.transaction == sequence:
+                    self.recent[entry.key] = sequence
+            except RecordDamaged as damaged:
+                damages.append(Damage(sequence, damaged.what, removes=True))
+                try:
+                    row = self._reader.row(sequence)
+                except RecordDamaged:
+                    raise JournalUnreadable(f"entry and row {sequence} are both damaged: restore or repair") from None
+                if row is not None:
+                    self.recent[row.key] = sequence
+        return damages
+
+    def untidy(self) -> bool:
+        """Whether enough is in memory that it should be put in its place."""
+        return (
+            len(self.recent) >= RECENT_MAX
+            or len(self._counters) >= RECENT_MAX
+            or self.head.sequence - self.head.indexed >= 4 * RECENT_MAX
+        )
+
+    def tidy(self) -> None:
+        """Put recent keys and counters in their places, in one commit. A crash leaves all of it or none.
+
+        Raises: as `commit`.
+        """
+        head = Draft(self.head, 0, self._sealer).head
+        head.indexed = head.sequence
+        hashes = [(*self._codec.key_hashes(key), number) for key, number in self.recent.items()]
+        many = self._connection.executemany
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            many("INSERT OR IGNORE INTO by_key (hash, id) VALUES (?, ?)", sorted((h[0], h[2]) for h in hashes))
+            many("INSERT OR IGNORE INTO by_key_again (hash, id) VALUES (?, ?)", sorted((h[1], h[2]) for h in hashes))
+            self._counters.put_away()
+            write_head(self._connection, self._codec, head)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo(error)
+            return
+        self.head = head
+        self.recent.clear()  # only now: a reader that does not find a key here finds it in the tables
+        self._counters.forget_logged()
 
     def commit(
         self, writes: Sequence[Write], damages: Sequence[Damage], *, probe: bool = False
@@ -87,7 +146,6 @@ class Batcher:
             JournalDefect: a write breaks the contract; nothing was written.
         """
         draft = Draft(self.head, self._utc_ms(), self._sealer)
-        self._counters.begin()
         self._reader.noted.clear()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -106,6 +164,9 @@ class Batcher:
                 self._connection.execute("ROLLBACK")
             raise
         self.head = draft.head
+        self._counters.committed()
+        for key, row in draft.fresh.items():
+            self.recent[key] = row.id
         return [*(self._resolved(each) for each in judged), *reported]
 
     def _undo(self, error: sqlite3.Error) -> None:
@@ -166,7 +227,7 @@ class Batcher:
                 # The update brings the whole next row, so that the record is written anew; its history is in doubt.
                 draft.before[number] = None
                 self._reader.noted.append(Damage(number, str(error), removes=True))
-        self._counters.load(self._wide(SELECT_COUNTERS, list(names)))
+        self._counters.load(self._wide(SELECT_COUNTERS, self._counters.begin(names)))
 
     def _wide(self, select: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
         start = 0
@@ -225,14 +286,15 @@ class Batcher:
         fresh = draft.fresh.get(key)
         if fresh is not None:
             return fresh.id if fresh.accepted_ms >= since_ms else None
-        if not (self._first_hits or self._second_hits):
+        recent = self.recent.get(key)
+        if recent is None and not (self._first_hits or self._second_hits):
             return None
         one, two = self._codec.key_hashes(key)
         first, second = self._first_hits.get(one), self._second_hits.get(two)
-        if not first and not second:
+        if recent is None and not first and not second:
             return None
         try:
-            row = self._reader.match(key, first or set(), second or set(), since_ms)
+            row = self._reader.match(key, recent, first or set(), second or set(), since_ms)
         except RecordDamaged as damaged:
             self._reader.noted.append(Damage(damaged.number, damaged.what, removes=damaged.number > 0))
             return 0
@@ -249,9 +311,6 @@ class Batcher:
         created = set(draft.created)
         if created:
             many("INSERT INTO tx (id, row) VALUES (?, ?)", [(each, pack(rows[each])) for each in draft.created])
-            hashes = [(*self._codec.key_hashes(rows[each].key), each) for each in draft.created]
-            many("INSERT INTO by_key (hash, id) VALUES (?, ?)", sorted((h[0], h[2]) for h in hashes))
-            many("INSERT INTO by_key_again (hash, id) VALUES (?, ?)", sorted((h[1], h[2]) for h in hashes))
         if draft.sensitive:
             many("INSERT INTO sensitive (sequence, ciphertext) VALUES (?, ?)", draft.sensitive)
         if draft.gone:
@@ -260,7 +319,7 @@ class Batcher:
         if changed:
             many("UPDATE tx SET row = ? WHERE id = ?", [(pack(rows[each]), each) for each in changed])
         self._flush_queue(draft)
-        self._counters.flush()
+        self._counters.flush(draft.head.sequence)
         write_head(self._connection, self._codec, draft.head)
 
     def _flush_queue(self, draft: Draft) -> None:

@@ -1,10 +1,17 @@
-"""Exposure counters: durable, judged and changed in the commit that reserves or releases (D21)."""
+"""Exposure counters: durable, judged and changed in the commit that reserves or releases (D21).
+
+A sale changes a counter of its card, and cards come in no order: written in place, each would rewrite a page of its own
+in every commit. So a commit logs the values that it leaves (`counter_log`, one row), and a few thousand of them go to
+their places together, later. Until then they are in memory; a crash leaves the log, which is read at opening.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any, Final
+
+import msgspec
 
 from gateway.core.effects import Limit
 from gateway.journal.reading import Damage
@@ -14,23 +21,42 @@ SELECT_COUNTERS: Final = "SELECT name, count, amount_minor, since_ms, tag FROM c
 
 _Value = tuple[int, int, int]
 _ZERO: Final[_Value] = (0, 0, 0)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, _Value]).decode
 
 
 class Counters:
-    """The counters that one batch touches. A value is (count, amount in minor units, UTC time since above zero)."""
+    """All counters. A value is (count, amount in minor units, UTC time since above zero); None is damaged."""
 
     def __init__(self, connection: sqlite3.Connection, codec: RowCodec) -> None:
         self._connection = connection
         self._codec = codec
+        self._logged: dict[str, _Value] = {}
         self._values: dict[str, _Value | None] = {}
-        self._changed: set[str] = set()
+        self._changed: dict[str, _Value] = {}
         self.noted: list[Damage] = []
 
-    def begin(self) -> None:
-        """Forget the last batch."""
-        self._values = {}
-        self._changed = set()
+    def __len__(self) -> int:
+        """How many are logged and not yet in their places."""
+        return len(self._logged)
+
+    def recover(self) -> list[Damage]:
+        """Read the log that the last run has left; what of it is damaged."""
+        damages = []
+        for sequence, packed, tag in self._connection.execute("SELECT * FROM counter_log ORDER BY sequence"):
+            if isinstance(packed, bytes) and self._codec.log_tag(sequence, packed) == tag:
+                self._logged.update(_decode(packed))
+            else:
+                damages.append(Damage(0, f"counters logged at {sequence}"))
+        return damages
+
+    def begin(self, names: Set[str]) -> list[str]:
+        """Start a batch that touches `names`; those whose stored values it has to `load`."""
+        logged = self._logged
+        self._changed = {}
         self.noted = []
+        self._values = {name: logged[name] for name in names if name in logged}
+        return [name for name in names if name not in logged]
 
     def load(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take in the stored counters of a batch, as `SELECT_COUNTERS` gives them; a damaged one is noted."""
@@ -62,12 +88,15 @@ class Counters:
 
     def reserve(self, limits: tuple[Limit, ...], amount_minor: int, now_ms: int) -> None:
         """Add (1, amount) to each counter, once for each even if two limits bound the same one."""
-        values, changed = self._values, self._changed
-        for name in {limit.counter for limit in limits} if len(limits) > 1 else (limits[0].counter,):
+        values = self._values
+        for name in {limit.counter for limit in limits}:
             value = values.get(name, _ZERO)
             if value is not None:
-                values[name] = (value[0] + 1, value[1] + amount_minor, value[2] if value[0] else now_ms)
-                changed.add(name)
+                values[name] = self._changed[name] = (
+                    value[0] + 1,
+                    value[1] + amount_minor,
+                    value[2] if value[0] else now_ms,
+                )
 
     def release(self, names: tuple[str, ...], amount_minor: int) -> None:
         """Take (1, amount) from each counter. One that has less than that has lost something: noted, and set to 0."""
@@ -79,26 +108,37 @@ class Counters:
             if count < 0 or amount < 0:
                 self.noted.append(Damage(0, f"counter {name} had less than was released"))
             count, amount = max(count, 0), max(amount, 0)
-            self._values[name] = (count, amount, value[2] if count else 0)
-            self._changed.add(name)
+            self._values[name] = self._changed[name] = (count, amount, value[2] if count else 0)
 
-    def flush(self) -> None:
-        """Write what changed. A counter at zero has no row, so that old cards and terminals leave none behind."""
-        tag = self._codec.counter_tag
-        kept = []
-        zero = []
-        for name in self._changed:
-            value = self._values[name]
-            if value is None:
-                continue
-            if value == _ZERO:
-                zero.append((name,))
-            else:
-                kept.append((name, *value, tag(name, *value)))
-        if kept:
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO counter (name, count, amount_minor, since_ms, tag) VALUES (?, ?, ?, ?, ?)",
-                kept,
+    def flush(self, sequence: int) -> None:
+        """Log what the batch changed, within its commit; `sequence` is that of its last entry."""
+        if self._changed:
+            packed = _encode(self._changed)
+            self._connection.execute(
+                "INSERT INTO counter_log (sequence, packed, tag) VALUES (?, ?, ?)",
+                (sequence, packed, self._codec.log_tag(sequence, packed)),
             )
-        if zero:
-            self._connection.executemany("DELETE FROM counter WHERE name = ?", zero)
+
+    def committed(self) -> None:
+        """The batch is durable: its values are what the next one starts from."""
+        self._logged.update(self._changed)
+
+    def put_away(self) -> None:
+        """Write every logged value to its place and empty the log, within a commit of its own.
+
+        A counter at zero has no row, so that old cards and terminals leave none behind.
+        """
+        tag = self._codec.counter_tag
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO counter (name, count, amount_minor, since_ms, tag) VALUES (?, ?, ?, ?, ?)",
+            [(name, *value, tag(name, *value)) for name, value in sorted(self._logged.items()) if value != _ZERO],
+        )
+        self._connection.executemany(
+            "DELETE FROM counter WHERE name = ?",
+            [(name,) for name, value in self._logged.items() if value == _ZERO],
+        )
+        self._connection.execute("DELETE FROM counter_log")
+
+    def forget_logged(self) -> None:
+        """What `put_away` has written is durable."""
+        self._logged = {}

@@ -41,7 +41,7 @@ class Draft:
     def __init__(self, head: Head, now_ms: int, sealer: Sealer) -> None:
         self._sealer = sealer
         self.now_ms = now_ms
-        self.head = Head(head.sequence, head.counts.copy(), head.quarantined)
+        self.head = Head(head.sequence, head.counts.copy(), head.quarantined, head.indexed)
         self.rows: dict[int, Row] = {}
         self.before: dict[int, Row | None] = {}
         self.created: list[int] = []

@@ -164,14 +164,20 @@ class RecordReader:
     def _note_record(self, damaged: RecordDamaged, owing: tuple[str, int, int] | None = None) -> None:
         self.noted.append(Damage(damaged.number, damaged.what, owing, removes=damaged.number > 0))
 
-    def match(self, key: str, first: set[object], second: set[object], since_ms: int) -> Row | None:
+    def match(self, key: str, recent: int | None, first: set[object], second: set[object], since_ms: int) -> Row | None:
         """The newest transaction of `key` among candidates of the two lookup tables, or None.
 
         Args:
+            recent: the newest one if it is too new for the tables, else None.
             since_ms: UTC; the newest one accepted before it does not count. 0 for any age.
         Raises:
             RecordDamaged: a candidate may be it and cannot be read.
         """
+        if recent is not None:
+            row = self.row(recent)
+            if row is None or row.key != key:
+                raise RecordDamaged(recent, "row missing")
+            return row if row.accepted_ms >= since_ms else None
         candidates = sorted((each for each in first | second if isinstance(each, int)), reverse=True)
         for number in candidates:
             row = self.row(number)
@@ -187,8 +193,10 @@ class RecordReader:
                 self._note(Damage(number, "lookup"))
         return None
 
-    def row_by_key(self, key: str, since_ms: int) -> Row | None:
+    def row_by_key(self, key: str, recent: int | None, since_ms: int) -> Row | None:
         """The newest transaction of `key`, or None; as `match`."""
+        if recent is not None:
+            return self.match(key, recent, set(), set(), since_ms)
         hashes = self._codec.key_hashes(key)
         candidates: list[set[object]] = []
         unreadable = 0
@@ -203,12 +211,12 @@ class RecordReader:
             raise RecordDamaged(0, "lookup page")
         if unreadable:
             candidates.append(candidates[0])
-        return self.match(key, candidates[0], candidates[1], since_ms)
+        return self.match(key, None, candidates[0], candidates[1], since_ms)
 
-    def by_key(self, key: str, since_ms: int) -> Stored | Lookup:
+    def by_key(self, key: str, recent: int | None, since_ms: int) -> Stored | Lookup:
         """What Find is told of one key."""
         try:
-            row = self.row_by_key(key, since_ms)
+            row = self.row_by_key(key, recent, since_ms)
             return Lookup.ABSENT if row is None else self.stored(row)
         except RecordDamaged as damaged:
             self._note_record(damaged)

@@ -198,6 +198,12 @@ class RowCodec:
         tag.update(_COUNTER_KEY.pack(count, amount_minor, since_ms, len(name)) + name.encode())
         return tag.digest()
 
+    def log_tag(self, sequence: int, packed: bytes) -> bytes:
+        """The tag of a row of the counters' log."""
+        tag = self._counter_tag.copy()
+        tag.update(sequence.to_bytes(8, "big") + packed)
+        return tag.digest()
+
     def head_tag(self, packed: bytes) -> bytes:
         """The tag of the journal's head (schema.Head)."""
         tag = self._head_tag.copy()

@@ -5,9 +5,13 @@
     tx           one row per transaction, changed in the same commit as the entry that tells of it
     by_key       two lookup tables over two independent hashes of the transaction key. A lookup asks both: a flipped
     by_key_again bit hides a transaction from one of them at most, and a hidden one would be charged again (INV-2)
+                 The newest transactions are in neither yet: their keys are in memory, read back from the entries at
+                 opening. They go in together once a few thousand have come, sorted, because one by one each would
+                 rewrite two pages of its own
     owing        the queue: (lane, place, id) of what replay has to send
     unsettled    (state, id) of what is not final
     counter      exposure counters; absent means zero (D21)
+    counter_log  values that counters have taken since they were last written to `counter`, one row for each commit
     quarantine   damaged records, for a person
     head         two copies of the newest sequence and the number of transactions by state
     meta         two copies of what the journal is: format, name, keys with check values, root pages
@@ -47,6 +51,7 @@ TABLES: Final = {
         "CREATE TABLE counter (name TEXT PRIMARY KEY, count INTEGER NOT NULL, amount_minor INTEGER NOT NULL, "
         "since_ms INTEGER NOT NULL, tag BLOB NOT NULL) WITHOUT ROWID"
     ),
+    "counter_log": "CREATE TABLE counter_log (sequence INTEGER PRIMARY KEY, packed BLOB NOT NULL, tag BLOB NOT NULL)",
     "quarantine": (
         "CREATE TABLE quarantine (id INTEGER, what TEXT, time_ms INTEGER NOT NULL, PRIMARY KEY (id, what)) "
         "WITHOUT ROWID"
@@ -65,11 +70,13 @@ class Head(msgspec.Struct, array_like=True):
         sequence: of the newest entry.
         counts: transactions by state; the index is the state's number.
         quarantined: records in quarantine.
+        indexed: keys of transactions up to this sequence are in the lookup tables.
     """
 
     sequence: int
     counts: list[int]
     quarantined: int
+    indexed: int = 0
 
 
 class MetaKey(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from gateway.core.effects import Create, FetchHeads, Find, Load, Write
 from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Stored, Transaction
-from gateway.journal.batch import BATCH_WRITES_MAX, Batcher
+from gateway.journal.batch import BATCH_WRITES_MAX, RECENT_MAX, Batcher
 from gateway.journal.connections import connect_reader, connect_writer
 from gateway.journal.keyring import Keyring, sync_folder
 from gateway.journal.port import (
@@ -50,7 +50,7 @@ READS_MAX: Final = 256
 """Lookups that one hop to the reading thread takes along."""
 
 _CHECKPOINT_FRAMES: Final = 4_000
-_FRAMES_PER_CREATE: Final = 3
+_FRAMES_PER_CREATE: Final = 2
 _FRAMES_PER_BATCH: Final = 10
 _NOTED_MAX: Final = 1_024
 _PROBE_EVERY_S: Final = 0.25
@@ -152,6 +152,7 @@ class SqliteJournal:
         adopt_new_keys(connection, self._keyring, meta)
         head = read_head(connection, self._codec, self._path)
         self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._room.refusal)
+        self._note(self._batcher.recover())
 
     async def close(self) -> None:
         """See port.Journal.close."""
@@ -169,6 +170,7 @@ class SqliteJournal:
                 await self._writer.run(self._checkpoint_all)
 
     def _checkpoint_all(self) -> None:
+        self._batcher.tidy()  # so that the next opening has nothing to read back
         self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     async def _supervised(self, loop: Coroutine[Any, Any, None]) -> None:
@@ -239,6 +241,9 @@ class SqliteJournal:
         self._deliver(events)
         creates = sum(1 for write in writes for change in write.changes if isinstance(change, Create))
         self._frames += _FRAMES_PER_BATCH + _FRAMES_PER_CREATE * creates + 2 * len(writes)
+        if self._batcher.untidy():
+            await self._writer.run(self._batcher.tidy)
+            self._frames += RECENT_MAX // 2
         if self._frames >= _CHECKPOINT_FRAMES:
             self._frames = 0
             await self._writer.run(self._checkpoint)
@@ -311,11 +316,15 @@ class SqliteJournal:
 
     def find(self, find: Find) -> None:
         """See port.Journal.find."""
-        self._ask(partial(self._find, find), None)
+        # Asked before the snapshot is taken: a key leaves `recent` only once the tables that have it are committed.
+        recent = [self._batcher.recent.get(key) for key in find.keys]
+        self._ask(partial(self._find, find, recent), None)
 
-    def _find(self, find: Find) -> Found:
+    def _find(self, find: Find, recent: list[int | None]) -> Found:
         since_ms = self._utc_ms() - find.horizon_ms if find.horizon_ms else 0
-        return Found(find.token, tuple([self._records.by_key(key, since_ms) for key in find.keys]))
+        return Found(
+            find.token, tuple([self._records.by_key(k, r, since_ms) for k, r in zip(find.keys, recent, strict=True)])
+        )
 
     def fetch_heads(self, fetch: FetchHeads) -> None:
         """See port.Journal.fetch_heads."""

@@ -11,10 +11,10 @@ from gateway.core.answers import local_answer
 from gateway.core.events import Requested
 from gateway.core.identity import BadRequest, KeyedHash, request_from
 from gateway.core.transaction import Answer
+from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
 from gateway.terminals.connection import TerminalConnection
 from gateway.terminals.limits import Count, ListenerSettings
-from gateway.terminals.reporting import RateLimitedReport, Report
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect

@@ -12,8 +12,7 @@ from typing import cast
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti
-
-from tests.acquirers.waiting import DEADLINE_S
+from tests.acquirers.waiting import DEADLINE_S, until
 
 
 class HostConnection(asyncio.Protocol):
@@ -125,8 +124,7 @@ class Host:
                 connection.transport.abort()
             await self._server.wait_closed()
             self._server = None
-        while self.connections:
-            await asyncio.sleep(0)
+        await until(lambda: not self.connections, "all connections closed")
 
     async def next(self) -> Exchange:
         """The next message that the host reads."""

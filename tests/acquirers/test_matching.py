@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
 from gateway.core.effects import Purpose
 from protocol.iso8583.message import Fields

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -276,3 +278,17 @@ def test_the_same_defects_among_many_clean_transactions_are_still_counted_exactl
         if stan % 500 == 1:
             ledger.append(arrived(stan, mti="0220"))
     assert defects(judged(history, ledger)) == {"lost": 20, "doubled": 4}
+
+
+def test_the_checker_knows_nothing_of_the_gateway_and_its_formats() -> None:
+    told = "import sys, bench.history; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)  # noqa: S603
+    assert not {"gateway", "protocol"} & set(done.stdout.split())
+
+
+def test_a_history_played_backwards_is_out_of_order_throughout() -> None:
+    """All but the first arrival: each comes after one that was sent when it had long been answered."""
+    for count in (1000, 2000):
+        history = [event for stan in range(1, count + 1) for event in (sent(stan), told(stan))]
+        ledger = [arrived(stan) for stan in range(count, 0, -1)]
+        assert defects(judged(history, ledger)) == {"out_of_order": count - 1}

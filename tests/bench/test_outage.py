@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.acquirer import Mode
+from bench.acquirer import Behaviour, Mode
+from bench.child import Gateway
 from bench.history import Defect, Finding, Verdict
-from bench.outage import FIVE_ZEROS, Options, Result, plan, run
+from bench.outage import FIVE_ZEROS, Result, run
+from bench.scenario import Options, plan
 
 
 def test_a_seed_gives_the_same_plan_and_another_seed_another() -> None:
@@ -66,3 +68,26 @@ def test_a_short_outage_with_kills_is_held(tmp_path: Path, capsys: pytest.Captur
     assert told["acknowledged"] > 20
     assert told["figures"]["restarts"] == 2
     assert "HELD" in shown
+
+
+@pytest.mark.timeout(150)
+def test_a_journal_that_loses_its_last_writes_in_a_power_cut_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The safeguard removed here is the write-ahead log itself: what was only there is gone after the kill."""
+    seed = next(
+        seed for seed in range(100) if plan(Options(seed=seed, seconds=5))[0].behaviour == Behaviour(mode=Mode.AWAY)
+    )
+    kill = Gateway.kill
+
+    async def kill_and_lose(gateway: Gateway) -> None:
+        await kill(gateway)
+        (gateway.folder / "journal.sqlite3-wal").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Gateway, "kill", kill_and_lose)
+    report = tmp_path / "report.json"
+    options = Options(terminals=20, seconds=5, kill=True, seed=seed, keep=tmp_path / "run")
+    assert run(options, report) == 1
+    told = json.loads(report.read_text())
+    assert told["lost"] > 0 or told["problems"], told
+    assert "BROKEN" in capsys.readouterr().out

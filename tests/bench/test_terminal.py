@@ -58,8 +58,8 @@ def test_a_retry_has_the_same_bytes_and_the_same_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "habits",
     [
-        Habits(power_loss=1, answer_loss=0, double_send=0),
-        Habits(power_loss=0, answer_loss=1, double_send=0),
+        Habits(power_loss=1, answer_loss=0, double_send=0, reversal_after_loss=0),
+        Habits(power_loss=0, answer_loss=1, double_send=0, reversal_after_loss=0),
     ],
 )
 def test_faults_of_the_shop_floor_end_in_a_retry(tmp_path: Path, habits: Habits) -> None:
@@ -71,6 +71,17 @@ def test_faults_of_the_shop_floor_end_in_a_retry(tmp_path: Path, habits: Habits)
     assert [event.attempt for event in events if event.event == "sent"] == [1, 2]
     assert [event.attempt for event in events if event.event == "answered" and not event.lost] == [2]
     assert ("sale disconnected" in steps(tmp_path)) == bool(habits.power_loss)
+
+
+def test_a_terminal_may_reverse_at_once_after_a_loss(tmp_path: Path) -> None:
+    async def story(acquirer: Acquirer, terminal: Terminal) -> None:
+        sold = await terminal.sell(1000, CARD)
+        assert sold.reversal is not None
+        assert acquirer.books.net(sold.sale.key) == 0
+
+    habits = Habits(power_loss=0, answer_loss=1, double_send=0, reversal_after_loss=1)
+    with_acquirer(tmp_path, story, habits=habits)
+    assert steps(tmp_path) == ["sale sent", "sale answered", "reversal sent", "reversal answered"]
 
 
 def test_a_message_sent_twice_records_both_answers(tmp_path: Path) -> None:
@@ -145,7 +156,7 @@ def test_a_shop_on_a_good_day_needs_no_gateway(tmp_path: Path) -> None:
 
 
 def test_without_a_gateway_lost_answers_are_told_as_no_and_the_checker_sees_it(tmp_path: Path) -> None:
-    habits = Habits(pause_s=0.01, power_loss=0, answer_loss=0.3, double_send=0)
+    habits = Habits(pause_s=0.01, power_loss=0, answer_loss=0.3, double_send=0, reversal_after_loss=0)
     found = shop(tmp_path, Behaviour(), habits)
     assert found.keys() == {"changed", "unsettled"}
     assert min(found.values()) > 5

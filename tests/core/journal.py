@@ -23,9 +23,10 @@ from gateway.core.events import (
 )
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, EntryKind, State
 from gateway.core.standin import counters
-from gateway.core.transaction import Stored, StoredMessage, Transaction
+from gateway.core.transaction import Kind, Stored, StoredMessage, Transaction
 from protocol.iso8583.message import Fields
-from tests.core.told import ANSWERED_STATES
+
+ANSWERED_STATES = frozenset(State) - IN_DOUBT_AFTER_CRASH
 
 
 class RevisionMismatch(AssertionError):
@@ -71,6 +72,9 @@ class MemoryJournal:
     rows: dict[int, Row] = field(default_factory=dict)
     by_key: dict[str, list[int]] = field(default_factory=dict)
     by_lane: dict[str, set[int]] = field(default_factory=dict)
+    by_stan: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    owed: dict[str, set[int]] = field(default_factory=dict)
+    operated: set[int] = field(default_factory=set)
     counters: dict[str, CounterState] = field(default_factory=dict)
     log: list[Entry] = field(default_factory=list)
 
@@ -121,6 +125,8 @@ class MemoryJournal:
             assert made.key not in self.by_key or change.horizon_ms
             self.by_key.setdefault(made.key, []).append(sequence)
             self.by_lane.setdefault(made.lane, set()).add(sequence)
+            if made.kind is not Kind.REVERSAL:
+                self.by_stan.setdefault((made.lane, made.stan), []).append(sequence)
             message = StoredMessage(change.request.mti, dict(change.request.fields))
             sensitive, answer = dict(change.sensitive), change.answer
         else:
@@ -133,10 +139,14 @@ class MemoryJournal:
             answer = change.answer if change.answer is not None else before.stored.answer
         if made.state in FINAL:
             sensitive = {}
-        assert answer is not None or made.state not in ANSWERED_STATES or made.kind.name == "UNSEEN", made
+        assert answer is not None or made.state not in ANSWERED_STATES or made.kind is Kind.UNSEEN, made
         self.rows[made.id] = Row(made, message, sensitive, Stored(made, message, sensitive, answer))
+        owed = self.owed.setdefault(made.lane, set())
+        (owed.add if made.state in REPLAYABLE else owed.discard)(made.id)
         self._count(change, made, utc_ms)
         detail = change.detail if isinstance(change, Update) else ""
+        if change.kind is EntryKind.OPERATOR:
+            self.operated.add(made.id)
         self.log.append(Entry(sequence, change.kind, made.id, made.state, detail))
         return made.id
 
@@ -174,14 +184,14 @@ class MemoryJournal:
             return Lookup.ABSENT
         return Lookup.DAMAGED if found in self.damaged else self.rows[found].stored
 
-    def _owed(self, lane: str) -> list[Row]:
-        rows = [self.rows[found] for found in self.by_lane.get(lane, ()) if found not in self.damaged]
-        owed = [row for row in rows if row.transaction.state in REPLAYABLE]
-        return sorted(owed, key=lambda row: row.transaction.position or row.transaction.id)
+    def owed_rows(self, lane: str) -> list[Row]:
+        """What the lane owes, by place."""
+        rows = [self.rows[found] for found in self.owed.get(lane, ()) if found not in self.damaged]
+        return sorted(rows, key=lambda row: row.transaction.position or row.transaction.id)
 
     def heads(self, fetch: FetchHeads) -> Heads:
         """The first replayable transactions of a lane, by place."""
-        owed = self._owed(fetch.lane)
+        owed = self.owed_rows(fetch.lane)
         return Heads(
             fetch.token, fetch.lane, tuple(row.stored for row in owed[: fetch.limit]), more=len(owed) > fetch.limit
         )
@@ -190,7 +200,7 @@ class MemoryJournal:
 
     def owing_lanes(self) -> list[str]:
         """Lanes with something to replay."""
-        return [lane for lane in self.by_lane if self._owed(lane)]
+        return [lane for lane in self.by_lane if self.owed_rows(lane)]
 
     def in_doubt(self) -> list[Stored]:
         """What a crash left in doubt."""

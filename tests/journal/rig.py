@@ -23,6 +23,7 @@ Make = Callable[[Deliver, Callable[[JournalError], None], Callable[[], int]], Jo
 
 PAN = "4242424242424242"
 TRACK = "4242424242424242=30121010000012345678"
+APPROVED_ANSWER = Answer("0210", {39: "00"})
 START_MS = 1_700_000_000_000
 
 
@@ -157,7 +158,7 @@ def sale(
     amount_minor: int = 12_345,
     accepted_ms: int = START_MS,
     sensitive: Fields | None = None,
-    answer: Answer | None = Answer("0210", {39: "00"}),
+    answer: Answer | None = APPROVED_ANSWER,
     reserve: tuple[Limit, ...] = (),
     horizon_ms: int = 0,
     original: int = 0,

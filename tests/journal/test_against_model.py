@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.core.effects import Create, Limit, Update, Write
+from gateway.core.events import Committed, Existing
 from gateway.core.lifecycle import FINAL, EntryKind, State
 from gateway.core.transaction import Answer
 from gateway.journal.keyring import create_keyring
@@ -68,14 +69,14 @@ class JournalMachine(RuleBasedStateMachine):
         expected = [self.model.write(each) for each in writes]
         # A conflict is answered from the state that the whole commit leaves.
         after = [
-            each
-            if not hasattr(each, "stored")
-            else type(each)(each.token, self.model.stored[each.stored.transaction.id])
+            Existing(each.token, self.model.stored[each.stored.transaction.id])
+            if isinstance(each, Existing) and each.stored is not None
+            else each
             for each in expected
         ]
         assert self.rig.perform(*writes) == after
         for write, event in zip(writes, expected, strict=True):
-            if hasattr(event, "ids") and write.changes[0].reserve:
+            if isinstance(event, Committed) and write.changes[0].reserve:
                 self.held[event.ids[0]] = tuple({limit.counter for limit in write.changes[0].reserve})
 
     @rule(batch=st.lists(creates, min_size=1, max_size=8))

@@ -69,10 +69,9 @@ def test_what_is_encoded_decodes_to_the_same(entry: Entry) -> None:
 def test_bytes_either_are_the_encoding_of_what_they_decode_to_or_are_refused(encoded: bytes) -> None:
     try:
         entry = decode_entry(b"\x01" + encoded)
-    except EntryError as error:
-        assert 0 <= error.offset <= len(encoded) + 1
-    else:
-        assert encode_entry(entry) == b"\x01" + encoded
+    except EntryError:
+        return
+    assert encode_entry(entry) == b"\x01" + encoded
 
 
 @given(ENTRIES, st.data())

@@ -8,6 +8,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Self
 
 from gateway.core.answers import local_answer
@@ -18,7 +19,6 @@ from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.message import Fields, Message
-
 from tests.acquirers.waiting import DEADLINE_S, until
 
 PAN = "4111111111111111"  # a published test number
@@ -42,9 +42,7 @@ def sale(dialect: Dialect, stan: int, **more: str) -> Message:
 class Terminal:
     """One connection to a listener."""
 
-    def __init__(
-        self, dialect: Dialect, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, dialect: Dialect, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.dialect = dialect
         self._reader = reader
         self._frames = dialect.framing.reader()
@@ -154,7 +152,7 @@ class Shop:
 @asynccontextmanager
 async def shop(dialect: Dialect, tls: ssl.SSLContext | None = None, **settings: int) -> AsyncIterator[Shop]:
     """A started listener; nothing of it may be left when it is closed."""
-    made = Shop(dialect, ListenerSettings(tls=tls, **{"sweep_interval_ms": 20, **settings}))
+    made = Shop(dialect, replace(ListenerSettings(tls=tls, sweep_interval_ms=20), **settings))  # type: ignore[arg-type]
     made.address = await made.listener.start()
     try:
         yield made

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from protocol.iso8583.dialect import Dialect, load_dialect
 from protocol.iso8583.message import Message
-
 from tests.acquirers.waiting import on_each_loop, until
 from tests.terminals.terminal import HEADER, PAN, TPDU, Shop, Terminal, sale, shop
 
@@ -47,13 +47,13 @@ async def test_a_stream_that_cannot_be_cut_closes_the_connection(dialect: Dialec
 
 
 @on_each_loop
-async def test_a_wrong_length_prefix_that_shifts_the_frames_closes_the_connection() -> None:
-    async with shop(BINARY) as s, await s.terminal() as other, await s.terminal() as bad:
-        frame = BINARY.codec.encode(sale(BINARY, 1))
-        bad.writer.write((len(frame) - 20).to_bytes(2, "big") + frame)
-        await s.counted("frames")
+async def test_a_wrong_length_prefix_is_answered_as_far_as_it_was_read_and_then_hung_up_on() -> None:
+    async with shop(ASCII) as s, await s.terminal() as other, await s.terminal() as bad:
+        frame = ASCII.codec.encode(sale(ASCII, 1))
+        bad.writer.write(b"%04d" % (len(frame) - 2) + frame)
         first = await bad.receive()  # enough was there to say whom the answer is for
-        assert (first.mti, first.fields[39]) == ("0210", "30")
+        assert (first.mti, first.fields[11], first.fields[39]) == ("0210", "000001", "30")
+        bad.writer.write(b"\xff" * 10)  # the two bytes left over, and these, are no length
         await bad.hung_up()
         await _unharmed(s, other)
 
@@ -81,14 +81,17 @@ def _bitmap_promises_more(dialect: Dialect) -> bytes:
     return bytes(frame)
 
 
-def _trailing(dialect: Dialect) -> bytes:
-    return dialect.codec.encode(sale(dialect, 7)) + b"\x00"
+def _non_digits(dialect: Dialect) -> bytes:
+    frame = dialect.codec.encode(sale(dialect, 7))
+    amount = bytes.fromhex("000000001000")
+    assert frame.count(amount) == 1
+    return frame.replace(amount, bytes.fromhex("00000000a000"))
 
 
 @pytest.mark.parametrize("dialect", [UNIONPAY, BINARY], ids=lambda d: d.name)
-@pytest.mark.parametrize("spoiled", [_truncated, _bitmap_promises_more, _trailing])
+@pytest.mark.parametrize("spoiled", [_truncated, _bitmap_promises_more, _non_digits])
 @on_each_loop
-async def test_a_message_that_departs_behind_its_identity_is_answered_30(
+async def test_a_message_that_departs_from_the_dialect_is_answered_30_if_it_can_be_told_whose_it_is(
     dialect: Dialect, spoiled: Callable[[Dialect], bytes]
 ) -> None:
     async with shop(dialect) as s, await s.terminal() as other, await s.terminal() as bad:
@@ -102,17 +105,33 @@ async def test_a_message_that_departs_behind_its_identity_is_answered_30(
 
 
 @on_each_loop
-async def test_non_digits_in_bcd_before_the_identity_close_the_connection() -> None:
-    async with shop(UNIONPAY) as s, await s.terminal() as other, await s.terminal() as bad:
-        frame = UNIONPAY.codec.encode(sale(UNIONPAY, 7))
-        amount = bytes.fromhex("000000001000")
-        assert frame.count(amount) == 1
-        bad.writer.write(UNIONPAY.framing.wrap(frame.replace(amount, bytes.fromhex("00000000a000"))))
+async def test_a_departure_is_reported_with_its_place() -> None:
+    async with shop(UNIONPAY) as s, await s.terminal() as bad:
+        bad.writer.write(UNIONPAY.framing.wrap(_non_digits(UNIONPAY)))
+        await bad.receive()
+        (name, facts), *_ = s.reports
+        assert (name, facts["reason"], facts["field"]) == ("terminal.refused", "bad_message", "4")
+        assert int(facts["offset"]) > 0
+
+
+@on_each_loop
+async def test_bytes_behind_the_last_field_close_the_connection() -> None:
+    async with shop(BINARY) as s, await s.terminal() as other, await s.terminal() as bad:
+        bad.writer.write(BINARY.framing.wrap(BINARY.codec.encode(sale(BINARY, 7)) + b"\x00"))
         await bad.hung_up()
         assert s.listener.counters()["bad_message_closed"] == 1
-        (_, facts), *_ = s.reports
-        assert (facts["field"], facts["reason"]) == ("4", "bad_message_closed")
-        assert int(facts["offset"]) > 0
+        await _unharmed(s, other)
+
+
+@pytest.mark.parametrize("identity", [11, 41])
+@on_each_loop
+async def test_a_bad_message_that_cannot_be_told_whose_it_is_closes_the_connection(identity: int) -> None:
+    async with shop(UNIONPAY) as s, await s.terminal() as other, await s.terminal() as bad:
+        message = sale(UNIONPAY, 7)
+        del message.fields[identity]
+        bad.writer.write(UNIONPAY.framing.wrap(UNIONPAY.codec.encode(message)[:-2]))
+        await bad.hung_up()
+        assert s.listener.counters()["bad_message_closed"] == 1
         await _unharmed(s, other)
 
 
@@ -184,6 +203,6 @@ async def test_no_report_line_of_any_kind_holds_the_card_number() -> None:
         frame = ASCII.codec.encode(sale(ASCII, 1))
         at = frame.index(PAN.encode())
         bad.writer.write(ASCII.framing.wrap(frame[: at + 15] + b"X" + frame[at + 16 :]))
-        await bad.hung_up()
+        assert (await bad.receive()).fields[39] == "30"
         assert s.reports
         assert PAN[:8] not in repr(s.reports)

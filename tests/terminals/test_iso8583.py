@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from gateway.core.transaction import Answer, Kind
 from protocol.iso8583.dialect import Dialect, load_dialect
 from protocol.iso8583.message import Message
-
 from tests.acquirers.waiting import on_each_loop, until
 from tests.terminals.terminal import HEADER, PAN, TPDU, TPDU_BACK, Terminal, sale, shop
 

@@ -8,9 +8,9 @@ import resource
 import socket
 
 import pytest
+
 from gateway.terminals.limits import ListenerSettings
 from protocol.iso8583.dialect import load_dialect
-
 from tests.acquirers.waiting import on_each_loop, until
 from tests.terminals.terminal import Terminal, sale, shop
 
@@ -26,7 +26,7 @@ BINARY = load_dialect("iso87-binary")
 )
 @on_each_loop
 async def test_a_connection_over_the_limit_is_closed_at_once(limit: str, counter: str) -> None:
-    async with shop(BINARY, **{limit: 2}) as s, await s.terminal() as first, await s.terminal() as second:
+    async with shop(BINARY, None, **{limit: 2}) as s, await s.terminal() as first, await s.terminal() as second:
         async with await s.terminal() as third:
             await third.hung_up()
         assert s.listener.counters()[counter] == 1
@@ -59,30 +59,30 @@ async def test_running_out_of_descriptors_delays_new_connections_only() -> None:
 
 @on_each_loop
 async def test_a_connection_with_too_much_in_flight_is_not_read_from_until_it_has_less() -> None:
-    async with shop(BINARY, in_flight_per_connection_high=8, in_flight_per_connection_low=4) as s:
-        async with await s.terminal() as greedy, await s.terminal() as other:
-            s.approves = False
-            greedy.send(*(sale(BINARY, stan) for stan in range(30)))
-            await s.submitted(8)
-            await s.counted("reading_paused")
-            await s.serves_others(other)
-            s.approves = False
+    settings = {"in_flight_per_connection_high": 8, "in_flight_per_connection_low": 4}
+    async with shop(BINARY, None, **settings) as s, await s.terminal() as greedy, await s.terminal() as other:
+        s.approves = False
+        greedy.send(*(sale(BINARY, stan) for stan in range(30)))
+        await s.submitted(8)
+        await s.counted("reading_paused")
+        await s.serves_others(other)
+        s.approves = False
+        asked = [r for r in s.requested if r.request.stan != "424242"]
+        assert len(asked) == 8
+        for requested in asked[:3]:
+            s.approve(requested)
+        assert [(await greedy.receive()).fields[11] for _ in range(3)] == ["000000", "000001", "000002"]
+        assert len(s.requested) == 9  # five are left, above the low-water mark
+        s.approve(asked[3])
+        await s.submitted(9 + 4)
+        answered = 4
+        while answered < 30:
             asked = [r for r in s.requested if r.request.stan != "424242"]
-            assert len(asked) == 8
-            for requested in asked[:3]:
+            for requested in asked[answered:]:
                 s.approve(requested)
-            assert [(await greedy.receive()).fields[11] for _ in range(3)] == ["000000", "000001", "000002"]
-            assert len(s.requested) == 9  # five are left, above the low-water mark
-            s.approve(asked[3])
-            await s.submitted(9 + 4)
-            answered = 4
-            while answered < 30:
-                asked = [r for r in s.requested if r.request.stan != "424242"]
-                for requested in asked[answered:]:
-                    s.approve(requested)
-                answered = len(asked)
-                await asyncio.sleep(0)
-            assert [int((await greedy.receive()).fields[11]) for _ in range(27)] == list(range(3, 30))
+            answered = len(asked)
+            await asyncio.sleep(0)
+        assert [int((await greedy.receive()).fields[11]) for _ in range(27)] == list(range(3, 30))
 
 
 @on_each_loop
@@ -165,11 +165,11 @@ async def test_a_terminal_that_does_not_read_is_closed_and_holds_no_memory() -> 
                 await asyncio.get_running_loop().sock_sendall(sock, framed)
             except ConnectionError:
                 break
-            await until(lambda: s.requested or s.listener.counters()["closed_write_buffer"], "taken or closed")
+            await until(lambda: bool(s.requested or s.listener.counters()["closed_write_buffer"]), "taken or closed")
             while s.requested:
                 s.approve(s.requested.pop(), f61=text, f62=text, f63=text)
+        await until(lambda: s.listener.gauges()["connections"] == 1, "closed, although the terminal is still there")
         sock.close()
-        await until(lambda: s.listener.gauges()["connections"] == 1, "closed")
         assert s.listener.counters()["closed_write_buffer"] == 1
         await s.serves_others(other)
 

@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from protocol.iso8583.dialect import load_dialect
-
 from tests.acquirers.certificates import tls_contexts
 from tests.acquirers.waiting import on_each_loop, until
 from tests.terminals.terminal import sale, shop

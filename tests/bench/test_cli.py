@@ -1,0 +1,77 @@
+"""The commands: exit statuses that can be relied on, and the story from end to end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.records import LedgerEvent, TerminalEvent
+
+SENT = TerminalEvent(
+    at=0, event="sent", business="sale", terminal="T", merchant="M", stan="000001", key="M/T/000001", mti="0200"
+)
+TOLD = TerminalEvent(
+    at=0,
+    event="answered",
+    business="sale",
+    terminal="T",
+    merchant="M",
+    stan="000001",
+    key="M/T/000001",
+    mti="0210",
+    response="00",
+)
+BOOKED = LedgerEvent(at=0, act="booked", business="sale", mti="0200", terminal="T", merchant="M", key="M/T/000001")
+
+
+@pytest.mark.parametrize(("ledger", "status"), [([BOOKED], 0), ([], 1)])
+def test_check_tells_by_its_exit_status_whether_records_are_clean(
+    tmp_path: Path, ledger: list[LedgerEvent], status: int
+) -> None:
+    encode = msgspec.json.Encoder().encode_lines
+    (tmp_path / "history.jsonl").write_bytes(encode([SENT, TOLD]))
+    (tmp_path / "ledger.jsonl").write_bytes(encode(ledger))
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "history.jsonl"), str(tmp_path / "ledger.jsonl")])
+    assert done.exit_code == status
+    assert ("M/T/000001" in done.output) == bool(status)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["acquirer", "--ledger", "x", "--mode", "sulking"],
+        ["acquirer", "--ledger", "x", "--listen", "nowhere"],
+        ["terminals", "127.0.0.1:notaport"],
+        ["outage", "--keep", str(Path(__file__).parent)],
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_starts(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def tell(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", "story"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100)  # noqa: S603
+
+
+def test_the_story_comes_true_and_ends_by_itself_where_nobody_watches(tmp_path: Path) -> None:
+    told = tell(tmp_path)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "The story came true." in told.stdout
+    assert "NO " not in told.stdout
+    assert "411111******1111" in told.stdout
+    assert "4111111111111111" not in told.stdout
+
+
+def test_the_story_does_not_touch_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    mine = tmp_path / ".demo" / "mine"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    assert tell(tmp_path).returncode == 1
+    assert mine.read_text() == "precious"
