@@ -137,6 +137,17 @@ class Gateway:
         """Whether the child is there."""
         return self._child is not None and self._child.returncode is None
 
+    @property
+    def pid(self) -> int:
+        """The child's process id.
+
+        Raises:
+            GatewayBroken: there is no child.
+        """
+        if self._child is None:
+            raise GatewayBroken("the gateway was not started")
+        return self._child.pid
+
     async def prepare(self) -> None:
         """Have the gateway make its keys, and write its configuration.
 

@@ -54,6 +54,22 @@ def outage(
 
 
 @app.command()
+def backlog(
+    transactions: Annotated[
+        int, typer.Option(min=1, max=50_000_000, help="Sales stored before the start.")
+    ] = 1_000_000,
+    terminals: Annotated[int, typer.Option(min=1, max=100_000, help="Terminals that they are of.")] = 1_000,
+    drain_within_s: Annotated[float, typer.Option(min=1, help="Give up after so long.")] = 3_600.0,
+    json_path: Json = None,
+) -> None:
+    """Store a large backlog; measure start-up, memory and an ordered drain with it."""
+    from bench.backlog import BacklogOptions, run
+
+    options = BacklogOptions(transactions=transactions, terminals=terminals, drain_within_s=drain_within_s)
+    raise typer.Exit(run(options, json_path))
+
+
+@app.command()
 def story() -> None:
     """Tell the short story of an outage, with a gateway in `.demo/`; on a terminal it stays up afterwards."""
     from bench import story as told

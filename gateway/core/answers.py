@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from gateway.core.transaction import Answer
 from protocol.iso8583.message import Fields
@@ -18,8 +19,13 @@ def approval_code(key: str) -> str:
 
 def retrieval_reference(stan: str, utc_ms: int) -> str:
     """Field 37 of a stand-in approval in its usual form: last digit of the year, day of the year, hour, STAN."""
-    moment = datetime.fromtimestamp(utc_ms / 1000, UTC)
-    return f"{moment.year % 10}{moment.timetuple().tm_yday:03}{moment.hour:02}{stan:>06}"[:12]
+    return f"{_day_and_hour(utc_ms // 3_600_000)}{stan:>06}"[:12]
+
+
+@lru_cache(maxsize=4)
+def _day_and_hour(hour: int) -> str:
+    moment = datetime.fromtimestamp(hour * 3_600, UTC)
+    return f"{moment.year % 10}{moment.timetuple().tm_yday:03}{moment.hour:02}"
 
 
 def local_answer(

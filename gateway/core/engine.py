@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from gateway.core.answers import local_answer
 from gateway.core.effects import Effect, Purpose, Severity, Update
@@ -48,6 +48,8 @@ from gateway.core.transaction import DEFAULT_RULES, Kind, Stored, Transaction
 from gateway.core.work import EngineSettings, SendResult, Work
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import HostRules
+
+_RECEIVED: Final = {kind: f"received.{kind.name.lower()}" for kind in Kind}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -193,7 +195,7 @@ class Engine:
     def _requested(self, event: Requested) -> None:
         request = event.request
         work = self._work
-        work.counts[f"received.{request.kind.name.lower()}"] += 1
+        work.counts[_RECEIVED[request.kind]] += 1
         if request.kind is Kind.NETWORK:
             # Sign-on, echo: answered here, because the gateway is the terminal's host; never stored.
             work.reply(

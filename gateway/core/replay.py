@@ -228,8 +228,9 @@ class Replay:
         work.update(run, Update(EntryKind.PARKED, after), lambda _: self._settled(run))
 
     def _give_back(self, run: Run) -> None:
-        """Nothing was settled: the transaction stays the head of its lane."""
-        run.lane.heads.appendleft(run.stored)
+        """Nothing was settled: the transaction stays the head of its lane, if nothing was put before it meanwhile."""
+        if run.lane.heads or not run.lane.more:
+            run.lane.heads.appendleft(run.stored)
         self._release(run)
 
     def _release(self, run: Run) -> None:

@@ -391,8 +391,9 @@ class Requests:
             self._forget_with(run, self._local(request, "96"))
 
     def _conclude(self, run: Run, answer: Answer) -> None:
-        if run.transaction.state in {State.STORED, State.REVERSING}:
-            run.lane.owes_more(in_order=run.transaction.state is State.STORED)
+        state = run.transaction.state
+        if state is State.STORED or state is State.REVERSING:
+            run.lane.owes_more(in_order=state is State.STORED)
         self._forget_with(run, answer)
 
     def _forget_with(self, run: Run, answer: Answer) -> None:

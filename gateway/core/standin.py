@@ -131,12 +131,16 @@ def _in_ranges(pan: str, ranges: tuple[tuple[str, str], ...]) -> bool:
 
 
 def _limits(request: Request, policy: Policy) -> tuple[Limit, ...]:
-    names = counters(request.lane, request.card, request.currency)
-    scopes = (("overall", policy.overall), ("terminal", policy.terminal), ("card", policy.card))
-    return tuple(
-        Limit(name, exposure.count_max, exposure.total_minor_max, exposure.age_ms_max, f"standin.{scope}")
-        for name, (scope, exposure) in zip(names, scopes, strict=True)
+    overall, terminal, card = counters(request.lane, request.card, request.currency)
+    return (
+        _limit(overall, policy.overall, "standin.overall"),
+        _limit(terminal, policy.terminal, "standin.terminal"),
+        _limit(card, policy.card, "standin.card"),
     )
+
+
+def _limit(counter: str, exposure: Exposure, reason: str) -> Limit:
+    return Limit(counter, exposure.count_max, exposure.total_minor_max, exposure.age_ms_max, reason)
 
 
 def counters(lane: str, card: bytes, currency: str) -> tuple[str, str, str]:

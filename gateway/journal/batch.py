@@ -236,7 +236,7 @@ class Batcher:
             width = next((each for each in _WIDTHS if each >= left), _WIDTHS[-1])
             chunk = list(values[start : start + width])
             chunk += [chunk[-1]] * (width - len(chunk))  # few widths, so that each statement is prepared once
-            yield from self._connection.execute(f"{select}({','.join('?' * width)})", chunk)
+            yield from self._connection.execute(f"{select}({','.join('?' * width)})", chunk).fetchall()
             start += width
 
     def _judge(self, draft: Draft, write: Write) -> _Judged:
@@ -327,8 +327,12 @@ class Batcher:
         owes, owed, opens, closes = [], [], [], []
         for number, row in draft.rows.items():
             before = draft.before.get(number)
-            was = (before.lane, before.place, number) if before is not None and before.state in REPLAYABLE else None
-            now = (row.lane, row.place, number) if row.state in REPLAYABLE else None
+            was = (
+                (before.lane.encode(), before.place, number)
+                if before is not None and before.state in REPLAYABLE
+                else None
+            )
+            now = (row.lane.encode(), row.place, number) if row.state in REPLAYABLE else None
             if was != now:
                 if was is not None:
                     owed.append(was)
@@ -383,5 +387,5 @@ class Batcher:
             return
         if now == row:
             self._connection.execute(
-                "INSERT OR IGNORE INTO owing (lane, place, id) VALUES (?, ?, ?)", (row.lane, row.place, row.id)
+                "INSERT OR IGNORE INTO owing (lane, place, id) VALUES (?, ?, ?)", (row.lane.encode(), row.place, row.id)
             )

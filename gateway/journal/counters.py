@@ -43,7 +43,8 @@ class Counters:
     def recover(self) -> list[Damage]:
         """Read the log that the last run has left; what of it is damaged."""
         damages = []
-        for sequence, packed, tag in self._connection.execute("SELECT * FROM counter_log ORDER BY sequence"):
+        logged = self._connection.execute("SELECT sequence, packed, tag FROM counter_log ORDER BY sequence")
+        for sequence, packed, tag in logged.fetchall():
             if isinstance(packed, bytes) and self._codec.log_tag(sequence, packed) == tag:
                 self._logged.update(_decode(packed))
             else:

@@ -12,12 +12,24 @@ from gateway.core.transaction import Stored, Transaction
 from gateway.journal.connections import Threaded, connect_reader
 from gateway.journal.keyring import Keyring
 from gateway.journal.port import JournalUnreadable, Listing
-from gateway.journal.reading import RecordReader
+from gateway.journal.reading import RecordDamaged, RecordReader, is_damage
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import check_tables, read_head, refuse_foreign_file
 from gateway.journal.sealing import Sealer
 
 _T = TypeVar("_T")
+
+
+def unless_damaged(read: Callable[[], object]) -> object:
+    """What `read` gives; where it meets damage that is not of one record alone, JournalUnreadable, as a value."""
+    try:
+        return read()
+    except RecordDamaged as damaged:
+        return JournalUnreadable(f"the journal is damaged ({damaged.what}): restore or repair it")
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        return JournalUnreadable(f"the journal is damaged ({error}): restore or repair it")
 
 
 def snapshot(connection: sqlite3.Connection, reads: Sequence[Callable[[], object]]) -> list[object]:

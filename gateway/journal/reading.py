@@ -22,6 +22,7 @@ from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_ent
 SCANNED_ROWS_MAX: Final = 512
 """Rows that one hop of a listing looks at, so that a listing over a long journal never holds up a lookup."""
 
+_QUEUE_STEP: Final = 32
 _DAMAGE_CODES: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_TOOBIG}
 )
@@ -42,7 +43,7 @@ class Damage:
 
     id: int
     what: str
-    owing: tuple[str, int, int] | None = None
+    owing: tuple[bytes, int, int] | None = None
     belongs: Row | None = None
     removes: bool = False
 
@@ -161,7 +162,7 @@ class RecordReader:
     def _note(self, damage: Damage) -> None:
         self.noted.append(damage)
 
-    def _note_record(self, damaged: RecordDamaged, owing: tuple[str, int, int] | None = None) -> None:
+    def _note_record(self, damaged: RecordDamaged, owing: tuple[bytes, int, int] | None = None) -> None:
         self.noted.append(Damage(damaged.number, damaged.what, owing, removes=damaged.number > 0))
 
     def match(self, key: str, recent: int | None, first: set[object], second: set[object], since_ms: int) -> Row | None:
@@ -251,12 +252,13 @@ class RecordReader:
         still lies where it was, so it is found there and put right.
         """
         stored: list[tuple[int, int, Stored]] = []
-        for place in self._queue_of(lane):
+        lane_bytes = lane.encode()
+        for place in self._queue_of(lane_bytes):
             row = self._queued_row(place)
             if row is None:
                 continue
             if row.lane != lane:
-                if place[0] > lane:
+                if place[0] > lane_bytes:
                     break
                 continue
             try:
@@ -269,44 +271,61 @@ class RecordReader:
         heads = tuple(each for _, _, each in stored[:limit])
         return Heads(token, lane, heads, len(stored) > limit)
 
-    def _queue_of(self, lane: str) -> Iterator[tuple[str, int, int]]:
-        """Entries of the queue from the one before the lane on."""
+    def _queue_of(self, lane: bytes) -> Iterator[tuple[bytes, int, int]]:
+        """Entries of the queue from the one before the lane on.
+
+        Fetched a few at a time: a cursor that an exception keeps alive would keep its snapshot, and so the log, too.
+        """
         before = "SELECT lane, place, id FROM owing WHERE lane < ? ORDER BY lane DESC, place DESC, id DESC LIMIT 1"
-        since = "SELECT lane, place, id FROM owing WHERE lane >= ? ORDER BY lane, place, id"
+        first = "SELECT lane, place, id FROM owing WHERE lane >= ? ORDER BY lane, place, id LIMIT ?"
+        further = (
+            "SELECT lane, place, id FROM owing WHERE (lane, place, id) > (?, ?, ?) ORDER BY lane, place, id LIMIT ?"
+        )
         try:
-            yield from self._connection.execute(before, (lane,))
-            yield from self._connection.execute(since, (lane,))
+            yield from self._connection.execute(before, (lane,)).fetchall()
+            found = self._connection.execute(first, (lane, _QUEUE_STEP)).fetchall()
+            yield from found
+            while len(found) == _QUEUE_STEP:
+                found = self._connection.execute(further, (*found[-1], _QUEUE_STEP)).fetchall()
+                yield from found
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
             self._note(Damage(0, "page of the queue"))
 
-    def _queued_row(self, place: tuple[str, int, int]) -> Row | None:
+    def _queued_row(self, place: tuple[bytes, int, int]) -> Row | None:
         """The row that an entry of the queue leads to, if it may be sent; what is wrong is noted."""
-        number = place[2]
+        number = place[2] if isinstance(place[2], int) else 0
         try:
-            row = self.row(number) if isinstance(number, int) else None
-            if row is None and isinstance(number, int) and self._created(number):
+            row = self.row(number)
+            if row is None and self._created(number):
                 self._note_record(RecordDamaged(number, "row missing"), place)
                 return None
         except RecordDamaged as damaged:
             self._note_record(damaged, place)
             return None
         if row is None or row.state not in REPLAYABLE:
-            self._note(Damage(number if isinstance(number, int) else 0, "queue", place))
+            self._note(Damage(number, "queue", place))
             return None
-        if (row.lane, row.place) != place[:2]:
+        if (row.lane.encode(), row.place) != place[:2]:
             self._note(Damage(number, "queue", place, row))
         return row
 
     def owing_lanes(self) -> list[str]:
-        """Lanes with something to replay: a loose scan, one seek for each lane."""
-        found = self._connection.execute(
+        """Lanes with something to replay: a loose scan, two seeks for each lane."""
+        found = self._rows(
+            0,
             "WITH RECURSIVE loose(lane) AS (SELECT min(lane) FROM owing UNION ALL "
             "SELECT (SELECT min(lane) FROM owing WHERE lane > loose.lane) FROM loose WHERE loose.lane IS NOT NULL) "
-            "SELECT lane FROM loose WHERE lane IS NOT NULL"
+            "SELECT CAST(lane AS BLOB) FROM loose WHERE lane IS NOT NULL",
         )
-        return [lane for (lane,) in found]
+        lanes = set()
+        for (lane,) in found:
+            # The first entry of each is verified: a lane with a flipped bit would else hide the one it stands for.
+            first = "SELECT lane, place, id FROM owing WHERE lane = ? ORDER BY place, id LIMIT 1"
+            rows = [self._queued_row(place) for place in self._rows(0, first, lane)]
+            lanes.update(row.lane if row is not None else lane.decode(errors="replace") for row in rows)
+        return sorted(lanes)
 
     def _unsettled(self, states: frozenset[State], after_id: int, limit: int) -> list[tuple[int, State]]:
         found: list[tuple[int, State]] = []
@@ -368,11 +387,10 @@ class RecordReader:
 
     def oldest_owed_ms(self) -> int:
         """UTC time of acceptance of the oldest transaction that owes something, or 0."""
-        for number, _ in self._unsettled(frozenset(_UNSETTLED_STATES), 0, 1):
-            try:
-                row = self.row(number)
-            except RecordDamaged as damaged:
-                self._note_record(damaged)
-                return 0
-            return 0 if row is None else row.accepted_ms
-        return 0
+        try:
+            oldest = self._unsettled(frozenset(_UNSETTLED_STATES), 0, 1)
+            row = self.row(oldest[0][0]) if oldest else None
+        except RecordDamaged as damaged:
+            self._note_record(damaged)
+            return 0
+        return 0 if row is None else row.accepted_ms

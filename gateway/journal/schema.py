@@ -16,6 +16,8 @@
     head         two copies of the newest sequence and the number of transactions by state
     meta         two copies of what the journal is: format, name, keys with check values, root pages
 
+Lanes are stored as UTF-8 bytes: text with a flipped bit is no text, and could not even be read to be reported.
+
 `owing` and `unsettled` are tables of their own, not partial indexes over `tx`, because an index entry of a damaged row
 cannot be removed through that row. They change in the row's commit only.
 """
@@ -45,7 +47,7 @@ TABLES: Final = {
     "tx": "CREATE TABLE tx (id INTEGER PRIMARY KEY, row BLOB NOT NULL)",
     "by_key": "CREATE TABLE by_key (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
     "by_key_again": "CREATE TABLE by_key_again (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
-    "owing": "CREATE TABLE owing (lane TEXT, place INTEGER, id INTEGER, PRIMARY KEY (lane, place, id)) WITHOUT ROWID",
+    "owing": "CREATE TABLE owing (lane BLOB, place INTEGER, id INTEGER, PRIMARY KEY (lane, place, id)) WITHOUT ROWID",
     "unsettled": "CREATE TABLE unsettled (state INTEGER, id INTEGER, PRIMARY KEY (state, id)) WITHOUT ROWID",
     "counter": (
         "CREATE TABLE counter (name TEXT PRIMARY KEY, count INTEGER NOT NULL, amount_minor INTEGER NOT NULL, "
@@ -190,7 +192,7 @@ def read_head(connection: sqlite3.Connection, codec: RowCodec, path: Path) -> He
         JournalUnreadable: neither is, or the entries do not end where it says: a tail is cut or was added.
     """
     heads = []
-    for packed, tag in connection.execute("SELECT packed, tag FROM head ORDER BY copy"):
+    for packed, tag in connection.execute("SELECT packed, tag FROM head ORDER BY copy").fetchall():
         if isinstance(packed, bytes) and codec.head_tag(packed) == tag:
             heads.append(msgspec.msgpack.decode(packed, type=Head))
     if not heads:
@@ -234,7 +236,7 @@ def _write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
 
 
 def _read_meta(connection: sqlite3.Connection, path: Path) -> Meta:
-    for content, digest in connection.execute("SELECT content, digest FROM meta ORDER BY copy"):
+    for content, digest in connection.execute("SELECT content, digest FROM meta ORDER BY copy").fetchall():
         if isinstance(content, bytes) and hashlib.sha256(content).digest()[:TAG_BYTES] == digest:
             return msgspec.json.decode(content, type=Meta)
     raise JournalUnreadable(f"{path}: both copies of what the journal says of itself are damaged")

@@ -30,7 +30,7 @@ from gateway.journal.port import (
     JournalUnreadable,
     Listing,
 )
-from gateway.journal.reader import list_in_steps, snapshot
+from gateway.journal.reader import list_in_steps, snapshot, unless_damaged
 from gateway.journal.reading import Damage, RecordReader
 from gateway.journal.room import Room, bytes_free, bytes_on_disk
 from gateway.journal.rows import RowCodec
@@ -287,7 +287,7 @@ class SqliteJournal:
         damages: list[Damage] = []
 
         def read_all() -> None:
-            results.extend(snapshot(self._reader.connection, [read for read, _ in reads]))
+            results.extend(snapshot(self._reader.connection, [partial(unless_damaged, read) for read, _ in reads]))
             damages.extend(self._records.noted)
             self._records.noted.clear()
 
@@ -296,11 +296,20 @@ class SqliteJournal:
         self._reading = []
         self._note(damages)
         events: list[JournalEvent] = []
+        broken: JournalError | None = None
         for (_, future), result in zip(reads, results, strict=True):
-            if future is None:
+            if future is None and isinstance(result, JournalError):
+                broken = result
+            elif future is None:
                 events.append(cast("JournalEvent", result))
-            elif not future.done():
+            elif future.done():
+                continue  # whoever asked was cancelled
+            elif isinstance(result, JournalError):
+                future.set_exception(result)
+            else:
                 future.set_result(result)
+        if broken is not None:
+            raise broken
         if events and self._broken is None:
             self._deliver(events)
 

@@ -22,7 +22,7 @@ from protocol.iso8583.message import Message
 from protocol.iso8583.mti import is_answer
 
 _OUR_FAULT = "96"
-_STOPPING = "91"
+_STOPPING = "96"  # nothing is stored, so that the retry may hear another answer (D3)
 _NOT_UNDERSTOOD = "30"
 _ESSENTIAL_FIELDS = frozenset({4, 11, 39, 41, 42})
 

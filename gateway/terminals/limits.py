@@ -89,7 +89,7 @@ class Count(StrEnum):
     UNANSWERED = "requests_unanswered"
     PAUSED = "reading_paused"
     OVERLOADED = "answered_overload"  # 96
-    STOPPING = "answered_stopping"  # 91
+    STOPPING = "answered_stopping"  # 96
     BAD_FRAMING = "bad_framing"
     BAD_MESSAGE = "bad_message"  # answered 30
     BAD_MESSAGE_CLOSED = "bad_message_closed"  # too little was readable to answer

@@ -33,6 +33,11 @@ class Codec:
         self._decode = compile_decoder(layout)
         self._writers = {number: (_BITS[number], field_writer(spec)) for number, spec in layout.fields.items()}
 
+    @property
+    def layout(self) -> Layout:
+        """What this codec was made for."""
+        return self._layout
+
     def decode(self, frame: bytes) -> Message:
         """Read a frame, its length prefix removed.
 

@@ -6,10 +6,11 @@ The form of a dialect file is described in `dialect_file`.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from protocol.framing import Framing
 from protocol.iso8583.codec import Codec
@@ -19,7 +20,7 @@ from protocol.iso8583.layout import Layout
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import HostRules, TerminalRules
 
-__all__ = ["Dialect", "DialectError", "load_dialect", "shipped_dialects"]
+__all__ = ["Dialect", "DialectError", "dialect_of", "layout_of", "load_dialect", "read_toml", "shipped_dialects"]
 
 _SHIPPED: Final = Path(__file__).parent / "dialects"
 
@@ -77,24 +78,32 @@ def _load_shipped(name: str) -> Dialect:
 
 
 def _load_file(path: Path) -> Dialect:
+    return dialect_of(str(path), read_toml(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a dialect file, parsed and not yet checked.
+
+    Raises:
+        DialectError: the file cannot be read or is not TOML.
+    """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DialectError((f"{path}: cannot be read: {error.strerror}",)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DialectError((f"{path}: not TOML: {error}",)) from error
-    return _made(read_contents(str(path), table))
 
 
-def _made(contents: Contents) -> Dialect:
-    layout = Layout(
-        tpdu=contents.tpdu,
-        header_bytes=contents.header_bytes,
-        mti=contents.mti,
-        bitmap=contents.bitmap,
-        hex_upper=contents.hex_upper,
-        fields=contents.fields,
-    )
+def dialect_of(file: str, table: Mapping[str, Any]) -> Dialect:
+    """The dialect that a parsed table means, its codec compiled.
+
+    Args:
+        file: how mistakes name the table.
+    Raises:
+        DialectError: every mistake at once.
+    """
+    contents = _contents(file, table)
     return Dialect(
         name=contents.name,
         framing=contents.framing,
@@ -103,5 +112,40 @@ def _made(contents: Contents) -> Dialect:
         fields=contents.fields,
         terminal=contents.terminal,
         host=contents.host,
-        codec=Codec(layout),
+        codec=Codec(_layout(contents)),
+    )
+
+
+def layout_of(file: str, table: Mapping[str, Any]) -> Layout:
+    """The layout alone that a parsed table means: checked as a whole, and nothing is compiled.
+
+    Raises:
+        DialectError: every mistake at once.
+    """
+    return _layout(_contents(file, table))
+
+
+def _contents(file: str, table: Mapping[str, Any]) -> Contents:
+    if "extends" not in table:
+        return read_contents(file, table)
+    base = table["extends"]
+    if base not in shipped_dialects():
+        known = ", ".join(shipped_dialects())
+        raise DialectError((f"{file}: extends must be the name of a shipped dialect: {known}",))
+    return read_contents(file, table, _shipped_table(base))
+
+
+@lru_cache(maxsize=16)
+def _shipped_table(name: str) -> dict[str, Any]:
+    return read_toml(_SHIPPED / f"{name}.toml")
+
+
+def _layout(contents: Contents) -> Layout:
+    return Layout(
+        tpdu=contents.tpdu,
+        header_bytes=contents.header_bytes,
+        mti=contents.mti,
+        bitmap=contents.bitmap,
+        hex_upper=contents.hex_upper,
+        fields=contents.fields,
     )

@@ -1,6 +1,7 @@
 """The form of a dialect's TOML file, checked as a whole: every mistake is found in one go.
 
 name = "acme"
+extends = "unionpay"              # optional: a shipped dialect; the file then says what differs, see `extending`
 tpdu = false                      # five bytes in front
 header_bytes = 0                  # behind the TPDU
 mti = "bcd"                       # or "ascii"
@@ -31,6 +32,7 @@ from typing import Any, Final
 
 from protocol.framing import LENGTH_MAX, Framing, LengthPrefix
 from protocol.iso8583.dialect_rules import read_host, read_terminal
+from protocol.iso8583.extending import extended, taken_over
 from protocol.iso8583.fields import (
     HEX_LOWER,
     TRACK,
@@ -82,17 +84,24 @@ class Contents:
     host: HostRules
 
 
-def read_contents(file: str, table: Mapping[str, Any]) -> Contents:
+def read_contents(file: str, table: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Contents:
     """Read a parsed TOML table.
 
     Args:
         file: how mistakes name the file.
+        base: the table of the dialect that the file extends, if it does.
     Raises:
         DialectError: with all mistakes.
     """
-    mistakes = Mistakes(file)
-    top = TableReader(mistakes, "", table)
+    if base is None:
+        mistakes = Mistakes(file)
+        top = TableReader(mistakes, "", table)
+    else:
+        origin = f" (taken over from {table['extends']})"
+        mistakes = Mistakes(file, lambda key: origin if taken_over(table, base, key) else "")
+        top = TableReader(mistakes, "", extended(table, base))
     name = top.text("name", "")
+    top.take("extends")  # who reads the file has looked it up
     if not name:
         mistakes.add("name", "must be the dialect's name")
     hex_upper = top.choice("hex_case", ("upper", "lower"), "upper") == "upper"

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
 class Mistakes:
     """The mistakes of one file, in the order in which they were found; true where there are any."""
 
-    __slots__ = ("_file", "_found")
+    __slots__ = ("_file", "_found", "_origin")
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, origin: Callable[[str], str] | None = None) -> None:
+        """Gather the mistakes of `file`; `origin` says, for a key, that its value was taken over from elsewhere."""
         self._file = file
         self._found: list[str] = []
+        self._origin = origin
 
     def __len__(self) -> int:
         return len(self._found)
 
     def add(self, key: str, what_is_right: str) -> None:
         """Note that `key` (with its tables, by dots) is wrong, and what would be right."""
-        self._found.append(f"{self._file}: {key} {what_is_right}")
+        origin = self._origin(key) if self._origin is not None else ""
+        self._found.append(f"{self._file}: {key} {what_is_right}{origin}")
 
     def all(self) -> tuple[str, ...]:
         """Every mistake so far."""

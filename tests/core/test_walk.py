@@ -17,7 +17,7 @@ from protocol.iso8583.rules import HostRules, TerminalRules
 from tests.core import acquirer
 from tests.core.world import MASTERCARD, UNIONPAY, VISA, World
 
-SEEDS = 3000
+SEEDS = 300
 STEPS = 200
 CARDS = (VISA, MASTERCARD, UNIONPAY)
 MOODS = (

@@ -41,7 +41,7 @@ from gateway.core.events import (
 )
 from gateway.core.identity import BadRequest, KeyedHash, request_from
 from gateway.core.lifecycle import Obligation, State
-from gateway.core.standin import Policy
+from gateway.core.standin import Exposure, Policy
 from gateway.core.transaction import Answer, Kind, Request, Transaction
 from gateway.core.work import EngineSettings
 from protocol.iso8583.message import Message
@@ -108,7 +108,7 @@ class World:
         self.random = random.Random(seed)
         self.settings = settings or EngineSettings()
         self.host = host or HostRules()
-        self.policy = policy or Policy()
+        self.policy = policy or Policy(overall=Exposure(), terminal=Exposure(), card=Exposure())
         self.rules = rules or TerminalRules()
         self.unencodable = unencodable
         self.mono_ms = 1_000_000
@@ -122,6 +122,7 @@ class World:
         self.operator_replies: dict[int, OperatorReply] = {}
         self.sends: list[Send] = []
         self.counts: Counter[str] = Counter()
+        self.unencodable_at_link = ""
         self._last_token = 0
         self._last_event = 0
         self._later: list[Later] = []
@@ -253,6 +254,9 @@ class World:
         self.flights[send.token] = flight
         if not self.connected or not mood.sent:
             self._end(flight, NotSent(send.token, "nothing connected"))
+            return
+        if self.unencodable_at_link:
+            self._end(flight, NotSent(send.token, self.unencodable_at_link))
             return
         if mood.breaks:
             self._end(flight, TimedOut(send.token))

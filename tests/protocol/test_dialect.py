@@ -245,6 +245,85 @@ def test_text_that_is_not_utf_8_is_refused(file: Path) -> None:
         load_dialect(str(file))
 
 
+DIFFERENT = """
+name = "acme"
+extends = "unionpay"
+header_bytes = 8
+[framing]
+limit_bytes = 2048
+[defaults]
+pad = "left"
+[defaults.n]
+pad_nibble = "f"
+[fields]
+58 = false
+57 = { name = "Loyalty", type = "ans", length = "LLL", max = 40 }
+60 = { max = 60 }
+61 = { length = 16 }
+62 = { type = "b", length = "LL", max = 20 }
+[terminal]
+period = "date"
+[host]
+repeat_advice = true
+echo_fields = { 3 = "990000" }
+"""
+
+
+def test_a_file_that_extends_a_shipped_dialect_says_only_what_differs(file: Path) -> None:
+    file.write_text(DIFFERENT, encoding="utf-8")
+    dialect, base = load_dialect(str(file)), load_dialect("unionpay")
+    assert (dialect.name, dialect.tpdu, dialect.header_bytes) == ("acme", True, 8)
+    assert (dialect.framing.length, dialect.framing.limit_bytes) == (LengthPrefix.BINARY_2, 2048)
+    assert set(dialect.fields) == set(base.fields) - {58} | {57}
+    assert (dialect.fields[60].name, dialect.fields[60].length) == (base.fields[60].name, 60)
+    assert (dialect.fields[61].prefix_digits, dialect.fields[61].length) == (0, 16)
+    assert (dialect.fields[62].name, dialect.fields[62].prefix_digits) == ("", 2)
+    assert (dialect.fields[22].pad, dialect.fields[22].pad_nibble) == (PadSide.LEFT, "f")
+    assert dialect.fields[35].pad is PadSide.LEFT
+    assert dialect.fields[22].encoding is ValueEncoding.BCD
+    assert (dialect.terminal.period, dialect.terminal.original) == (Period.DATE, OriginalForm.SAME_STAN)
+    assert (dialect.host.repeat_advice, dialect.host.echo_fields) == (True, {3: "990000"})
+    assert dialect.host.reversal_fields == base.host.reversal_fields
+
+
+@pytest.mark.parametrize("name", shipped_dialects())
+def test_a_file_with_nothing_but_a_name_is_the_dialect_that_it_extends(name: str, file: Path) -> None:
+    file.write_text(f'name = "acme"\nextends = "{name}"', encoding="utf-8")
+    own, base = load_dialect(str(file)), load_dialect(name)
+    assert (own.framing, own.tpdu, own.fields) == (base.framing, base.tpdu, base.fields)
+    assert (own.terminal, own.host) == (base.terminal, base.host)
+    assert own.codec.layout == base.codec.layout
+
+
+def test_mistakes_of_a_file_that_extends_another_name_its_own_file_and_key(file: Path) -> None:
+    text = DIFFERENT.replace("58 = false", "36 = true\n60 = 3\n41 = false\n999 = false\n11 = { max = 6 }")
+    text = text.replace("60 = { max = 60 }", "").replace("header_bytes = 8", "header_byte = 8").replace('"acme"', '""')
+    mistakes = mistakes_of(file, text.replace("limit_bytes = 2048", 'limit_bytes = "2048"'))
+    assert {
+        "name must be the dialect's name",
+        "fields.36 must be a table with type and length",
+        "fields.60 must be a table with type and length",
+        "fields.999 must be a field number from 2 to 128, not 65",
+        "fields.11.max has no place beside a fixed length",
+        "framing.limit_bytes must be a whole number within 16 and 65535",
+    } <= set(mistakes)
+    assert any(mistake.startswith("header_byte is not known") for mistake in mistakes)
+    # What was not written in this file says where it was.
+    wanted = "host.match_fields must name fields of the dialect; 41 is none (taken over from unionpay)"
+    assert wanted in mistakes
+
+
+@pytest.mark.parametrize("base", ['"acme"', '"other.toml"', '""', "3", "[]", "{}"])
+def test_only_shipped_dialects_can_be_extended(file: Path, base: str) -> None:
+    (mistake,) = mistakes_of(file, f'name = "acme"\nextends = {base}')
+    assert mistake == "extends must be the name of a shipped dialect: iso87-ascii, iso87-binary, unionpay"
+
+
+@pytest.mark.parametrize("part", ["fields = 3", "defaults = []", "framing = 1", 'host = ""', "[defaults]\nn = 1"])
+def test_tables_of_the_wrong_shape_in_a_file_that_extends_another_are_mistakes(file: Path, part: str) -> None:
+    assert mistakes_of(file, f'name = "acme"\nextends = "unionpay"\n{part}')
+
+
 LINES = Path(str(Path(__file__).parents[2] / "protocol/iso8583/dialects/unionpay.toml")).read_text("utf-8").splitlines()
 
 

@@ -94,6 +94,14 @@ def test_a_flipped_bit_names_the_key_that_it_spoils(size: int, keys: WorkKeys) -
         assert refusal.value.failed == (name,)
 
 
+def test_only_the_mac_key_may_be_padded() -> None:
+    """A PIN key shortened the same way would encrypt PINs under single DES where double length was agreed."""
+    padded_pin = ecb_encrypt(TMK, PIN_8) + bytes(8) + check_value(PIN_8)
+    with pytest.raises(WorkKeyError, match="pin key") as refusal:
+        open_work_keys(TMK, padded_pin + seal_work_keys(TMK, WorkKeys(PIN_16, MAC_8))[20:])
+    assert refusal.value.failed == ("pin",)
+
+
 @kinds
 def test_another_master_key_fails_every_check_value(size: int, keys: WorkKeys) -> None:
     with pytest.raises(WorkKeyError) as refusal:

@@ -145,7 +145,7 @@ async def test_stopping_refuses_new_work_and_lets_answers_out() -> None:
             await s.terminal()
         terminal.send(sale(BINARY, 2))
         refused = await terminal.receive()
-        assert (refused.fields[11], refused.fields[39]) == ("000002", "91")
+        assert (refused.fields[11], refused.fields[39]) == ("000002", "96")
         assert await s.listener.drain(20) == 1
         draining = asyncio.ensure_future(s.listener.drain(5_000))
         await asyncio.sleep(0)

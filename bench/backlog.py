@@ -1,0 +1,293 @@
+"""A large backlog: how fast it is stored, how soon the gateway is up with it, what memory it takes, how it drains.
+
+The backlog is stored by the gateway's own core and journal without sockets in front, as if the acquirer had been away;
+then the gateway is started as its own process, and an acquirer comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from bench.acquirer import Acquirer
+from bench.child import Gateway, GatewayBroken, Setup, free_ports
+from bench.records import LedgerEvent, read_lines
+from bench.screen import Screen
+from gateway.clock import SystemClock
+from gateway.conductor import Conductor
+from gateway.config import load_config
+from gateway.core.effects import Alarm, OperatorReply, Send
+from gateway.core.engine import Engine
+from gateway.core.events import JournalEvent, NotSent, Requested
+from gateway.core.identity import KeyedHash, request_from
+from gateway.core.transaction import Answer
+from gateway.journal.keyring import load_keyring
+from gateway.journal.port import JournalError
+from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.wiring import engine_settings, policy
+from protocol.iso8583.dialect import load_dialect
+from protocol.iso8583.message import Message
+
+START_MS_MAX: Final = 2_000
+RESIDENT_BYTES_MAX: Final = 250 * 1024 * 1024
+_CARDS: Final = ("4111111111111111", "5555555555554444", "6212345678900000003", "4012888888881881")
+_PROGRESS_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogOptions:
+    """How much is stored, by how many terminals, and how long the drain may take."""
+
+    transactions: int
+    terminals: int
+    drain_within_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class BacklogReport:
+    """What was measured; the verdict is in `held`.
+
+    Attributes:
+        stored_per_s: by core and journal alone, each terminal one in flight.
+        bytes_per_transaction: of the journal's files.
+        start_ms: from the spawn of the process to the first 200 of /readyz.
+        resident_at_start_bytes, resident_most_bytes: of the gateway process: when ready, and at most until drained.
+        drained_per_s: 0 where it did not drain.
+        left: still owed at the end; out_of_order, doubled, missing: from the acquirer's ledger.
+    """
+
+    transactions: int
+    terminals: int
+    stored_per_s: float = 0.0
+    bytes_per_transaction: float = 0.0
+    start_ms: float = 0.0
+    resident_at_start_bytes: int = 0
+    resident_most_bytes: int = 0
+    drain_s: float = 0.0
+    drained_per_s: float = 0.0
+    left: int = 0
+    out_of_order: int = 0
+    doubled: int = 0
+    missing: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether everything was booked once and in order, soon and small enough."""
+        wrong = self.left + self.out_of_order + self.doubled + self.missing
+        return wrong == 0 and self.start_ms < START_MS_MAX and 0 < self.resident_most_bytes < RESIDENT_BYTES_MAX
+
+
+def run(options: BacklogOptions, json_path: Path | None) -> int:
+    """Run, print, and return the exit code: 0 when it held."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-backlog-") as name, Screen("A large backlog") as screen:
+        try:
+            report = uvloop.run(_measure(Path(name), options, screen))
+        except (GatewayBroken, JournalError) as broken:
+            print(f"BROKEN: {broken}")
+            return 1
+    print("HELD" if report.held else "DID NOT HOLD")
+    figures = {"held": report.held, **{field: getattr(report, field) for field in report.__dataclass_fields__}}
+    for field, value in figures.items():
+        print(f"  {field:<26}{value:>16,.1f}" if isinstance(value, float) else f"  {field:<26}{value:>16,}")
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0 if report.held else 1
+
+
+async def _measure(folder: Path, options: BacklogOptions, screen: Screen) -> BacklogReport:
+    report = BacklogReport(transactions=options.transactions, terminals=options.terminals)
+    began = time.monotonic()
+    ports = free_ports(3)
+    setup = Setup(terminal_port=ports[0], operations_port=ports[1], acquirer_port=ports[2], terminals=options.terminals)
+    gateway = Gateway(folder, setup)
+    await gateway.prepare()
+    screen.phase(0.0, f"storing {options.transactions:,} sales of {options.terminals:,} terminals")
+    stored_s = await Filling(gateway.config, options, screen).run()
+    report.stored_per_s = options.transactions / stored_s
+    size = sum(path.stat().st_size for path in folder.glob("journal.sqlite3*"))
+    report.bytes_per_transaction = size / options.transactions
+    screen.phase(time.monotonic() - began, "starting the gateway; the acquirer is away")
+    await gateway.start()
+    try:
+        report.start_ms = gateway.start_ms[-1]
+        report.resident_at_start_bytes = report.resident_most_bytes = resident_bytes(gateway.pid)
+        ledger = folder / "ledger.jsonl"
+        acquirer = Acquirer(ledger, dialect=setup.acquirer_dialect, port=setup.acquirer_port)
+        screen.phase(time.monotonic() - began, "the acquirer is back: replay")
+        await acquirer.start()
+        drain_began = time.monotonic()
+        report.left = await _drain(gateway, report, drain_began + options.drain_within_s, screen)
+        report.drain_s = time.monotonic() - drain_began
+        report.drained_per_s = 0.0 if report.left else options.transactions / report.drain_s
+        await acquirer.stop()
+    finally:
+        await gateway.stop()
+    screen.phase(time.monotonic() - began, "reading the acquirer's ledger")
+    _judge(ledger, report)
+    return report
+
+
+async def _drain(gateway: Gateway, report: BacklogReport, until: float, screen: Screen) -> int:
+    """Wait until nothing is owed; returns what is left. Memory is looked at all the while."""
+    left = report.transactions
+    while left and time.monotonic() < until:
+        await asyncio.sleep(_PROGRESS_S)
+        left = await gateway.queue_depth() or 0
+        report.resident_most_bytes = max(report.resident_most_bytes, resident_bytes(gateway.pid))
+        screen.counts({"owed": left, "resident MB": report.resident_most_bytes >> 20})
+    return left
+
+
+def _judge(ledger: Path, report: BacklogReport) -> None:
+    """Count what the ledger says against what was stored: terminal number and STAN name each sale."""
+    newest: dict[str, int] = {}
+    booked: set[tuple[str, int]] = set()
+    for event in read_lines(ledger, LedgerEvent):
+        if event.act != "booked":
+            continue
+        stan = int(event.stan)
+        if (event.terminal, stan) in booked:
+            report.doubled += 1
+        booked.add((event.terminal, stan))
+        if stan < newest.get(event.terminal, 0):
+            report.out_of_order += 1
+        newest[event.terminal] = max(stan, newest.get(event.terminal, 0))
+    report.missing = report.transactions - len(booked)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process, from /proc; 0 where that cannot be read."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * 4096
+
+
+class Filling:
+    """Stores the backlog through core and journal: every terminal has one sale in flight until all are stored."""
+
+    def __init__(self, config_path: Path, options: BacklogOptions, screen: Screen) -> None:
+        config = load_config(config_path)
+        clock = SystemClock()
+        keyring = load_keyring(config.journal.keys)
+        self._options = options
+        self._screen = screen
+        self._clock = clock
+        self._hashing = KeyedHash(keyring.fingerprint_key)
+        self._rules = load_dialect(config.terminals[0].dialect).terminal
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._journal = SqliteJournal(
+            SqliteJournalSettings(path=config.journal.path),
+            keyring,
+            self._journalled,
+            self._failed,
+            clock.utc_ms,
+        )
+        engine = Engine(
+            engine_settings(config),
+            load_dialect(config.acquirer.dialect).host,
+            policy(config.standin),
+            jitter=lambda: 0.5,
+            unencodable=lambda _: "",
+            mono_ms=clock.mono_ms(),
+            utc_ms=clock.utc_ms(),
+        )
+        self._conductor = Conductor(
+            engine,
+            clock,
+            self._journal,
+            send=self._away,
+            reply=self._replied,
+            reply_operator=_ignore_operator,
+            alarm=_ignore_alarm,
+        )
+        self._stans = [0] * options.terminals
+        self._sent = self._stored = 0
+
+    async def run(self) -> float:
+        """Store everything; returns the seconds that it took.
+
+        Raises:
+            JournalError: the journal stopped; GatewayBroken: a sale was refused.
+        """
+        await self._journal.open()
+        began = time.monotonic()
+        try:
+            for terminal in range(min(self._options.terminals, self._options.transactions)):
+                self._sell(terminal)
+            while self._stored < self._options.transactions:
+                done, _ = await asyncio.wait([self._failure], timeout=_PROGRESS_S)
+                for failure in done:
+                    failure.result()
+                self._screen.counts({"stored": self._stored})
+            return time.monotonic() - began
+        finally:
+            self._conductor.close()
+            await self._journal.close()
+
+    def _sell(self, terminal: int) -> None:
+        if self._sent >= self._options.transactions:
+            return
+        self._sent += 1
+        self._stans[terminal] += 1
+        request = request_from(sale(terminal, self._stans[terminal]), self._rules, self._hashing, self._clock.utc_ms())
+        self._conductor.submit(Requested(terminal, request))
+
+    def _replied(self, terminal: int, answer: Answer) -> None:
+        if answer.fields[39] != "00":
+            self._fail(GatewayBroken(f"a sale of the backlog was answered {answer.fields[39]}"))
+            return
+        self._stored += 1
+        asyncio.get_running_loop().call_soon(self._sell, terminal)
+
+    def _journalled(self, events: Sequence[JournalEvent]) -> None:
+        self._conductor.submit_all(events)
+
+    def _away(self, send: Send) -> None:
+        self._conductor.submit(NotSent(send.token, "the acquirer is away"))
+
+    def _failed(self, error: JournalError) -> None:
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+
+def sale(terminal: int, stan: int) -> Message:
+    """A keyed sale of a UnionPay terminal, about 250 bytes with what the gateway keeps of it."""
+    return Message(
+        "0200",
+        {
+            2: _CARDS[(terminal + stan) % len(_CARDS)],
+            3: "000000",
+            4: f"{100 + stan % 900:012}",
+            11: f"{stan:06}",
+            12: "120000",
+            13: "1121",
+            14: "2912",
+            22: "021",
+            25: "00",
+            41: f"B{terminal:07}",
+            42: "HOLDFASTBACKLOG",
+            49: "156",
+            60: "22000001000500",
+        },
+    )
+
+
+def _ignore_alarm(_: Alarm) -> None:
+    """Nobody watches the filling."""
+
+
+def _ignore_operator(_: OperatorReply) -> None:
+    """Nobody steers the filling."""

@@ -1,0 +1,118 @@
+"""Lists, shows and checks dialects: what stands behind `holdfast dialect list`, `show` and `check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from protocol.iso8583.dialect import Dialect, dialect_of, load_dialect, read_toml, shipped_dialects
+from protocol.iso8583.fields import FieldSpec
+from protocol.iso8583.rules import OriginalForm, Period
+
+_NEEDED = {3: "the processing code", 4: "the amount", 11: "the STAN", 41: "the terminal", 42: "the merchant"}
+
+
+def listed() -> list[dict[str, Any]]:
+    """The shipped dialects, one table each: name, fields, and how a frame begins."""
+    return [summary_of(load_dialect(name)) for name in shipped_dialects()]
+
+
+def summary_of(dialect: Dialect) -> dict[str, Any]:
+    """A dialect at a glance; its fields only by their count."""
+    layout = dialect.codec.layout
+    return {
+        "name": dialect.name,
+        "fields": len(dialect.fields),
+        "length_prefix": str(dialect.framing.length),
+        "tpdu": dialect.tpdu,
+        "header_bytes": dialect.header_bytes,
+        "mti": str(layout.mti),
+        "bitmap": str(layout.bitmap),
+        "identity": str(dialect.terminal.period),
+        "reversal": str(dialect.host.original),
+    }
+
+
+def described(dialect: Dialect) -> dict[str, Any]:
+    """A dialect with the format of each of its fields."""
+    return summary_of(dialect) | {
+        "fields": [
+            {
+                "field": number,
+                "name": spec.name,
+                "type": str(spec.type),
+                "length": "L" * spec.prefix_digits or spec.length,
+                "max": spec.length,
+                "wire": wire_of(spec),
+                "sensitive": number in dialect.terminal.sensitive_fields,
+            }
+            for number, spec in dialect.fields.items()
+        ]
+    }
+
+
+def wire_of(spec: FieldSpec) -> str:
+    """How a field stands on the wire, in a few words."""
+    words = [str(spec.encoding)]
+    if spec.prefix_digits:
+        words.append(f"length {spec.length_encoding}")
+        if spec.is_packed or spec.is_hex:
+            words.append(f"counts {spec.counts if spec.is_packed or spec.counts_hex_digits else 'bytes'}")
+    if spec.is_packed and (spec.prefix_digits or spec.length % 2):
+        words.append(f"pad {spec.pad_nibble} {spec.pad}")
+    return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A dialect file without mistakes.
+
+    Attributes:
+        summary: one line.
+        remarks: what is allowed, and yet probably not meant.
+    """
+
+    dialect: Dialect
+    summary: str
+    remarks: tuple[str, ...]
+
+
+def checked(file: Path) -> Checked:
+    """Load a dialect file and look at it as a whole.
+
+    Raises:
+        DialectError: with every mistake of the file.
+    """
+    table = read_toml(file)
+    dialect = dialect_of(str(file), table)
+    own = f", extends {table['extends']}" if "extends" in table else ""
+    summary = f"{file}: no mistakes; dialect {dialect.name}{own}, {len(dialect.fields)} fields"
+    return Checked(dialect, summary, tuple(_remarks(dialect)))
+
+
+def _remarks(dialect: Dialect) -> list[str]:
+    """What a rule would read from a field that the dialect does not have: mostly a default that nobody looked at."""
+    fields, terminal, host = dialect.fields, dialect.terminal, dialect.host
+    found = [
+        f"fields.{number} ({what}) is missing: requests of such a terminal cannot be accepted"
+        for number, what in _NEEDED.items()
+        if number not in fields
+    ]
+    if terminal.period is Period.BATCH and terminal.batch_field not in fields:
+        found.append(f"terminal.batch_field is {terminal.batch_field}, which the dialect does not have (D1)")
+    if terminal.period is Period.DATE and terminal.date_field not in fields:
+        found.append(f"terminal.date_field is {terminal.date_field}, which the dialect does not have (D1)")
+    if OriginalForm.DE_90 in (terminal.original, host.original) and 90 not in fields:
+        found.append('original is "de90", and the dialect does not have field 90 (D12)')
+    if not set(host.match_fields) <= set(fields):
+        found.append("host.match_fields names fields that the dialect does not have: no answer could be matched")
+    if not set(host.echo_fields) <= set(fields):
+        found.append("host.echo_fields names fields that the dialect does not have: the echo test cannot be sent")
+    if 39 not in fields:
+        found.append("fields.39 (the response code) is missing: answers have no outcome")
+    if kept := sorted(terminal.retained_sensitive_fields):
+        found.append(
+            f"terminal.retained_sensitive_fields stores {', '.join(map(str, kept))} until a sale is final (D10)"
+        )
+    return found

@@ -1,0 +1,382 @@
+"""What is owed goes upstream: repeats, backoff, order, parking, window and rate (D8, D9, D13, D14, D18, D19, D20)."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.effects import FetchHeads, Purpose, Send
+from gateway.core.events import Connected, Heads, OperatorAct, Ticked
+from gateway.core.lifecycle import EntryKind, State
+from gateway.core.link import LinkSettings
+from gateway.core.work import EngineSettings
+from protocol.iso8583.rules import HostRules
+from tests.core.acquirer import (
+    APPROVES,
+    BREAKS_BOOKED,
+    DECLINES,
+    REFUSES,
+    SILENT_BOOKED,
+    SILENT_LOST,
+    Mood,
+    answers,
+)
+from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_sale
+from tests.core.world import World
+
+
+def stored(world: World, *stans: int, terminal: str = "TERM0001") -> None:
+    """Sales that stood in while the link was down."""
+    for stan in stans:
+        token = world.ask("0200", sale(stan, 10, terminal=terminal))
+        world.run()
+        assert world.code(token) == "00"
+
+
+def advices(world: World) -> list[Send]:
+    return [send for send in world.sends if send.purpose is Purpose.ADVICE]
+
+
+def test_d8_a_stand_in_approval_is_forwarded_as_an_advice_that_carries_its_approval() -> None:
+    world = World(up=False)
+    stored(world, 1)
+    world.up()
+    (send,) = advices(world)
+    answer = world.told[1].answer
+    assert answer is not None
+    assert send.message.mti == "0220"
+    assert send.message.fields == sale(1, 10) | {n: answer.fields[n] for n in (37, 38, 39)}
+    assert world.journal.row(key()).state is State.APPROVED
+    world.check_settled()
+
+
+def test_d8_an_authorisation_is_forwarded_as_0120() -> None:
+    world = World(up=False)
+    world.ask("0100", sale())
+    world.run()
+    world.up()
+    assert advices(world)[0].message.mti == "0120"
+
+
+@pytest.mark.parametrize("dialect", ["iso", "unionpay"])
+@pytest.mark.parametrize("interrupted", ["timeouts", "restart", "released", "retry-later"])
+def test_d8_every_repeat_of_an_advice_equals_the_first_but_for_its_mti(dialect: str, interrupted: str) -> None:
+    unionpay = dialect == "unionpay"
+    world = World(
+        up=False, host=UNIONPAY_HOST if unionpay else None, rules=UNIONPAY_RULES if unionpay else None,
+        settings=EngineSettings(attempts_max=2 if interrupted == "released" else 30),
+    )  # fmt: skip
+    world.ask("0200", unionpay_sale() if unionpay else sale())
+    world.run()
+    mood = answers("96") if interrupted == "retry-later" else SILENT_LOST
+    world.acquirer.moods.extend([mood, mood])
+    world.up()
+    if interrupted == "restart":
+        world.crash_and_restart()
+    world.advance(60_000)
+    if interrupted == "released":
+        assert world.command(OperatorAct.RELEASE, 1) == "transaction 1 is now stored"
+        world.advance(60_000)
+    first, *repeats = advices(world)
+    assert len(repeats) == 2
+    assert all(send.message.fields == first.message.fields for send in repeats)
+    assert [send.message.mti for send in repeats] == ["0220" if unionpay else "0221"] * 2
+    world.check_settled()
+
+
+def test_d8_field_7_is_made_fresh_in_a_repeat_only_where_the_host_wants_it() -> None:
+    world = World(up=False, host=HostRules(repeat_refresh=frozenset({7})))
+    stored(world, 1)
+    world.acquirer.moods.append(SILENT_LOST)
+    world.up()
+    world.advance(60_000)
+    first, repeat = advices(world)
+    assert first.message.fields[7] == sale()[7]
+    assert repeat.message.fields[7] == "1121120015"
+    rest = {n: v for n, v in repeat.message.fields.items() if n != 7}
+    assert rest == {n: v for n, v in first.message.fields.items() if n != 7}
+
+
+def test_d9_a_send_is_recorded_before_it_leaves_so_that_the_next_is_a_repeat_after_a_crash_too() -> None:
+    world = World(up=False)
+    stored(world, 1)
+    world.acquirer.moods.append(SILENT_BOOKED)
+    world.up()
+    world.crash_and_restart()
+    assert [send.message.mti for send in advices(world)] == ["0220", "0221"]
+    assert world.acquirer.net(("MERCHANT0000001|TERM0001", "000001")) == 1
+    world.check_settled()
+
+
+def test_d9_attempts_back_off_and_double_up_to_the_maximum() -> None:
+    settings = EngineSettings(backoff_min_ms=1_000, backoff_max_ms=8_000)
+    world = World(up=False, settings=settings)
+    stored(world, 1)
+    world.acquirer.mood = answers("96")
+    world.up()
+    times = [world.mono_ms]
+    while len(times) < 8:
+        before = len(world.sends)
+        due = world.engine.next_wakeup_ms()
+        assert due is not None
+        world.advance(max(0, due - world.mono_ms))
+        if len(world.sends) > before:
+            times.append(world.mono_ms)
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    for pause, most in zip(pauses, [1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000], strict=True):
+        assert most // 2 <= pause <= most  # jitter takes up to half
+
+
+def test_d9_what_an_outage_held_back_is_tried_as_soon_as_it_is_over() -> None:
+    world = World(up=False, settings=EngineSettings(backoff_min_ms=300_000))
+    stored(world, 1)
+    world.acquirer.moods.append(REFUSES)
+    world.up()
+    world.down()
+    world.advance(1_000)
+    world.up()
+    assert world.journal.row(key()).state is State.APPROVED
+
+
+def test_d14_a_lane_is_replayed_in_the_order_of_acceptance() -> None:
+    world = World(up=False, settings=EngineSettings(heads_read_ahead=2))
+    stored(world, 3, 1, 2, 5, 4)
+    world.up()
+    world.advance(1_000)
+    assert [send.message.fields[11] for send in advices(world)] == [f"{stan:06}" for stan in (3, 1, 2, 5, 4)]
+    world.check_settled()
+
+
+def test_d9_d18_a_declined_advice_is_parked_with_an_alarm_and_does_not_block_its_lane() -> None:
+    world = World(up=False)
+    stored(world, 1, 2)
+    world.acquirer.moods.append(DECLINES)
+    world.up()
+    row = world.journal.row(key(1))
+    assert (row.state, row.resume, row.exposed) == (State.PARKED, State.STORED, True)
+    assert row.reason.startswith("answer.code-51")
+    assert [alarm.facts["id"] for alarm in world.alarms if alarm.code == "parked"] == ["1"]
+    assert world.journal.row(key(2)).state is State.APPROVED
+    world.check_settled()
+
+
+def test_d18_a_message_out_of_attempts_is_parked() -> None:
+    world = World(up=False, settings=EngineSettings(attempts_max=3))
+    stored(world, 1)
+    world.acquirer.mood = answers("96")
+    world.up()
+    world.advance(60_000)
+    assert len(advices(world)) == 3
+    assert world.journal.row(key()).reason.startswith("replay.attempts-3")
+
+
+def test_d18_a_message_that_cannot_be_encoded_at_last_is_parked() -> None:
+    world = World(up=False)
+    stored(world, 1)
+    world.unencodable_at_link = "unencodable: field 48"
+    world.up()
+    assert world.journal.row(key()).reason.startswith("replay.unencodable")
+    world.check_settled()
+
+
+def test_d6_an_advice_of_which_no_byte_left_is_tried_again() -> None:
+    world = World(up=False)
+    stored(world, 1)
+    world.acquirer.moods.append(REFUSES)
+    world.up()
+    assert world.journal.row(key()).state is State.STORED
+    world.advance(1_000)
+    world.check_settled()
+
+
+def test_d13_a_reversal_is_not_sent_before_its_original_cannot_arrive_any_more() -> None:
+    world = World()
+    world.acquirer.moods.append(BREAKS_BOOKED)  # the connection breaks at once; the request arrives 25 s later
+    token = world.ask("0200", sale())
+    world.run()
+    assert world.code(token) == "68"
+    assert world.journal.row(key()).not_before_ms == world.utc_ms + 30_000
+    world.advance(29_999)
+    assert [send.purpose for send in world.sends] == [Purpose.REQUEST]
+    world.advance(1)
+    assert [send.purpose for send in world.sends] == [Purpose.REQUEST, Purpose.REVERSAL]
+    world.check_settled()
+
+
+def test_d13_it_waits_as_long_where_the_terminal_had_reversed_it_meanwhile() -> None:
+    world = World()
+    world.acquirer.moods.append(BREAKS_BOOKED)
+    world.ask("0200", sale())
+    world.settle_journal()
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    world.advance(29_999)
+    assert [send.purpose for send in world.sends] == [Purpose.REQUEST]
+    world.advance(1)
+    world.check_settled()
+
+
+@pytest.mark.parametrize("jump_ms", [-3_600_000, 3_600_000])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_d13_a_wall_clock_that_is_set_neither_hurries_nor_holds_up_a_reversal(jump_ms: int, restarted: bool) -> None:
+    world = World()
+    world.acquirer.moods.append(BREAKS_BOOKED)
+    world.ask("0200", sale())
+    world.run()
+    if restarted:
+        world.crash_and_restart()
+    world.jump(jump_ms)
+    world.advance(29_999)
+    assert [send.purpose for send in world.sends] == [Purpose.REQUEST]
+    world.advance(1)
+    assert [send.purpose for send in world.sends] == [Purpose.REQUEST, Purpose.REVERSAL]
+    world.check_settled()
+
+
+@pytest.mark.parametrize("code", ["00", "12", "25", "94"])
+def test_d13_a_reversal_answered_done_is_done(code: str) -> None:
+    world = World()
+    world.acquirer.moods.extend([SILENT_LOST, answers(code)])
+    world.ask("0200", sale())
+    world.run()
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED
+
+
+def test_d19_the_window_opens_step_by_step_after_an_outage() -> None:
+    world = World(up=False, settings=EngineSettings(link=LinkSettings(window_max=8)))
+    for number in range(40):
+        stored(world, 1, terminal=f"TERM{number:04}")
+    world.connected = True
+    world.acquirer.mood = Mood(after_ms=100)
+    world.up()
+    widths = []
+    for _ in range(200):
+        widths.append(len([flight for flight in world.flights.values() if not flight.over]))
+        world.advance(100)
+    widths = [width for width in widths if width]
+    assert widths[:4] == [1, 2, 4, 8]
+    assert max(widths) == 8
+    world.check_settled()
+
+
+def test_d19_the_window_closes_to_one_when_an_answer_stays_away() -> None:
+    world = World(up=False)
+    for number in range(10):
+        stored(world, 1, terminal=f"TERM{number:04}")
+    world.up()
+    assert world.engine.status().window > 8
+    world.acquirer.moods.append(SILENT_LOST)
+    world.ask("0220", sale(2))
+    world.run()
+    world.advance(15_000)
+    assert world.engine.status().window <= 3  # one, and a step for the probe's answer or the repeat's
+
+
+def test_d19_the_rate_limits_replays_to_so_many_a_second() -> None:
+    world = World(up=False, settings=EngineSettings(rate_per_s=5))
+    for number in range(30):
+        stored(world, 1, terminal=f"TERM{number:04}")
+    world.up()
+    counts = []
+    for _ in range(4):
+        world.advance(1_000)
+        counts.append(len(advices(world)))
+    assert 4 <= counts[0] <= 6
+    assert all(4 <= later - earlier <= 6 for earlier, later in zip(counts, counts[1:], strict=False))
+
+
+def test_d19_a_rate_limit_asks_for_no_wakeup_while_only_the_window_holds_back() -> None:
+    world = World(up=False, settings=EngineSettings(rate_per_s=5))
+    for number in range(3):
+        stored(world, 1, terminal=f"TERM{number:04}")
+    world.advance(2_000)
+    world.acquirer.mood = SILENT_LOST
+    world.up()
+    world.advance(1_000)
+    assert len(advices(world)) == 1
+    wakeup = world.engine.next_wakeup_ms()
+    assert wakeup is None or wakeup > world.mono_ms
+    world.step(Ticked())
+    wakeup = world.engine.next_wakeup_ms()
+    assert wakeup is None or wakeup > world.mono_ms
+
+
+def test_d20_a_new_request_waits_until_the_lane_has_drained() -> None:
+    world = World(up=False)
+    stored(world, 1, 2)
+    world.acquirer.mood = Mood(after_ms=500)
+    world.up()
+    token = world.ask("0200", sale(3))
+    world.run()
+    world.advance(2_000)
+    assert world.code(token) == "00"
+    assert [(send.purpose.name, send.message.fields[11]) for send in world.sends] == [
+        ("ADVICE", "000001"), ("ADVICE", "000002"), ("REQUEST", "000003"),
+    ]  # fmt: skip
+    world.check_settled()
+
+
+def test_inv_4_what_is_stored_while_heads_are_being_read_is_not_forgotten() -> None:
+    world = World(up=False)
+    stored(world, 1)
+    world.connected = True
+    world.step(Connected(True))
+    world.deliver()
+    fetch = world.lookups.popleft()
+    assert isinstance(fetch, FetchHeads)
+    stale = world.journal.heads(fetch)
+    world.ask("0220", sale(2))
+    world.commit()
+    world.report()
+    world.step(stale)
+    world.run()
+    assert world.journal.row(key(2)).state is State.APPROVED
+    world.check_settled()
+
+
+def test_a_read_that_was_overtaken_is_dropped_and_made_once_more_only() -> None:
+    world = World(up=False, settings=EngineSettings(link=LinkSettings(window_max=8)))
+    stored(world, 1)
+    world.acquirer.moods.append(APPROVES)
+    world.connected = True
+    world.step(Connected(True))
+    world.deliver()
+    world.engine._work.link._window = 8.0
+    (fetch,) = world.lookups
+    stale = world.read()
+    assert isinstance(fetch, FetchHeads)
+    world.ask("0400", reversal(sale(7), 8))  # holds the lane: what was read ahead may be stale
+    world.run()
+    reads = len([1 for entry in world.journal.log if entry.kind is EntryKind.SENDING])
+    assert isinstance(stale, Heads)
+    world.step(stale)
+    world.run()
+    assert len([1 for entry in world.journal.log if entry.kind is EntryKind.SENDING]) == reads
+    world.check_settled()
+
+
+def test_a_head_that_was_given_back_yields_to_one_that_an_operator_released_before_it() -> None:
+    world = World(up=False)
+    stored(world, 1, 2)
+    world.acquirer.moods.extend([DECLINES, answers("96")])
+    world.up()
+    assert world.journal.row(key(1)).state is State.PARKED
+    world.command(OperatorAct.RELEASE, 1)
+    world.advance(10_000)
+    assert [send.message.fields[11] for send in advices(world)] == ["000001", "000002", "000001", "000002"]
+    world.check_settled()
+
+
+def test_a_refused_update_is_written_again_until_there_is_room_and_is_not_quiet_meanwhile() -> None:
+    world = World()
+    token = world.ask("0200", sale())
+    world.settle_journal()
+    world.journal.full = True
+    world.run()
+    world.advance(1_000)
+    assert world.code(token) == ""
+    assert not world.engine.quiet
+    world.journal.full = False
+    world.advance(1_000)
+    assert world.code(token) == "00"
+    world.check_settled()

@@ -1,0 +1,221 @@
+"""One gateway to a journal, with its own keys only; a stop that is asked for leaves nothing open."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from bench.acquirer import Behaviour, Mode
+from bench.child import GatewayBroken
+from bench.till import TEST_CARDS, Prepared
+from gateway.journal.keyring import create_keyring
+from tests.gateway.shop import Counter, Shop, comes_true, open_shop, outcome, play
+
+
+def test_a_second_gateway_on_the_same_journal_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            terminal = shop.terminal()
+            before = terminal.till.sale(1000, TEST_CARDS[0])
+            assert (await terminal.ask(before)).response == "00"
+            second = await shop.holdfast("run")
+            assert second.code == 1
+            assert "another gateway holds" in second.err
+            assert "journal.sqlite3" in second.err
+            assert "Traceback" not in second.err
+            assert shop.gateway.running
+            after = terminal.till.sale(1000, TEST_CARDS[1])
+            assert (await terminal.ask(after)).response == "00"
+            assert shop.host.acts(after) == ["0200 booked"]
+
+    play(story())
+
+
+def _other_kek(keys: Path) -> None:
+    (keys / "kek.key").write_bytes(bytes(range(32)))
+
+
+def _no_kek(keys: Path) -> None:
+    (keys / "kek.key").unlink()
+
+
+def _short_kek(keys: Path) -> None:
+    (keys / "kek.key").write_bytes(b"short")
+
+
+def _no_keyring(keys: Path) -> None:
+    (keys / "keyring.json").unlink()
+
+
+def _no_folder(keys: Path) -> None:
+    shutil.rmtree(keys)
+
+
+def _other_journals(keys: Path) -> None:
+    shutil.rmtree(keys)
+    create_keyring(keys)
+
+
+def _readable_kek(keys: Path) -> None:
+    (keys / "kek.key").chmod(0o644)
+
+
+def _readable_keyring(keys: Path) -> None:
+    (keys / "keyring.json").chmod(0o640)
+
+
+WRONG_KEYS = {
+    _other_kek: ["kek.key is not the key-encryption key"],
+    _no_kek: ["kek.key cannot be read"],
+    _short_kek: ["kek.key must hold 32 bytes"],
+    _no_keyring: ["keyring.json cannot be read"],
+    _no_folder: ["journal.keys", "holdfast init"],
+    _other_journals: ["key 1 of keyring", "is not the one that", "journal.sqlite3 was written with"],
+    _readable_kek: ["kek.key is open to others", "chmod 0600"],
+    _readable_keyring: ["keyring.json is open to others", "chmod 0600"],
+}
+
+
+def test_with_wrong_missing_or_exposed_keys_it_refuses_to_start_and_says_which(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            terminal = shop.terminal()
+            sale = terminal.till.sale(1000, TEST_CARDS[0])
+            told = await terminal.ask(sale)
+            assert await shop.gateway.stop() == 0
+            whole = (tmp_path / "journal.sqlite3").read_bytes()
+            for spoil, words in WRONG_KEYS.items():
+                keys = tmp_path / spoil.__name__
+                shutil.copytree(tmp_path / "keys", keys)
+                assert stat.S_IMODE((keys / "kek.key").stat().st_mode) == 0o600
+                spoil(keys)
+                ran = await shop.holdfast("run", environment={"HOLDFAST_JOURNAL__KEYS": str(keys)})
+                assert ran.code in (1, 2), spoil.__name__
+                for word in words:
+                    assert word in ran.err, f"{spoil.__name__}: {ran.err}"
+                assert "Traceback" not in ran.err
+                assert "terminals:" not in ran.out
+                assert (tmp_path / "journal.sqlite3").read_bytes() == whole
+            await shop.start()
+            assert outcome(await terminal.ask(sale)) == outcome(told)
+
+    play(story())
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            taken = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", shop.setup.terminal_port)
+            async with taken:
+                ran = await shop.holdfast("run")
+            assert ran.code == 1
+            assert str(shop.setup.terminal_port) in ran.err
+            assert "Traceback" not in ran.err
+            await shop.start()
+
+    play(story())
+
+
+async def _sell_until_closed(counter: Counter, told: dict[str, tuple[Counter, Prepared, str]], number: int) -> None:
+    """Sell one after another; an empty answer where the line broke instead."""
+    while True:
+        sale = counter.till.sale(1000, TEST_CARDS[number % len(TEST_CARDS)])
+        try:
+            answer = (await counter.ask(sale)).response
+        except OSError:
+            told[sale.key] = (counter, sale, "")
+            return
+        told[sale.key] = (counter, sale, answer)
+        if answer != "00":
+            return
+
+
+def _acknowledged(shop: Shop, told: dict[str, tuple[Counter, Prepared, str]]) -> int:
+    return sum(1 for _, _, answer in told.values() if answer == "00")
+
+
+@pytest.mark.parametrize("online", [True, False], ids=["online", "standing in"])
+def test_sigterm_under_load_admits_no_more_answers_what_runs_and_leaves_nothing_to_recover(
+    tmp_path: Path, online: bool
+) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            if online:
+                await shop.host.set_behaviour(Behaviour(mode=Mode.LATE, delay_ms=200))
+            else:
+                await shop.host_leaves()
+            told: dict[str, tuple[Counter, Prepared, str]] = {}
+            counters = [shop.terminal(f"T{number:07d}") for number in range(1, 21)]
+            async with asyncio.TaskGroup() as group:
+                for number, counter in enumerate(counters):
+                    await counter.connect()
+                    group.create_task(_sell_until_closed(counter, told, number))
+                await comes_true("there is load", lambda: _acknowledged(shop, told) >= 60)
+                if online:
+                    await comes_true("requests are in flight", lambda: _in_flight(shop) >= 10)
+                assert await shop.gateway.stop() == 0
+            assert set(answer for _, _, answer in told.values()) <= {"00", "91", ""}
+            wal = tmp_path / "journal.sqlite3-wal"
+            assert not wal.exists() or wal.stat().st_size == 0
+            if online:
+                for _, sale, answer in told.values():
+                    assert shop.host.net(sale) == (answer == "00"), f"told {answer!r}: {shop.host.acts(sale)}"
+
+            await shop.host_returns()
+            await shop.start()
+            await shop.drained()
+            assert not shop.logged("recovering")
+            for counter, sale, answer in told.values():
+                again = await counter.ask(sale)
+                assert again.response == "00", "what was not admitted is sold now; what was is told again"
+                assert shop.host.net(sale) == 1
+                assert len(shop.host.arrivals(sale)) == 1, (answer, shop.host.acts(sale))
+
+    play(story())
+
+
+def _in_flight(shop: Shop) -> int:
+    return len(shop.host.messages) - sum(1 for event in shop.host.recent if event.business != "network" and _old(event.at))
+
+
+def _old(at: float) -> bool:
+    import time
+
+    return time.time() - at > 0.2
+
+
+def test_a_stop_with_a_silent_acquirer_still_answers_everybody_and_owes_durably(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            counters = [shop.terminal(f"T{number:07d}") for number in range(1, 6)]
+            sales = [counter.till.sale(1000, TEST_CARDS[0]) for counter in counters]
+            await shop.host.set_mode(Mode.SILENT)
+            async with asyncio.TaskGroup() as group:
+                asked = [
+                    group.create_task(counter.ask(sale)) for counter, sale in zip(counters, sales, strict=True)
+                ]
+                await comes_true("the acquirer has them", lambda: len(shop.host.messages) == len(sales))
+                assert await shop.gateway.stop() == 0
+            assert {(await one).response for one in asked} == {"68"}
+            await shop.host_returns()
+            await shop.start()
+            await shop.drained()
+            assert not shop.logged("recovering")
+            assert [shop.host.acts(sale) for sale in sales] == [["0200 booked", "0400 reversed"]] * len(sales)
+
+    play(story())
+
+
+def test_a_gateway_that_cannot_start_says_so_once_and_ends(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            (tmp_path / "journal.sqlite3").write_bytes(b"this is no journal" * 500)
+            with pytest.raises(GatewayBroken, match=r"journal\.sqlite3 is not a journal"):
+                await shop.start()
+            assert not shop.gateway.running
+
+    play(story())
