@@ -112,8 +112,7 @@ async def _measure(folder: Path, options: BacklogOptions, screen: Screen) -> Bac
     screen.phase(0.0, f"storing {options.transactions:,} sales of {options.terminals:,} terminals")
     stored_s = await Filling(gateway.config, options, screen).run()
     report.stored_per_s = options.transactions / stored_s
-    size = sum(path.stat().st_size for path in folder.glob("journal.sqlite3*"))
-    report.bytes_per_transaction = size / options.transactions
+    report.bytes_per_transaction = journal_bytes(folder) / options.transactions
     screen.phase(time.monotonic() - began, "starting the gateway; the acquirer is away")
     await gateway.start()
     try:
@@ -161,6 +160,11 @@ def _judge(ledger: Path, report: BacklogReport) -> None:
             report.out_of_order += 1
         newest[event.terminal] = max(stan, newest.get(event.terminal, 0))
     report.missing = report.transactions - len(booked)
+
+
+def journal_bytes(folder: Path) -> int:
+    """Size of the journal's files."""
+    return sum(path.stat().st_size for path in folder.glob("journal.sqlite3*"))
 
 
 def resident_bytes(pid: int) -> int:

@@ -16,7 +16,7 @@ from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.port import EndpointState
 from gateway.clock import Clock, SystemClock
 from gateway.conductor import Conductor
-from gateway.config import Address, Config
+from gateway.config import Address, Config, remarks
 from gateway.core.effects import Alarm, Load, OperatorReply, Severity
 from gateway.core.engine import Engine
 from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct
@@ -40,7 +40,8 @@ from gateway.operations.view import (
     TerminalsStatus,
 )
 from gateway.terminals.iso8583 import Iso8583Listener
-from gateway.wiring import engine_settings, link_settings, listener_settings, policy
+from gateway.tls import CertificateWatch, ReloadableServerContext
+from gateway.wiring import engine_settings, lines, link_settings, listener_settings, policy
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect, load_dialect
 from protocol.iso8583.message import Message
@@ -80,11 +81,13 @@ class Gateway:
             self._journal_failed,
             clock.utc_ms,
         )
+        made = lines(config)
+        self._certificates = CertificateWatch(made.contexts(config), self._report("lines"), clock.utc_ms)
         self._link = Iso8583Link(
-            link_settings(config.acquirer, host_dialect), host_dialect, self._submit, clock.mono_ms,
+            link_settings(config.acquirer, host_dialect, made.acquirer), host_dialect, self._submit, clock.mono_ms,
             self._report("acquirers"),
         )  # fmt: skip
-        self._listeners = self._make_listeners(KeyedHash(keyring.fingerprint_key))
+        self._listeners = self._make_listeners(KeyedHash(keyring.fingerprint_key), made.terminals)
         engine = Engine(
             engine_settings(config), host_dialect.host, policy(config.standin), jitter=random.random,
             unencodable=_unencodable(host_dialect), mono_ms=clock.mono_ms(), utc_ms=clock.utc_ms(),
@@ -95,13 +98,15 @@ class Gateway:
         )  # fmt: skip
         self._operations = OperationsServer(self, config.operations.listen, read_token(config.operations.token_file))
 
-    def _make_listeners(self, hashing: KeyedHash) -> tuple[Iso8583Listener, ...]:
+    def _make_listeners(
+        self, hashing: KeyedHash, contexts: Sequence[ReloadableServerContext | None]
+    ) -> tuple[Iso8583Listener, ...]:
         """Each listener's tokens leave its own number as remainder, so that an answer finds its listener."""
         sections = self._config.terminals
         return tuple(
             Iso8583Listener(
-                listener_settings(section), load_dialect(section.dialect), hashing, self._submit, self._clock.utc_ms,
-                self._report("terminals"), tokens=itertools.count(number, len(sections)),
+                listener_settings(section, contexts[number]), load_dialect(section.dialect), hashing, self._submit,
+                self._clock.utc_ms, self._report("terminals"), tokens=itertools.count(number, len(sections)),
             )
             for number, section in enumerate(sections)
         )  # fmt: skip
@@ -116,6 +121,7 @@ class Gateway:
         await self._journal.open()
         await self._recover()
         await self._link.start()
+        self._certificates.start()
         operations = await self._operations.start()
         self._bound = tuple([Address(*await listener.start()) for listener in self._listeners])
         self._started_ms = self._clock.mono_ms()
@@ -149,10 +155,20 @@ class Gateway:
         for listener in self._listeners:
             await listener.close()
         await self._operations.close()
+        self._certificates.close()
         for lookup in self._lookups.values():
             lookup.cancel()
         for command in self._commands.values():
             command.cancel()
+
+    @property
+    def has_certificates(self) -> bool:
+        """Whether any line has TLS."""
+        return self._certificates.watching
+
+    def reload_certificates(self) -> None:
+        """Read the files of every line anew; connections that are open go on."""
+        self._certificates.reload()
 
     @property
     def failed(self) -> bool:
@@ -315,14 +331,20 @@ def _unencodable(dialect: Dialect) -> Callable[[Message], str]:
 async def run_gateway(config: Config, *, started: Callable[[str], None] = print) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code: 0 after a clean stop, 1 when the journal is in doubt.
 
+    Where a line has TLS, SIGHUP reads its files anew.
+
     Args:
         started: told the endpoints, one line each, once the gateway is open for business.
-    Raises: JournalError, ConfigError and OSError of the start.
+    Raises: JournalError, TlsError, ConfigError and OSError of the start.
     """
     gateway = Gateway(config, load_keyring(config.journal.keys), SystemClock())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gateway.stopping.set)
+    if gateway.has_certificates:
+        loop.add_signal_handler(signal.SIGHUP, gateway.reload_certificates)
+    for remark in remarks(config):
+        logger("gateway").warning("worth a look", remark=remark)
     try:
         listeners, operations = await gateway.start()
     except (JournalError, OSError):

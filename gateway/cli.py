@@ -29,9 +29,11 @@ app = typer.Typer(
 queue = typer.Typer(help="Look at what is owed upstream, and decide about it.", no_args_is_help=True)
 maintenance = typer.Typer(help="Close and open the link to the acquirer.", no_args_is_help=True)
 configuration = typer.Typer(help="Check a configuration.", no_args_is_help=True)
+dialects = typer.Typer(help="Look at dialects, check one, and hold frames against one.", no_args_is_help=True)
 app.add_typer(queue, name="queue")
 app.add_typer(maintenance, name="maintenance")
 app.add_typer(configuration, name="config")
+app.add_typer(dialects, name="dialect")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -73,6 +75,7 @@ def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from gateway.journal.port import JournalError  # noqa: PLC0415
     from gateway.operations.logs import configure_logging  # noqa: PLC0415
     from gateway.operations.token import TokenError  # noqa: PLC0415
+    from gateway.tls import TlsError  # noqa: PLC0415
 
     configure_logging(loaded.log.level, loaded.log.format)
     try:
@@ -82,7 +85,7 @@ def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
             import uvloop  # noqa: PLC0415
 
             code = uvloop.run(run_gateway(loaded))
-    except (JournalError, TokenError, OSError) as error:
+    except (JournalError, TokenError, TlsError, OSError) as error:
         _fail(str(error))
     raise typer.Exit(code)
 
@@ -238,17 +241,17 @@ def hot_card_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @configuration.command("check")
 def config_check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Report every mistake of a configuration at once."""
-    from gateway.config import ConfigError, load_config  # noqa: PLC0415
+    from gateway.config import ConfigError, load_config, remarks  # noqa: PLC0415
 
     try:
         loaded = load_config(config)
     except ConfigError as error:
         if not as_json:
             _fail(str(error), WRONG_USAGE)
-        _print_json({"right": False, "mistakes": error.mistakes})
+        _print_json({"right": False, "mistakes": error.mistakes, "remarks": []})
         raise typer.Exit(WRONG_USAGE) from None
     if as_json:
-        _print_json({"right": True, "mistakes": []})
+        _print_json({"right": True, "mistakes": [], "remarks": list(remarks(loaded))})
         return
     acquirer = loaded.acquirer
     longest = min(terminals.terminal_timeout_ms for terminals in loaded.terminals)
@@ -257,6 +260,78 @@ def config_check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -
         f"time limits nest (D17): host {acquirer.host_timeout_ms} < gateway {acquirer.reply_timeout_ms} "
         f"< terminals {longest} ms"
     )
+    for remark in remarks(loaded):
+        typer.echo(f"holdfast: worth a look: {remark}", err=True)
+
+
+@dialects.command("list")
+def dialect_list(as_json: AsJson = False) -> None:
+    """List the shipped dialects."""
+    from gateway.operations.dialects import listed, listed_text  # noqa: PLC0415
+
+    _print_json(listed()) if as_json else typer.echo(listed_text())
+
+
+@dialects.command("show")
+def dialect_show(
+    name: Annotated[str, typer.Argument(help="A shipped dialect's name or a dialect file.", metavar="NAME")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a dialect: how a frame begins, its habits, and the format of each field."""
+    from gateway.operations.dialects import described, described_text  # noqa: PLC0415
+    from protocol.iso8583.dialect import DialectError, load_dialect  # noqa: PLC0415
+
+    try:
+        dialect = load_dialect(name)
+    except DialectError as error:
+        _fail(str(error), WRONG_USAGE)
+    _print_json(described(dialect)) if as_json else typer.echo(described_text(dialect))
+
+
+@dialects.command("check")
+def dialect_check(
+    file: Annotated[Path, typer.Argument(help="A dialect file.", metavar="FILE")], as_json: AsJson = False
+) -> None:
+    """Report every mistake of a dialect file at once."""
+    from gateway.operations.dialects import checked  # noqa: PLC0415
+    from protocol.iso8583.dialect import DialectError  # noqa: PLC0415
+
+    try:
+        right = checked(file)
+    except DialectError as error:
+        if not as_json:
+            _fail(str(error), WRONG_USAGE)
+        _print_json({"right": False, "mistakes": error.mistakes, "remarks": []})
+        raise typer.Exit(WRONG_USAGE) from None
+    if as_json:
+        _print_json({"right": True, "mistakes": [], "remarks": right.remarks})
+        return
+    typer.echo(right.summary)
+    for remark in right.remarks:
+        typer.echo(f"holdfast: worth a look: {remark}", err=True)
+
+
+@dialects.command("learn")
+def dialect_learn(
+    capture: Annotated[Path, typer.Argument(help="Frames in hexadecimal, one on each line.", metavar="CAPTURE")],
+    dialect: Annotated[str, typer.Option(help="A shipped dialect's name or a dialect file.")] = "unionpay",
+    as_json: AsJson = False,
+) -> None:
+    """Say where a dialect does not fit the frames of a capture, and what to write so that it does."""
+    from gateway.operations.captures import CaptureError  # noqa: PLC0415
+    from gateway.operations.learned import told  # noqa: PLC0415
+    from gateway.operations.learning import learn  # noqa: PLC0415
+    from gateway.operations.progress import Progress  # noqa: PLC0415
+    from protocol.iso8583.dialect import DialectError  # noqa: PLC0415
+
+    try:
+        with Progress(sys.stderr) as progress:
+            learned = learn(capture, dialect, progress.tell)
+    except DialectError as error:
+        _fail(str(error), WRONG_USAGE)
+    except CaptureError as error:
+        _fail(str(error))
+    _print_json(learned) if as_json else typer.echo(told(learned))
 
 
 @app.command("version")

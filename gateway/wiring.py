@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.acquirers.settings import EndpointSettings
 from gateway.acquirers.settings import LinkSettings as AcquirerLinkSettings
-from gateway.config import AcquirerSection, Config, StandInSection, TerminalsSection
+from gateway.config import (
+    AcquirerSection,
+    Config,
+    StandInSection,
+    TerminalsSection,
+    tls_client_settings,
+    tls_server_settings,
+)
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Exposure, Policy
 from gateway.core.work import EngineSettings
 from gateway.terminals.limits import ListenerSettings
+from gateway.tls import (
+    ReloadableClientContext,
+    ReloadableContext,
+    ReloadableServerContext,
+    client_context,
+    server_context,
+)
 from protocol.iso8583.dialect import Dialect
 
 
@@ -65,13 +80,48 @@ def _hot_cards(path: Path) -> frozenset[bytes]:
     return frozenset(bytes.fromhex(line) for line in path.read_text(encoding="ascii").split())
 
 
-def listener_settings(section: TerminalsSection) -> ListenerSettings:
-    """A listener's settings."""
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The TLS contexts of listeners, in the order of their tables, and of the link; None for plain TCP."""
+
+    terminals: tuple[ReloadableServerContext | None, ...]
+    acquirer: ReloadableClientContext | None
+
+    def contexts(self, config: Config) -> dict[str, ReloadableContext]:
+        """Those that there are, by names for reports."""
+        named: dict[str, ReloadableContext] = {
+            f"terminals {section.listen}": context
+            for section, context in zip(config.terminals, self.terminals, strict=True)
+            if context is not None
+        }
+        return named if self.acquirer is None else {**named, f"acquirer {config.acquirer.name}": self.acquirer}
+
+
+def lines(config: Config) -> Lines:
+    """Read the files of every line. Raises: TlsError, where they changed since the configuration was checked."""
+    acquirer = config.acquirer.tls
+    return Lines(
+        tuple(
+            None if section.tls is None else server_context(tls_server_settings(section.tls))
+            for section in config.terminals
+        ),
+        None if acquirer is None else client_context(tls_client_settings(acquirer)),
+    )
+
+
+def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | None) -> ListenerSettings:
+    """A listener's settings; `tls` is its context out of `lines`."""
     in_flight = section.in_flight_per_connection_max
+    handshakes = {}
+    if section.tls is not None:
+        handshakes["tls_handshake_timeout_ms"] = section.tls.handshake_timeout_ms
+        handshakes["tls_handshakes_max"] = section.tls.handshakes_max
     return ListenerSettings(
         name=str(section.listen),
         host=section.listen.host,
         port=section.listen.port,
+        tls=tls,
+        **handshakes,
         connections_max=section.connections_max,
         connections_per_address_max=section.connections_per_address_max,
         in_flight_per_connection_high=in_flight,
@@ -85,11 +135,17 @@ def listener_settings(section: TerminalsSection) -> ListenerSettings:
     )
 
 
-def link_settings(section: AcquirerSection, dialect: Dialect) -> AcquirerLinkSettings:
-    """The link's settings; TPDU and header only where the dialect carries them."""
+def link_settings(
+    section: AcquirerSection, dialect: Dialect, tls: ReloadableClientContext | None
+) -> AcquirerLinkSettings:
+    """The link's settings; TPDU and header only where the dialect carries them; `tls` out of `lines`."""
+    server_name = section.tls.server_name if section.tls is not None else ""
     return AcquirerLinkSettings(
         name=section.name,
-        endpoints=tuple(EndpointSettings(host=e.host, port=e.port) for e in section.endpoints),
+        endpoints=tuple(
+            EndpointSettings(host=e.host, port=e.port, tls=tls, server_hostname=server_name or None)
+            for e in section.endpoints
+        ),
         tpdu=section.tpdu if dialect.tpdu else b"",
         header=section.header[: dialect.header_bytes] if dialect.header_bytes else b"",
         connect_timeout_ms=section.connect_timeout_ms,

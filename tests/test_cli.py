@@ -167,7 +167,11 @@ def test_a_missing_configuration_says_what_makes_one(tmp_path: Path) -> None:
 
 
 def test_config_check_tells_mistakes_as_json_too(config_file: Path) -> None:
-    assert told(holdfast("config", "check", "-c", config_file, "--json")) == {"right": True, "mistakes": []}
+    assert told(holdfast("config", "check", "-c", config_file, "--json")) == {
+        "right": True,
+        "mistakes": [],
+        "remarks": [],
+    }
     config_file.write_text("", encoding="utf-8")
     result = holdfast("config", "check", "-c", config_file, "--json")
     assert result.exit_code == 2

@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from gateway.acquirers.port import EndpointState, EndpointStatus
 from gateway.acquirers.settings import EndpointSettings, LinkSettings
+from gateway.tls import refusal_of
 from protocol.framing import FrameReader, Framing, FramingError
 
 # Not every system has each of them; what is missing is left at the system's default.
@@ -185,12 +186,15 @@ class Endpoint:
         self._enter(EndpointState.CONNECTING)
         connection = _Connection(self, self._framing, self._link, self._mono_ms)
         settings = self._settings
-        tls_name = (settings.server_hostname or settings.host) if settings.tls else None
+        tls = settings.tls
+        tls_name = (settings.server_hostname or settings.host) if tls is not None else None
+        tls_shutdown_s = self._link.close_timeout_ms / 1000 if tls is not None else None
         try:
             async with asyncio.timeout(self._link.connect_timeout_ms / 1000):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: connection, settings.host, settings.port, ssl=settings.tls, server_hostname=tls_name
-                )
+                    lambda: connection, settings.host, settings.port, ssl=tls, server_hostname=tls_name,
+                    ssl_shutdown_timeout=tls_shutdown_s,
+                )  # fmt: skip
         except OSError as error:
             raise EndpointDownError(_reason_of(error), str(error)) from error
         connected_ms = self._mono_ms()
@@ -322,7 +326,7 @@ def _reason_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, ssl.SSLError):
-        return "tls"
+        return f"tls: {refusal_of(error).text}"
     if isinstance(error, socket.gaierror):
         return "name not found"
     return "failed"

@@ -11,7 +11,8 @@ class EndpointSettings:
     """One address of an acquirer.
 
     Attributes:
-        tls: None for plain TCP.
+        tls: None for plain TCP. With it nothing is sent before certificate and name of the host are verified; there is
+            no falling back.
         server_hostname: name that the certificate must carry; None for `host`.
     """
 

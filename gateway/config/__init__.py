@@ -1,5 +1,7 @@
 """What the gateway is told: a TOML file with overrides from the environment, checked as a whole at start."""
 
+from gateway.config.keys import Section
+from gateway.config.lines import AcquirerTlsSection, TerminalsTlsSection, tls_client_settings, tls_server_settings
 from gateway.config.loading import ENVIRONMENT_PREFIX, ConfigError, load_config
 from gateway.config.models import (
     AcquirerSection,
@@ -9,17 +11,18 @@ from gateway.config.models import (
     LogSection,
     OperationsSection,
     ReplaySection,
-    Section,
     StandInSection,
     TerminalsSection,
 )
 from gateway.config.reference import config_reference_markdown, default_config_toml
+from gateway.config.remarks import remarks
 from gateway.config.values import Address, BinRange, LogFormat, LogLevel
 from gateway.core.standin import StandInMode
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "AcquirerSection",
+    "AcquirerTlsSection",
     "Address",
     "BinRange",
     "Config",
@@ -35,7 +38,11 @@ __all__ = [
     "StandInMode",
     "StandInSection",
     "TerminalsSection",
+    "TerminalsTlsSection",
     "config_reference_markdown",
     "default_config_toml",
     "load_config",
+    "remarks",
+    "tls_client_settings",
+    "tls_server_settings",
 ]

@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gateway.config.lines import tls_client_settings, tls_server_settings
 from gateway.config.models import Config, TerminalsSection
 from gateway.config.values import Address
+
+if TYPE_CHECKING:
+    from gateway.tls import TlsClientSettings, TlsServerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ def check(config: Config) -> Iterator[Mistake]:
     yield from _addresses(config)
     yield from _dialects(config)
     yield from _files(config)
+    yield from _lines(config)
 
 
 def _time_limits(config: Config) -> Iterator[Mistake]:
@@ -149,6 +155,24 @@ def _files(config: Config) -> Iterator[Mistake]:
         yield Mistake("journal.keys", "is not a folder that exists; `holdfast init` makes one with keys")
     if config.standin.hot_cards_file is not None:
         yield from _hot_cards(config.standin.hot_cards_file)
+
+
+def _lines(config: Config) -> Iterator[Mistake]:
+    """Certificates, chains and keys of every TLS table can be used today."""
+    tables: list[tuple[str, TlsServerSettings | TlsClientSettings]] = [
+        (f"{place}.tls", tls_server_settings(terminals.tls))
+        for place, terminals in _listeners(config)
+        if terminals.tls is not None
+    ]
+    if config.acquirer.tls is not None:
+        tables.append(("acquirer.tls", tls_client_settings(config.acquirer.tls)))
+    if not tables:
+        return
+    from gateway.tls import mistakes_of  # noqa: PLC0415 - slow to import, and most need no TLS
+
+    for table, settings in tables:
+        for mistake in mistakes_of(settings):
+            yield Mistake(f"{table}.{mistake.key}", mistake.text)
 
 
 def _hot_cards(path: Path) -> Iterator[Mistake]:

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.config.checks import Mistake, check
 from gateway.config.models import Config
-from gateway.config.reference import extras, sections, what_is_right
+from gateway.config.reference import extras, sections, table_in, tables_within, what_is_right
 
 ENVIRONMENT_PREFIX = "HOLDFAST_"
 
@@ -133,8 +133,17 @@ def _overrides(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake
             right = f"set all listeners at once with {ENVIRONMENT_PREFIX}TERMINALS, as a JSON list of tables"
             mistakes.append(Mistake("", f"is one listener's key; {right}", source=f"environment: {variable}"))
         else:
-            found.setdefault(table, {})[key] = value
+            _put(found, [table, *key.split("__")], value)
     return found, mistakes
+
+
+def _put(found: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a key of a table, or of a table in a table."""
+    for table in path[:-1]:
+        found = found.setdefault(table, {})
+        if not isinstance(found, dict):  # another variable sets the table itself to what is none, and is told of it
+            return
+    found[path[-1]] = value
 
 
 def _takes_list(field: FieldInfo | None) -> bool:
@@ -221,6 +230,7 @@ def _found(location: _Location) -> tuple[type[BaseModel], FieldInfo | None]:
         if owner is Config and step in models:
             owner, field = models[step], None
         else:
+            owner = (field and table_in(field)) or owner
             field = owner.model_fields.get(step)
     return owner, field
 
@@ -229,7 +239,9 @@ def _unknown(key: str, known: Iterable[str]) -> str:
     near = get_close_matches(key, list(known), n=1, cutoff=0.6)
     if near:
         return f"is not known; did you mean `{near[0]}`?"
-    homes = [f"[{name}] {key}" for name, model, _ in sections() if key in model.model_fields]
+    tables = [(name, model) for name, model, _ in sections()]
+    tables += [inner for name, model in tables for inner in tables_within(name, model)]
+    homes = [f"[{name}] {key}" for name, model in tables if key in model.model_fields]
     if homes:
         return f"is not known here; did you mean {' or '.join(homes)}?"
     return f"is not known; known are {', '.join(known)}"
@@ -255,11 +267,19 @@ def _depends(mistake: Mistake, wrong: set[str]) -> bool:
 def _told(mistake: Mistake, file: Path, overrides: Mapping[str, Any]) -> str:
     if mistake.source:
         return f"{mistake.source}: {mistake.text}"
-    table, _, key = mistake.key.partition(".")
-    table, key = table.partition("[")[0], key.partition("[")[0]
-    override = overrides.get(table)
-    if isinstance(override, list):
-        return f"environment: {ENVIRONMENT_PREFIX}{table.upper()}: {mistake.key}: {mistake.text}"
-    if isinstance(override, dict) and key in override:
-        return f"environment: {ENVIRONMENT_PREFIX}{table.upper()}__{key.upper()}: {mistake.key}: {mistake.text}"
+    if variable := _variable(mistake.key, overrides):
+        return f"environment: {variable}: {mistake.key}: {mistake.text}"
     return f"{file}: {mistake.key}: {mistake.text}"
+
+
+def _variable(key: str, overrides: Mapping[str, Any]) -> str:
+    """The variable that a key's value comes from, or ""."""
+    steps = re.sub(r"\[[0-9]+\]", "", key).split(".")
+    value: Any = overrides
+    for depth, step in enumerate(steps, 1):
+        if step not in value:
+            return ""
+        value = value[step]
+        if not isinstance(value, dict):
+            return ENVIRONMENT_PREFIX + "__".join(steps[:depth]).upper()
+    return ""

@@ -5,10 +5,12 @@ The file that `holdfast init` writes, the messages about mistakes and the README
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from gateway.config.keys import Section
+from gateway.config.keys import key as _key
+from gateway.config.keys import number as _number
+from gateway.config.lines import AcquirerTlsSection, TerminalsTlsSection
 from gateway.config.values import (
     DialectName,
     Endpoint,
@@ -27,23 +29,6 @@ from gateway.core.standin import StandInMode
 
 _HOUR_MS = 3_600_000
 _AMOUNT_MAX = 10**15
-
-
-def _key(meaning: str, default: Any = ..., *, unit: str = "", right: str = "", example: Any = None) -> Any:
-    """A key: `right` says in words what is accepted; a key without default has an `example` for the shipped file."""
-    extra = {"unit": unit, "right": right, "example": example}
-    return Field(default, description=meaning, json_schema_extra=extra, validate_default=True)
-
-
-def _number(meaning: str, default: int, low: int, high: int, unit: str = "") -> Any:
-    """A whole number from `low` to `high`."""
-    return Field(default, ge=low, le=high, description=meaning, json_schema_extra={"unit": unit})
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are mistakes, and mistakes never show what was written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class GatewaySection(Section):
@@ -137,6 +122,7 @@ class TerminalsSection(Section):
         2**24,
         "bytes",
     )
+    tls: TerminalsTlsSection | None = _key("TLS on this listener.", None, right="a table [terminals.tls]")
 
 
 class AcquirerSection(Section):
@@ -210,6 +196,7 @@ class AcquirerSection(Section):
         description="Header of messages to the host, where its dialect carries one.",
         json_schema_extra={"right": "up to 128 hexadecimal digits, an even number of them", "unit": "hex"},
     )
+    tls: AcquirerTlsSection | None = _key("TLS to the host.", None, right="a table [acquirer.tls]")
 
 
 class StandInSection(Section):

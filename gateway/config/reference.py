@@ -20,6 +20,7 @@ _HEAD = """\
 # Paths are relative to this file. Unknown keys are mistakes. `holdfast config check -c FILE` reports every mistake.
 # The environment overrides a key as HOLDFAST_<TABLE>__<KEY>, e.g. HOLDFAST_REPLAY__RATE_PER_S=50;
 # lists, and all [[terminals]] together as HOLDFAST_TERMINALS, are written as JSON there.
+# A table in a table is HOLDFAST_ACQUIRER__TLS__CA_FILE. Tables that are commented out are optional.
 # Units stand last in a key's name: _ms milliseconds, _s seconds, _minor minor units of the currency (cents, fen).
 """
 
@@ -33,6 +34,8 @@ def extras(field: FieldInfo) -> dict[str, Any]:
 def what_is_right(field: FieldInfo) -> str:
     """What a key accepts, in words, with its default."""
     extra = extras(field)
+    if table_in(field) is not None:
+        return str(extra["right"])
     unit = f" {extra['unit']}" if extra.get("unit") and extra["unit"] != "hex" else ""
     bounds = bounds_of(field)
     if bounds is not None:
@@ -65,29 +68,57 @@ def sections() -> Iterator[tuple[str, type[BaseModel], bool]]:
         yield name, model, bool(inner)  # type: ignore[misc]
 
 
+def table_in(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a key that is an optional table within its table, such as `tls`."""
+    found = [one for one in get_args(field.annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+    return found[0] if found else None
+
+
+def tables_within(name: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The optional tables within a table, by their full names: `terminals.tls`."""
+    for key, field in model.model_fields.items():
+        if (inner := table_in(field)) is not None:
+            yield f"{name}.{key}", inner
+
+
 def default_config_toml() -> str:
-    """The commented file that `holdfast init` writes: every key with its meaning, unit, bounds and default."""
+    """The commented file that `holdfast init` writes: every key with its meaning, unit, bounds and default.
+
+    Optional tables are commented out, their own lines without a blank after the "#".
+    """
     blocks = [_HEAD]
     for name, model, repeated in sections():
-        doc = " ".join((model.__doc__ or "").split())
-        lines = [*_comment(doc), f"[[{name}]]" if repeated else f"[{name}]"]
-        for key, field in model.model_fields.items():
-            accepts = _accepts(field)
-            meaning = f"{field.description} [{accepts}]" if accepts else str(field.description)
-            lines += [*_comment(meaning), f"{key} = {shown_default(field)}"]
-        blocks.append("\n".join(lines) + "\n")
+        blocks.append(_block(f"[[{name}]]" if repeated else f"[{name}]", model))
+        blocks += [_block(f"#[{inner_name}]", inner, "#") for inner_name, inner in tables_within(name, model)]
     return "\n".join(blocks)
+
+
+def _block(head: str, model: type[BaseModel], mark: str = "") -> str:
+    lines = [*_comment(" ".join((model.__doc__ or "").split())), head]
+    for key, field in model.model_fields.items():
+        if table_in(field) is not None:
+            continue
+        accepts = _accepts(field)
+        meaning = f"{field.description} [{accepts}]" if accepts else str(field.description)
+        lines += [*_comment(meaning), f"{mark}{key} = {shown_default(field)}"]
+    return "\n".join(lines) + "\n"
 
 
 def config_reference_markdown() -> str:
     """A table of every key for the README."""
     lines = ["| key | default | accepts | meaning |", "|---|---|---|---|"]
     for name, model, repeated in sections():
-        table = f"[[{name}]]" if repeated else f"[{name}]"
-        for key, field in model.model_fields.items():
-            default = "required" if field.is_required() else f"`{shown_default(field)}`"
-            lines.append(f"| `{table} {key}` | {default} | {_accepts(field)} | {field.description} |")
+        lines += _rows(f"[[{name}]]" if repeated else f"[{name}]", model)
+        for inner_name, inner in tables_within(name, model):
+            lines += _rows(f"[{inner_name}]", inner)
     return "\n".join(lines) + "\n"
+
+
+def _rows(table: str, model: type[BaseModel]) -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        if table_in(field) is None:
+            default = "required" if field.is_required() else f"`{shown_default(field)}`"
+            yield f"| `{table} {key}` | {default} | {_accepts(field)} | {field.description} |"
 
 
 def _comment(text: str) -> list[str]:

@@ -134,6 +134,15 @@ def _bytes(value: object) -> bytes:
     return _hex(value)
 
 
+def _server_name(value: str) -> str:
+    if value and not _HOST.fullmatch(value):
+        try:
+            ipaddress.IPv6Address(value)
+        except ValueError:
+            raise PydanticCustomError("form", "is no host name or address") from None
+    return value
+
+
 def _digits(count: int) -> AfterValidator:
     def check(value: str) -> str:
         if not (len(value) == count and value.isascii() and value.isdigit()):
@@ -179,4 +188,5 @@ OptionalFilePath = Annotated[
     AfterValidator(_resolve_optional),
     PlainSerializer(lambda path: str(path or "")),
 ]
+ServerName = Annotated[str, AfterValidator(_server_name)]
 DialectName = Annotated[str, AfterValidator(_dialect)]

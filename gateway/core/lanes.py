@@ -162,7 +162,6 @@ class Lanes:
         """The change is durable, or there is none: the next one reads the row anew. The lane may be free now."""
         lane.holds -= 1
         lane.turns.popleft()
-        lane.forget_heads()
         if lane.turns:
             lane.turns[0]()
 

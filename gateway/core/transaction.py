@@ -46,6 +46,8 @@ class Request:
         retained: numbers of sensitive fields that the profile lets the journal keep, encrypted.
         pan: the card number from field 2, track 2 or chip data; in memory only.
         rules: habits of the dialect that it came in; answers made here follow them.
+        alias: a second key to the same transaction (D1); empty where it came with none.
+        alias_digest: what the message under that alias says; the same alias with another digest is answered 94.
     """
 
     kind: Kind
@@ -67,6 +69,8 @@ class Request:
     retained: frozenset[int] = frozenset()
     pan: str = field(default="", repr=False)
     rules: TerminalRules = field(default=DEFAULT_RULES, repr=False)
+    alias: str = ""
+    alias_digest: bytes = b""
 
 
 @dataclass(slots=True, frozen=True)

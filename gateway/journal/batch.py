@@ -49,6 +49,11 @@ _Judged = JournalEvent | tuple[int, int]  # a pair is a conflict: token, and id 
 _Hits = dict[int, set[object]]
 
 
+def _queue_entry(row: Row) -> tuple[bytes, int, int] | None:
+    """The entry of the queue that a row has, if it owes something to send."""
+    return (row.lane.encode(), row.place, row.id) if row.state in REPLAYABLE else None
+
+
 class Batcher:
     """Judges and writes batches. One per journal; the only code that changes the database once it is open."""
 
@@ -327,12 +332,8 @@ class Batcher:
         owes, owed, opens, closes = [], [], [], []
         for number, row in draft.rows.items():
             before = draft.before.get(number)
-            was = (
-                (before.lane.encode(), before.place, number)
-                if before is not None and before.state in REPLAYABLE
-                else None
-            )
-            now = (row.lane.encode(), row.place, number) if row.state in REPLAYABLE else None
+            was = _queue_entry(before) if before is not None else None
+            now = _queue_entry(row)
             if was != now:
                 if was is not None:
                     owed.append(was)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.core.events import Lookup
+from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.connections import Threaded, connect_reader
 from gateway.journal.keyring import Keyring
@@ -54,6 +56,22 @@ async def list_in_steps(
         if not after:
             break
     return found[: listing.limit]
+
+
+async def scan_in_doubt(
+    records: RecordReader, asked: Callable[[Callable[[], Any]], Awaitable[Any]], limit: int
+) -> list[Stored]:
+    """The transactions in doubt, from every row of the journal, in steps."""
+    whole = Listing(states=IN_DOUBT_AFTER_CRASH | FINAL)  # a listing with final states goes by the rows themselves
+    after = 0
+    numbers: list[int] = []
+    while True:
+        rows, after = await asked(partial(records.listing_step, whole, after))
+        numbers += [row.id for row in rows if row.state in IN_DOUBT_AFTER_CRASH]
+        if not after or len(numbers) >= limit:
+            break
+    stored = await asked(lambda: [records.by_id(number) for number in numbers[:limit]])
+    return [each for each in stored if isinstance(each, Stored)]
 
 
 class JournalReader:

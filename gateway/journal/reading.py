@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from gateway.core.events import Heads, Lookup
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, State
@@ -319,12 +319,15 @@ class RecordReader:
             "SELECT (SELECT min(lane) FROM owing WHERE lane > loose.lane) FROM loose WHERE loose.lane IS NOT NULL) "
             "SELECT CAST(lane AS BLOB) FROM loose WHERE lane IS NOT NULL",
         )
-        lanes = set()
+        lanes: set[str] = set()
         for (lane,) in found:
+            if not isinstance(lane, bytes):
+                continue
             # The first entry of each is verified: a lane with a flipped bit would else hide the one it stands for.
-            first = "SELECT lane, place, id FROM owing WHERE lane = ? ORDER BY place, id LIMIT 1"
-            rows = [self._queued_row(place) for place in self._rows(0, first, lane)]
-            lanes.update(row.lane if row is not None else lane.decode(errors="replace") for row in rows)
+            first = "SELECT place, id FROM owing WHERE lane = ? ORDER BY place, id LIMIT 1"
+            for place, number in self._rows(0, first, lane):
+                row = self._queued_row((lane, cast("int", place), cast("int", number)))
+                lanes.add(lane.decode(errors="replace") if row is None else row.lane)
         return sorted(lanes)
 
     def _unsettled(self, states: frozenset[State], after_id: int, limit: int) -> list[tuple[int, State]]:

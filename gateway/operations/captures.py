@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from protocol.framing import LENGTH_MAX, PREFIX_BYTES, Framing, FramingError, LengthPrefix
+from protocol.framing import LENGTH_MAX, PREFIX_BYTES, LengthPrefix
 
 LINE_BYTES_MAX: Final = 512 * 1024
 """The longest line: the longest frame in hex with a space between the digits."""
@@ -16,7 +16,7 @@ LINE_BYTES_MAX: Final = 512 * 1024
 FRAMES_MAX: Final = 1_000_000
 CAPTURE_BYTES_MAX: Final = 512 * 1024 * 1024
 
-_MARKER: Final = re.compile(rb"(?:[<>]{1,2}|-+>|<-+|(?:tx|rx|in|out)(?=[\s:]))[\s:]*", re.IGNORECASE)
+_MARKER: Final = re.compile(rb"(?:<-+|-+>|[<>]{1,2}|(?:tx|rx|in|out)(?=[\s:]))[\s:]*", re.IGNORECASE)
 _GAPS: Final = bytes(range(33)) + b"\x7f"
 _NO_HEX: Final = re.compile(rb"[^0-9A-Fa-f]")
 
@@ -126,7 +126,8 @@ def prefixed(raw: bytes, form: LengthPrefix) -> bool:
     size = len(raw) - PREFIX_BYTES[form]
     if not 0 < size <= LENGTH_MAX[form]:
         return False
-    try:
-        return Framing(form, size).wrap(raw[-size:]) == raw
-    except FramingError:
-        return False
+    if form is LengthPrefix.BINARY_2:
+        return int.from_bytes(raw[:2], "big") == size
+    if form is LengthPrefix.ASCII_4:
+        return raw[:4] == b"%04d" % size
+    return raw[:2].hex() == f"{size:04d}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.operations.learned import table
 from protocol.iso8583.dialect import Dialect, dialect_of, load_dialect, read_toml, shipped_dialects
 from protocol.iso8583.fields import FieldSpec
 from protocol.iso8583.rules import OriginalForm, Period
@@ -64,6 +65,58 @@ def wire_of(spec: FieldSpec) -> str:
     return ", ".join(words)
 
 
+def listed_text() -> str:
+    """The shipped dialects as a table."""
+    columns = ("name", "fields", "length in front", "TPDU", "header", "MTI", "bitmap", "identity by", "reversal")
+    return table(columns, [[_word(value) for value in row.values()] for row in listed()])
+
+
+def described_text(dialect: Dialect) -> str:
+    """A dialect in words, and its fields as a table."""
+    shown = described(dialect)
+    terminal, host = dialect.terminal, dialect.host
+    front = (
+        f"length {shown['length_prefix']}, at most {dialect.framing.limit_bytes} bytes; "
+        f"{'TPDU, ' if dialect.tpdu else ''}header {dialect.header_bytes} bytes, "
+        f"MTI {shown['mti']}, bitmap {shown['bitmap']}"
+    )
+    repeated = [word for word in ("request", "advice", "reversal") if getattr(host, f"repeat_{word}")]
+    lines = [
+        f"Dialect {dialect.name}",
+        f"  frame      {front}",
+        f"  identity   {_identity(dialect)}",
+        f"  reversal   {terminal.original} from the terminal, {host.original} to the host ({host.reversal_mti})",
+        f"  advice     {host.advice_mti}",
+        f"  repeats    {', '.join(repeated) or 'none'} by the message type's last digit",
+    ]
+    rows = [
+        (
+            one["field"],
+            one["name"],
+            one["type"],
+            f"{one['length']} {one['max']}" if isinstance(one["length"], str) else one["length"],
+            one["wire"],
+            "sensitive" if one["sensitive"] else "",
+        )
+        for one in shown["fields"]
+    ]
+    return "\n".join([*lines, "", table(("field", "name", "type", "length", "on the wire", ""), rows)])
+
+
+def _identity(dialect: Dialect) -> str:
+    terminal = dialect.terminal
+    if terminal.period is Period.BATCH:
+        end = terminal.batch_start + terminal.batch_length
+        return f"by batch: field {terminal.batch_field}, digits {terminal.batch_start + 1} to {end}"
+    if terminal.period is Period.DATE:
+        return f"by date: field {terminal.date_field}"
+    return f"by the newest of the same STAN within {terminal.horizon_hours} hours"
+
+
+def _word(value: object) -> object:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A dialect file without mistakes.
@@ -84,9 +137,9 @@ def checked(file: Path) -> Checked:
     Raises:
         DialectError: with every mistake of the file.
     """
-    table = read_toml(file)
-    dialect = dialect_of(str(file), table)
-    own = f", extends {table['extends']}" if "extends" in table else ""
+    written = read_toml(file)
+    dialect = dialect_of(str(file), written)
+    own = f", extends {written['extends']}" if "extends" in written else ""
     summary = f"{file}: no mistakes; dialect {dialect.name}{own}, {len(dialect.fields)} fields"
     return Checked(dialect, summary, tuple(_remarks(dialect)))
 

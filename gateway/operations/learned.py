@@ -92,10 +92,11 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How many frames a dialect decodes."""
+    """How many of the frames that were tried a dialect decodes."""
 
     dialect: str
     frames: int
+    tried: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,7 @@ class Learned:
     Attributes:
         fit: frames that the dialect decodes as it stands; `fit_with_suggestions`: with all suggestions taken.
         toml: the suggestions together, ready to be written.
+        sampled: how many frames were looked at for what stands behind something else, where not all; else 0.
         unread: frames whose message type and bitmap make no sense, even with the suggestions.
     """
 
@@ -113,6 +115,7 @@ class Learned:
     frames: int
     fit: int
     fit_with_suggestions: int
+    sampled: int
     unread: int
     bad_lines: tuple[BadLine, ...]
     misfits: tuple[Misfit, ...]
@@ -136,7 +139,8 @@ def told(learned: Learned) -> str:
         rows = [_misfit_row(misfit) for misfit in learned.misfits]
         parts.append("Where it does not fit\n" + table(("frames", "field", "offset", "what is wrong", "line"), rows))
         if any(misfit.behind for misfit in learned.misfits):
-            parts[-1] += "\n  * seen only once the suggestions for what stands before it are taken"
+            sample = f"; counted in {learned.sampled} of the frames" if learned.sampled else ""
+            parts[-1] += f"\n  * seen only once the suggestions for what stands before it are taken{sample}"
     if learned.lacking:
         lacking = [(one.field, one.count, " ".join(one.mtis), one.line) for one in learned.lacking]
         parts.append("Fields that the dialect lacks\n" + table(("field", "frames", "message types", "line"), lacking))
@@ -159,14 +163,14 @@ def told(learned: Learned) -> str:
 def _verdict(learned: Learned) -> str:
     skipped = f", {len(learned.bad_lines)} lines skipped" if learned.bad_lines else ""
     lines = [f"{learned.dialect} fits {learned.fit} of {learned.frames} frames{skipped}"]
-    others = ", ".join(f"{one.dialect} {one.frames}" for one in learned.dialects if one.dialect != learned.dialect)
-    lines.append(f"other dialects fit: {others}" if others else "")
-    best = max(learned.dialects, key=lambda one: one.frames)
-    if best.frames > learned.fit:
+    others = [one for one in learned.dialects if one.dialect != learned.dialect]
+    lines += [f"other dialects: {', '.join(f'{one.dialect} {one.frames} of {one.tried}' for one in others)}"]
+    best = max(learned.dialects, key=lambda one: one.frames / one.tried)
+    if best.frames / best.tried > learned.fit / learned.frames:
         lines.append(f"{best.dialect} fits better: try --dialect {best.dialect}")
     if learned.unread:
         lines.append(f"{learned.unread} frames have no message type and bitmap where the dialect expects them")
-    return "\n".join(filter(None, lines))
+    return "\n".join(lines)
 
 
 def _suggested(learned: Learned) -> str:
@@ -186,7 +190,8 @@ def _misfit_row(misfit: Misfit) -> tuple[object, ...]:
 
 
 def _fields(one: MessageType) -> str:
-    return " ".join(
+    # Commas: digits with nothing but a space between them can look like a card number to whoever scans for one.
+    return ", ".join(
         str(occurrence.field) if occurrence.count == one.count else f"({occurrence.field})" for occurrence in one.fields
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.operations.captures import Capture, length_in_front, prefixed, read_capture
 from gateway.operations.fitting import Departure, Draft, Edit, find_edit, find_front, longest, promised, toml_value
@@ -28,11 +29,22 @@ from protocol.iso8583.fields import FieldSpec
 from protocol.iso8583.layout import CodecError
 from protocol.iso8583.message import Message
 
+_T = TypeVar("_T")
+
 Tell = Callable[[str, float], None]
 """Is called now and then with what is being done and the part of it that is done, from 0 to 1."""
 
 _ROUNDS_MAX: Final = 8
+_GROUPS_MAX: Final = 40
+"""Departures for which a change is looked for, the commonest first: a capture of noise has as many as it has frames."""
+
 _SAMPLE: Final = 100
+_LOOKED_AT_AGAIN: Final = 2_000
+"""Of more frames with one fault, what stands behind it is looked for in so many."""
+
+_TRIED_ELSEWHERE: Final = 10_000
+"""Of a longer capture, other dialects are tried on so many frames from everywhere."""
+
 _TELL_EVERY: Final = 2048
 
 # The number that differs from frame to frame, taken out of a reason so that one fault is one group.
@@ -50,9 +62,9 @@ class _Group:
     field: int | None
     reason: str
     behind: bool
-    frames: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=lambda: [1 << 30, 0])
-    seen: list[int] = field(default_factory=list)
+    frames: list[int] = dataclasses.field(default_factory=list)
+    offsets: list[int] = dataclasses.field(default_factory=lambda: [1 << 30, 0])
+    seen: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, index: int, offset: int, number: int | None) -> None:
         self.frames.append(index)
@@ -67,16 +79,18 @@ class _Work:
 
     Attributes:
         frames: without their length prefixes; `lines` says where each stands.
-        failing, fitting: indices into them.
+        foreign: indices of frames behind a length of a form that is not the dialect's.
+        failing, fitting: indices into the frames.
     """
 
     lines: list[int]
     frames: list[bytes]
     tell: Tell
-    failing: list[int] = field(default_factory=list)
-    fitting: list[int] = field(default_factory=list)
-    misfits: list[_Group] = field(default_factory=list)
-    reached: dict[tuple[str, ...], int] = field(default_factory=dict)
+    foreign: set[int] = dataclasses.field(default_factory=set)
+    failing: list[int] = dataclasses.field(default_factory=list)
+    fitting: list[int] = dataclasses.field(default_factory=list)
+    misfits: list[_Group] = dataclasses.field(default_factory=list)
+    reached: dict[tuple[str, ...], int] = dataclasses.field(default_factory=dict)
 
 
 def learn(path: Path, dialect: str, tell: Tell = lambda _what, _part: None) -> Learned:
@@ -92,29 +106,35 @@ def learn(path: Path, dialect: str, tell: Tell = lambda _what, _part: None) -> L
     draft = Draft(dialect)
     given = load_dialect(dialect)
     capture = read_capture(path, lambda part: tell("reading", part))
-    dialects = tuple(_fits(capture, name, given, tell) for name in dict.fromkeys((dialect, *shipped_dialects())))
+    tried = _spread(capture.frames, _TRIED_ELSEWHERE)
+    others = [_fits(tried, name, tell) for name in shipped_dialects() if name != dialect]
     work = _unwrapped(capture, given, draft, tell)
     groups = _faults(work, given.codec, behind=False)
-    fit = len(work.fitting)
+    fit = sum(index not in work.foreign for index in work.fitting)
+    dialects = (Fit(dialect, fit, len(work.frames)), *others)
+    sampled = 0
     for _ in range(_ROUNDS_MAX):
-        work.misfits += groups
+        work.misfits += [group for group in groups if not _told_before(group, work.misfits)]
         if not _take_edits(draft, work, groups):
             break
+        some = [index for group in groups for index in _spread(group.frames, _LOOKED_AT_AGAIN)]
+        sampled = sampled or (len(some) if len(some) < len(work.failing) else 0)
+        work.failing = some
         groups = _faults(work, draft.dialect().codec, behind=True)
     _tighten(draft, work)
-    return _report(path, given, draft, work, capture, dialects, fit, dialect)
+    return _report(path, given, draft, work, capture, dialects, sampled)
 
 
-def _fits(capture: Capture, name: str, given: Dialect, tell: Tell) -> Fit:
+def _fits(frames: Sequence[tuple[int, bytes]], name: str, tell: Tell) -> Fit:
     """How many frames a dialect decodes, with its own length prefix in front or with none."""
     dialect = load_dialect(name)
     form, codec, count = dialect.framing.length, dialect.codec, 0
-    for done, (_, raw) in enumerate(capture.frames):
+    for done, (_, raw) in enumerate(frames):
         if done % _TELL_EVERY == 0:
-            tell(f"trying {dialect.name}", done / len(capture.frames))
+            tell(f"trying {name}", done / len(frames))
         bare = raw[PREFIX_BYTES[form] :] if prefixed(raw, form) else raw
         count += _decodes(codec, bare) or (bare is not raw and _decodes(codec, raw))
-    return Fit(given.name if name != dialect.name and dialect is given else dialect.name, count)
+    return Fit(name, count, len(frames))
 
 
 def _decodes(codec: Codec, frame: bytes) -> bool:
@@ -138,6 +158,7 @@ def _unwrapped(capture: Capture, given: Dialect, draft: Draft, tell: Tell) -> _W
             form, frame = None, raw
         work.frames.append(frame)
         if form is not None and form is not own:
+            work.foreign.add(index)
             others.setdefault(form, _Group(None, f"the length in front is {form}, not {own}", behind=False)).add(
                 index, 0, None
             )
@@ -176,6 +197,10 @@ def _faults(work: _Work, codec: Codec, *, behind: bool) -> list[_Group]:
     return sorted(groups.values(), key=lambda group: -len(group.frames))
 
 
+def _told_before(group: _Group, misfits: Iterable[_Group]) -> bool:
+    return any((group.field, group.reason) == (one.field, one.reason) for one in misfits)
+
+
 def _without_number(reason: str) -> tuple[str, int | None]:
     for pattern, without in _NUMBERED:
         if match := pattern.match(reason):
@@ -189,11 +214,11 @@ def _take_edits(draft: Draft, work: _Work, groups: Sequence[_Group]) -> bool:
         front = find_front(draft, [work.frames[index] for index in _spread(work.failing)])
         if front is not None:
             # Every other fault may come from having read in the wrong place.
-            _take(draft, work, front, len(work.failing))
-            return True
+            return _take(draft, work, front, len(work.failing))
     taken = False
-    for done, group in enumerate(groups):
-        work.tell("looking for what would fit", done / len(groups))
+    commonest = groups[:_GROUPS_MAX]
+    for done, group in enumerate(commonest):
+        work.tell("looking for what would fit", done / len(commonest))
         if group.field is None and group.reason != _TRAILING:
             continue
         edit = find_edit(
@@ -206,19 +231,20 @@ def _take_edits(draft: Draft, work: _Work, groups: Sequence[_Group]) -> bool:
             ),
         )
         if edit is not None:
-            _take(draft, work, edit, len(group.frames))
-            taken = True
+            taken = _take(draft, work, edit, len(group.frames)) or taken
     return taken
 
 
-def _take(draft: Draft, work: _Work, edit: Edit, frames: int) -> None:
-    draft.take(edit)
-    work.reached[edit.place] = max(frames, work.reached.get(edit.place, 0))
+def _take(draft: Draft, work: _Work, edit: Edit, frames: int) -> bool:
+    taken = draft.take(edit)
+    if taken:
+        work.reached[edit.place] = max(frames, work.reached.get(edit.place, 0))
+    return taken
 
 
-def _spread(indices: Sequence[int]) -> Sequence[int]:
+def _spread(many: Sequence[_T], most: int = _SAMPLE) -> Sequence[_T]:
     """Some of many, from everywhere."""
-    return indices[:: max(1, -(-len(indices) // _SAMPLE))]
+    return many[:: max(1, -(-len(many) // most))]
 
 
 def _some_fitting(draft: Draft, work: _Work) -> list[bytes]:
@@ -241,27 +267,32 @@ def _tighten(draft: Draft, work: _Work) -> None:
     if not opened:
         return
     seen: Counter[int] = Counter()
-    for message in _messages(work, draft.dialect().codec):
+    for message, _ in _messages(work, draft.dialect().codec):
         for edit in opened:
             number = int(edit.place[1])
             if (value := message.fields.get(number)) is not None:
                 seen[number] = max(seen[number], _length(draft.layout.fields[number], value))
     for edit in opened:
         number = int(edit.place[1])
+        if not seen[number]:  # none could be read to the end: what the lengths said
+            said = [one.seen[1] for one in work.misfits if one.field == number and one.seen]
+            seen[number] = max(said, default=0)
         if 0 < seen[number] < longest(draft.layout.fields[number]):
             draft.take(Edit(edit.place, {**edit.keys, "max": seen[number]}, guess=edit.guess))
 
 
-def _messages(work: _Work, codec: Codec) -> Iterable[Message]:
-    """What could be read of the frames."""
+def _messages(work: _Work, codec: Codec) -> Iterable[tuple[Message, bool]]:
+    """What could be read of the frames, and whether that is all of it."""
     for done, frame in enumerate(work.frames):
         if done % _TELL_EVERY == 0:
             work.tell("counting", done / len(work.frames))
         try:
-            yield codec.decode(frame)
+            message = codec.decode(frame)
         except CodecError as fault:
             if fault.partial is not None:
-                yield fault.partial
+                yield fault.partial, False
+        else:
+            yield message, True
 
 
 def _length(spec: FieldSpec, value: str) -> int:
@@ -277,11 +308,12 @@ class _Counts:
         lacking: of fields that the given dialect lacks: count, first line, types.
     """
 
-    types: Counter[str] = field(default_factory=Counter)
-    carried: Counter[tuple[str, int]] = field(default_factory=Counter)
-    lengths: dict[int, list[int]] = field(default_factory=dict)
-    lacking: dict[int, tuple[list[int], set[str]]] = field(default_factory=dict)
+    types: Counter[str] = dataclasses.field(default_factory=Counter)
+    carried: Counter[tuple[str, int]] = dataclasses.field(default_factory=Counter)
+    lengths: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    lacking: dict[int, tuple[list[int], set[str]]] = dataclasses.field(default_factory=dict)
     unread: int = 0
+    fitting: int = 0
 
 
 def _counted(given: Dialect, draft: Draft, work: _Work) -> _Counts:
@@ -301,7 +333,8 @@ def _counted(given: Dialect, draft: Draft, work: _Work) -> _Counts:
                 seen[0] += 1
                 mtis.add(mti)
     variable = {number: spec for number, spec in layout.fields.items() if spec.prefix_digits}
-    for message in _messages(work, draft.dialect().codec):
+    for message, fits in _messages(work, draft.dialect().codec):
+        counts.fitting += fits
         for number, value in message.fields.items():
             if (spec := variable.get(number)) is not None:
                 size = _length(spec, value)
@@ -318,19 +351,19 @@ def _report(
     draft: Draft,
     work: _Work,
     capture: Capture,
-    dialects: tuple[Fit, ...],
-    fit: int,
-    asked: str,
+    fits: tuple[Fit, ...],
+    sampled: int,
 ) -> Learned:
     counts = _counted(given, draft, work)
     changed = draft.dialect()
     names = {number: spec.name for number, spec in {**changed.fields, **given.fields}.items()}
     return Learned(
         capture=str(path),
-        dialect=given.name,
+        dialect=fits[0].dialect,
         frames=len(work.frames),
-        fit=fit,
-        fit_with_suggestions=sum(_decodes(changed.codec, frame) for frame in work.frames),
+        fit=fits[0].frames,
+        fit_with_suggestions=counts.fitting,
+        sampled=sampled,
         unread=counts.unread,
         bad_lines=tuple(capture.bad_lines),
         misfits=tuple(_misfit(group, names, work.lines) for group in work.misfits),
@@ -340,13 +373,18 @@ def _report(
         ),
         message_types=tuple(_message_type(counts, mti) for mti in sorted(counts.types)),
         lengths=tuple(
-            Length(number, names[number], *seen, given.fields[number].length if number in given.fields else None)
-            for number, seen in sorted(counts.lengths.items())
+            Length(number, names[number], count, least, most, _most(given, number))
+            for number, (count, least, most) in sorted(counts.lengths.items())
         ),
-        dialects=dialects,
+        dialects=fits,
         suggestions=tuple(_suggestion(draft, place, frames) for place, frames in work.reached.items()),
         toml=draft.toml() if draft.edits else "",
     )
+
+
+def _most(dialect: Dialect, number: int) -> int | None:
+    spec = dialect.fields.get(number)
+    return None if spec is None else spec.length
 
 
 def _misfit(group: _Group, names: dict[int, str], lines: Sequence[int]) -> Misfit:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 
 from gateway.terminals.limits import Count, ListenerSettings
+from gateway.tls import refusal_of
 
 _ACCEPTS_PER_TURN = 128
 """So that a flood of connections does not keep those that are there from being served."""
@@ -33,11 +34,18 @@ class Acceptor:
         settings: ListenerSettings,
         factory: Callable[[str, str], Accepted],
         count: Callable[[Count], None],
+        refused: Callable[[Count, str, str], None],
     ) -> None:
-        """`factory` is given the peer's address and its name "address:port"."""
+        """Nothing is accepted before `start`.
+
+        Args:
+            factory: is given the peer's address and its name "address:port".
+            refused: is given what to count, the peer's name, and why in words; for what an operator must hear of.
+        """
         self._settings = settings
         self._factory = factory
         self._count = count
+        self._refused = refused
         self._socket: socket.socket | None = None
         self._reading = False
         self._places: dict[str, int] = {}
@@ -128,6 +136,10 @@ class Acceptor:
             self._count(Count.REFUSED_ADDRESS)
             accepted.close()
             return
+        if self._settings.tls is not None and len(self._opening) >= self._settings.tls_handshakes_max:
+            self._refused(Count.REFUSED_HANDSHAKES, name, "too many handshakes are under way")
+            accepted.close()
+            return
         self.connections += 1
         self._places[address] = places + 1
         self._count(Count.ACCEPTED)
@@ -153,9 +165,13 @@ class Acceptor:
                 accepted,
                 ssl=settings.tls,
                 ssl_handshake_timeout=settings.tls_handshake_timeout_ms / 1000 if settings.tls else None,
+                ssl_shutdown_timeout=settings.close_timeout_ms / 1000 if settings.tls else None,
             )  # from here on the transport closes the socket
-        except OSError:  # also ssl.SSLError and a handshake that took too long
+        except OSError as error:  # also ssl.SSLError and a handshake that took too long
             self._count(Count.HANDSHAKE_FAILED)
+            if settings.tls is not None:
+                refusal = refusal_of(error)
+                self._refused(Count(f"handshake_{refusal.value}"), name, f"{refusal.text} ({error})")
         finally:
             if not protocol.made:  # nor will connection_lost be called, which releases the place otherwise
                 self.release(address)

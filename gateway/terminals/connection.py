@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from gateway.terminals.accepting import Accepted
 from gateway.terminals.limits import Count, ListenerSettings
+from gateway.tls import TerminalNames
 from protocol.framing import Framing, FramingError
 
 
@@ -40,6 +41,7 @@ class TerminalConnection(Accepted):
         address, name: of the peer: "192.0.2.7", and "192.0.2.7:40312" for reports.
         in_flight: requests of it that the core has and has not answered.
         gone: the connection is closed; an answer for it is dropped.
+        names: terminals that it may speak for, by its certificate; None where it is bound to none.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TerminalConnection(Accepted):
         self.address, self.name = peer
         self.in_flight = 0
         self.gone = False
+        self.names: TerminalNames | None = None
         self._owner = owner
         self._settings = settings
         self._loop = loop
@@ -129,6 +132,8 @@ class TerminalConnection(Accepted):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=self._settings.write_buffer_limit_bytes)
         self._active_ms = self._now_ms()
+        if self._settings.tls is not None:
+            self.names = self._settings.tls.names_of(transport.get_extra_info("peercert"))
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:

@@ -24,6 +24,7 @@ from protocol.iso8583.mti import is_answer
 _OUR_FAULT = "96"
 _STOPPING = "96"  # nothing is stored, so that the retry may hear another answer (D3)
 _NOT_UNDERSTOOD = "30"
+_NOT_PERMITTED = "58"
 _ESSENTIAL_FIELDS = frozenset({4, 11, 39, 41, 42})
 
 
@@ -73,7 +74,7 @@ class Iso8583Listener:
         self._counts = dict.fromkeys(Count, 0)
         self._waiting: dict[int, _Waiting] = {}
         self._connections: set[TerminalConnection] = set()
-        self._acceptor = Acceptor(settings, self._connection, self.count)
+        self._acceptor = Acceptor(settings, self._connection, self.count, self._refused_connection)
         self._admitting = False
         self._sweep: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -173,6 +174,8 @@ class Iso8583Listener:
             self._bad(connection, Count.BAD_MTI_CLOSED, {"mti": message.mti})
             connection.hang_up(drop_frames=True)
             return
+        if not self._permitted(connection, message):
+            return
         if not self._admitting:
             self.count(Count.STOPPING)
             self._refuse(connection, message, _STOPPING)
@@ -192,6 +195,21 @@ class Iso8583Listener:
         connection.in_flight += 1
         self._counts[Count.REQUESTS] += 1
         self._submit(Requested(token, request))
+
+    def _permitted(self, connection: TerminalConnection, message: Message) -> bool:
+        """Whether the connection's certificate lets it speak for the terminal that a message names, else answer 58.
+
+        Field 41 is compared as core.identity reads it: without the blanks around it, whole, case-sensitively. A network
+        message may name none; anything else without a terminal is refused when its request is made.
+        """
+        names = connection.names
+        terminal = message.fields.get(41, "").strip()
+        if names is None or not terminal or terminal in names:
+            return True
+        facts = {"mti": message.mti, "detail": "its certificate names other terminals", "certificate": str(names)}
+        self._bad(connection, Count.NOT_PERMITTED, facts)
+        self._refuse(connection, message, _NOT_PERMITTED)
+        return False
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
@@ -249,9 +267,17 @@ class Iso8583Listener:
 
     def _bad(self, connection: TerminalConnection, count: Count, facts: dict[str, str]) -> None:
         """Count what went wrong, and tell of it at most once per reason and interval; facts hold no values."""
+        self._tell(count, connection.name, facts)
+
+    def _refused_connection(self, count: Count, peer: str, detail: str) -> None:
+        """The same for a connection that did not come to be."""
+        self._tell(count, peer, {"detail": detail})
+
+    def _tell(self, count: Count, peer: str, facts: dict[str, str]) -> None:
         self.count(count)
-        facts = {"listener": self._settings.name, "peer": connection.name, **facts}
-        self._report.line("terminal.refused", count.value, facts, self._now_ms())
+        self._report.line(
+            "terminal.refused", count.value, {"listener": self._settings.name, "peer": peer, **facts}, self._now_ms()
+        )
 
     # --- time ------------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from enum import StrEnum
+
+from gateway.tls import ReloadableServerContext
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -14,8 +15,9 @@ class ListenerSettings:
     Attributes:
         name: for reports.
         host, port: where to listen; port 0 takes a free one.
-        tls: None for plain TCP.
+        tls: None for plain TCP. With it nothing but TLS is spoken, and no connection falls back.
         tls_handshake_timeout_ms: a connection that has not finished its handshake by then is closed.
+        tls_handshakes_max: while as many handshakes are under way, an accepted connection is closed at once.
         backlog: connections that the operating system keeps until they are accepted.
         connections_max, connections_per_address_max: above either, an accepted connection is closed at once.
             Handshakes under way count. Terminals behind one router share an address.
@@ -35,8 +37,9 @@ class ListenerSettings:
     name: str = "iso8583"
     host: str = "127.0.0.1"
     port: int = 0
-    tls: ssl.SSLContext | None = None
+    tls: ReloadableServerContext | None = None
     tls_handshake_timeout_ms: int = 5_000
+    tls_handshakes_max: int = 1_000
     backlog: int = 1_024
     connections_max: int = 4_096
     connections_per_address_max: int = 1_024
@@ -56,10 +59,10 @@ class ListenerSettings:
         mistakes = [
             f"{name} must be above 0"
             for name in (
-                "tls_handshake_timeout_ms", "backlog", "connections_max", "connections_per_address_max",
-                "in_flight_per_connection_high", "in_flight_max", "frame_timeout_ms", "idle_timeout_ms",
-                "write_buffer_limit_bytes", "reply_timeout_ms", "sweep_interval_ms", "report_interval_ms",
-                "close_timeout_ms",
+                "tls_handshake_timeout_ms", "tls_handshakes_max", "backlog", "connections_max",
+                "connections_per_address_max", "in_flight_per_connection_high", "in_flight_max", "frame_timeout_ms",
+                "idle_timeout_ms", "write_buffer_limit_bytes", "reply_timeout_ms", "sweep_interval_ms",
+                "report_interval_ms", "close_timeout_ms",
             )
             if getattr(self, name) <= 0
         ]  # fmt: skip
@@ -78,7 +81,23 @@ class Count(StrEnum):
     REFUSED_TOTAL = "connections_refused_total"
     REFUSED_ADDRESS = "connections_refused_address"
     ACCEPT_FAILED = "accept_failed"  # no descriptor or memory left; tried again at the next sweep
-    HANDSHAKE_FAILED = "handshake_failed"
+    REFUSED_HANDSHAKES = "connections_refused_handshakes"  # too many handshakes under way
+    HANDSHAKE_FAILED = "handshake_failed"  # for any of the reasons that follow, or reset before it began
+    HANDSHAKE_NO_CERTIFICATE = "handshake_no_certificate"
+    HANDSHAKE_UNTRUSTED = "handshake_untrusted_ca"
+    HANDSHAKE_SELF_SIGNED = "handshake_self_signed"
+    HANDSHAKE_EXPIRED = "handshake_certificate_expired"
+    HANDSHAKE_NOT_YET_VALID = "handshake_certificate_not_yet_valid"
+    HANDSHAKE_WRONG_NAME = "handshake_wrong_name"
+    HANDSHAKE_WRONG_PURPOSE = "handshake_wrong_purpose"
+    HANDSHAKE_BAD_CERTIFICATE = "handshake_bad_certificate"
+    HANDSHAKE_OLD_PROTOCOL = "handshake_protocol_too_old"
+    HANDSHAKE_NO_CIPHER = "handshake_no_shared_cipher"
+    HANDSHAKE_PLAIN_TEXT = "handshake_plain_text"
+    HANDSHAKE_BY_PEER = "handshake_refused_by_peer"  # it does not trust the gateway's certificate, mostly
+    HANDSHAKE_TIMED_OUT = "handshake_timed_out"
+    HANDSHAKE_HUNG_UP = "handshake_hung_up"
+    HANDSHAKE_OTHER = "handshake_other"
     FRAMES = "frames"
     REQUESTS = "requests"  # handed to the core
     REPLIES = "replies"
@@ -90,6 +109,7 @@ class Count(StrEnum):
     PAUSED = "reading_paused"
     OVERLOADED = "answered_overload"  # 96
     STOPPING = "answered_stopping"  # 96
+    NOT_PERMITTED = "answered_not_permitted"  # 58: the connection's certificate names other terminals
     BAD_FRAMING = "bad_framing"
     BAD_MESSAGE = "bad_message"  # answered 30
     BAD_MESSAGE_CLOSED = "bad_message_closed"  # too little was readable to answer

@@ -20,7 +20,16 @@ from protocol.iso8583.layout import Layout
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import HostRules, TerminalRules
 
-__all__ = ["Dialect", "DialectError", "dialect_of", "layout_of", "load_dialect", "read_toml", "shipped_dialects"]
+__all__ = [
+    "Dialect",
+    "DialectError",
+    "dialect_of",
+    "layout_of",
+    "load_dialect",
+    "read_toml",
+    "shipped_dialects",
+    "shipped_table",
+]
 
 _SHIPPED: Final = Path(__file__).parent / "dialects"
 
@@ -132,11 +141,12 @@ def _contents(file: str, table: Mapping[str, Any]) -> Contents:
     if base not in shipped_dialects():
         known = ", ".join(shipped_dialects())
         raise DialectError((f"{file}: extends must be the name of a shipped dialect: {known}",))
-    return read_contents(file, table, _shipped_table(base))
+    return read_contents(file, table, shipped_table(base))
 
 
 @lru_cache(maxsize=16)
-def _shipped_table(name: str) -> dict[str, Any]:
+def shipped_table(name: str) -> dict[str, Any]:
+    """The table of a shipped dialect; not to be changed."""
     return read_toml(_SHIPPED / f"{name}.toml")
 
 

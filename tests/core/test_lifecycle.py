@@ -45,9 +45,9 @@ REVERSED_BY_TERMINAL = {
 
 REFUSED = None
 BY_OPERATOR = {
-    OperatorAct.RELEASE: {state: REFUSED for state in S} | {S.PARKED: S.STORED},
-    OperatorAct.CANCEL: {state: REFUSED for state in S} | {S.PARKED: S.CANCELLED},
-    OperatorAct.VOID: {state: REFUSED for state in S}
+    OperatorAct.RELEASE: dict.fromkeys(S, REFUSED) | {S.PARKED: S.STORED},
+    OperatorAct.CANCEL: dict.fromkeys(S, REFUSED) | {S.PARKED: S.CANCELLED},
+    OperatorAct.VOID: dict.fromkeys(S, REFUSED)
     | {S.STORED: S.STORED_CANCELLED, S.PARKED: S.REVERSING, S.APPROVED: S.REVERSING},
 }
 

@@ -235,6 +235,7 @@ def test_d15_an_approved_original_is_reversed_behind_what_was_accepted_before_th
     world.ask("0220", sale(2))
     world.run()
     world.ask("0400", reversal(sale(1), 3))
+    world.run()
     world.ask("0220", sale(4))
     world.run()
     world.acquirer.mood = APPROVES
@@ -294,6 +295,8 @@ def test_d15_an_original_that_is_stored_while_its_reversal_looks_for_it_is_found
     world.step(stale)
     world.run()
     assert world.journal.row(key(1)).state is State.CANCELLED
+    world.up()
+    assert not world.sends
     world.check_settled()
 
 

@@ -357,6 +357,8 @@ class World:
     def advance(self, ms: int, *, run: bool = True) -> None:
         """Let time pass; both clocks go on together."""
         until = self.mono_ms + ms
+        if run:
+            self.run()
         for _ in range(100_000):
             due = self.due_ms()
             if due is None or due > until:

@@ -16,7 +16,7 @@ import sys
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +28,8 @@ from bench.terminal import Told
 from bench.till import Prepared, Till
 from gateway.operations.installing import install
 from protocol.iso8583.codec import CodecError
-from protocol.iso8583.dialect import load_dialect
-from protocol.iso8583.message import Message
+from protocol.iso8583.dialect import Dialect, load_dialect
+from protocol.iso8583.message import Fields, Message
 
 DEADLINE_S: Final = 15.0
 _TEST_WITHIN_S: Final = 60.0
@@ -90,7 +90,8 @@ class House(Setup):
         tables = tomllib.loads(Setup.toml(self))
         tables["terminals"] += [{**tables["terminals"][0], **changed} for changed in self.more_terminals]
         for name, values in self.overrides.items():
-            for table in tables[name] if isinstance(tables[name], list) else [tables[name]]:
+            there = tables.setdefault(name, {})
+            for table in there if isinstance(there, list) else [there]:
                 table.update(values)
         lines = []
         for name, content in tables.items():
@@ -339,6 +340,13 @@ class Shop:
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of one event."""
         return [line for line in self.log() if line["event"] == event]
+
+
+def saying(sale: Prepared, more: Fields, dialect: Dialect) -> Prepared:
+    """The same sale with more fields."""
+    plain = sale.message
+    message = Message(plain.mti, plain.fields | more, plain.tpdu, plain.header)
+    return replace(sale, message=message, frame=dialect.framing.wrap(dialect.codec.encode(message)))
 
 
 def setup(**changes: Any) -> House:

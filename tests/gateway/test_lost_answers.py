@@ -43,14 +43,13 @@ def test_a_sale_whose_answer_was_lost_is_booked_once_and_told_the_same_before_du
     play(story())
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_a_declined_sale_stays_declined_over_a_restart_and_is_asked_once(tmp_path: Path, how: str) -> None:
+def test_a_declined_sale_stays_declined_over_a_restart_and_is_asked_once(tmp_path: Path) -> None:
     async def story() -> None:
         async with open_shop(tmp_path) as shop:
             terminal = shop.terminal()
             sale = terminal.till.sale(1051, TEST_CARDS[0])
             before = await terminal.ask(sale)
-            await shop.end(how)
+            await shop.kill()
             await shop.start()
             after = await terminal.ask(sale)
             assert outcome(before).response == "51"

@@ -104,8 +104,6 @@ def test_a_reversal_of_something_unknown_is_kept_and_forwarded_and_its_late_orig
             await shop.drained()
             late = await terminal.ask(sale)
             assert late.response == "12"
-            await shop.kill()
-            await shop.start()
             assert outcome(await terminal.ask(sale)) == outcome(late)
             assert shop.host.acts(sale) == ["0400 reversal-unknown"]
 

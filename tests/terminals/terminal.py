@@ -17,6 +17,7 @@ from gateway.core.identity import KeyedHash
 from gateway.core.transaction import Answer
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
+from gateway.tls import ReloadableServerContext
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.message import Fields, Message
 from tests.acquirers.waiting import DEADLINE_S, until
@@ -150,7 +151,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop(dialect: Dialect, tls: ssl.SSLContext | None = None, **settings: int) -> AsyncIterator[Shop]:
+async def shop(dialect: Dialect, tls: ReloadableServerContext | None = None, **settings: int) -> AsyncIterator[Shop]:
     """A started listener; nothing of it may be left when it is closed."""
     made = Shop(dialect, replace(ListenerSettings(tls=tls, sweep_interval_ms=20), **settings))  # type: ignore[arg-type]
     made.address = await made.listener.start()

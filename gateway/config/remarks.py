@@ -1,0 +1,29 @@
+"""What is worth a look in a configuration that is right: said at `config check` and at start, never refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.config.models import Config
+
+
+def remarks(config: Config) -> Iterator[str]:
+    """Remarks as "key: what is so; what would be better". They show none of what was written."""
+    for number, terminals in enumerate(config.terminals):
+        place = f"terminals[{number}]"
+        tls = terminals.tls
+        if tls is None and not terminals.listen.loopback:
+            yield (
+                f"{place}.listen: is reached from other machines without TLS: card data crosses the network in clear, "
+                f"and whoever is on it can speak for any terminal; a table [terminals.tls] (README, Lines)"
+            )
+        if tls is not None and tls.client_ca_file is not None and not tls.require_client_certificate:
+            yield (
+                f"{place}.tls.require_client_certificate: is false: whoever shows no certificate can speak for any "
+                f"terminal; true as soon as every terminal has one"
+            )
+    if config.acquirer.tls is None and not all(endpoint.loopback for endpoint in config.acquirer.endpoints):
+        yield (
+            "acquirer.endpoints: are reached without TLS: card data leaves this machine in clear; a table "
+            "[acquirer.tls], or a line of the acquirer's that is protected by itself"
+        )

@@ -1,0 +1,230 @@
+"""One HTTP connection: aiohttp's protocol inside, and outside it the clock that aiohttp does not have.
+
+aiohttp waits for ever for the rest of a head, and for a peer that takes its answer a byte at a time. Here each phase of
+a connection has its deadline, looked at by the listener's sweep: no timer and no task per connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum, auto
+from typing import Any, Final, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.terminals.accepting import Accepted
+from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
+from protocol.http_api import ProblemKind
+
+# aiohttp logs what it cannot parse, bytes and all; those may be a card number. What matters is reported by us.
+_SILENT: Final = logging.getLogger("gateway.terminals.http.aiohttp")
+_SILENT.addFilter(lambda _: False)
+
+
+class Phase(Enum):
+    """What a connection is doing. Each names whose time it takes."""
+
+    IDLE = auto()  # between requests: the peer's
+    HEAD = auto()  # a head has begun: the peer's
+    SERVING = auto()  # the head was complete: the handler's, who has its own deadlines for body and outcome
+    WRITING = auto()  # the answer is being taken: the peer's
+
+
+class ConnectionOwner(Protocol):
+    """The listener, as its connections see it."""
+
+    def opened(self, connection: HttpConnection) -> None:
+        """A connection is there."""
+
+    def lost(self, connection: HttpConnection) -> None:
+        """The connection is gone."""
+
+    def refuse(self, kind: ProblemKind, detail: str, reason: str, peer: str) -> web.Response:
+        """Count and report a problem that was found outside of any handler; returns the answer."""
+
+    def complete(self, response: web.StreamResponse) -> None:
+        """Put on what every answer carries."""
+
+
+class HttpConnection(Accepted):
+    """Passes everything on to aiohttp, and knows which phase the connection is in.
+
+    Attributes:
+        address, name: of the peer: "192.0.2.7", and "192.0.2.7:40312" for reports.
+    """
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        settings: HttpListenerSettings,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        peer: tuple[str, str],
+    ) -> None:
+        self.address, self.name = peer
+        self._owner = owner
+        self._settings = settings
+        self._loop = loop
+        self._inner = Exchange(self, owner, settings, server, loop)
+        self._transport: asyncio.Transport | None = None
+        self._phase = Phase.IDLE
+        self._since_ms = 0
+        self._more = False
+
+    # --- called by listener and handlers ---------------------------------------------------------------------------
+
+    def serving(self) -> None:
+        """A request's head is complete."""
+        self._enter(Phase.SERVING)
+
+    def body_complete(self) -> None:
+        """What comes from here on is the next request."""
+        self._more = False
+
+    def writing(self) -> None:
+        """The answer begins to be written."""
+        self._enter(Phase.WRITING)
+
+    def written(self) -> None:
+        """The answer has been taken, or the peer has gone."""
+        self._enter(Phase.HEAD if self._more else Phase.IDLE)
+        self._more = False
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Close where no request is under way."""
+        if self._transport is not None and self._phase in {Phase.IDLE, Phase.HEAD}:
+            self._since_ms = self._now_ms()
+            self._transport.close()
+
+    def overdue(self, now_ms: int) -> HttpCount | None:
+        """Which of the peer's deadlines has passed, if any."""
+        if self._transport is None:
+            return None
+        settings, spent_ms = self._settings, now_ms - self._since_ms
+        if self._transport.is_closing():
+            late = self._phase is not Phase.SERVING and spent_ms > settings.close_timeout_ms
+            return HttpCount.CLOSED_WRITE_TIMEOUT if late else None
+        if self._phase is Phase.HEAD and spent_ms > settings.head_timeout_ms:
+            return HttpCount.CLOSED_HEAD_TIMEOUT
+        if self._phase is Phase.IDLE and spent_ms > settings.idle_timeout_ms:
+            return HttpCount.CLOSED_IDLE
+        if self._phase is Phase.WRITING and spent_ms > settings.write_timeout_ms:
+            return HttpCount.CLOSED_WRITE_TIMEOUT
+        return None
+
+    # --- called by the transport -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made = True
+        self._transport = cast("asyncio.Transport", transport)
+        self._enter(Phase.IDLE)
+        self._owner.opened(self)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        else:
+            self._more = True
+        self._inner.data_received(data)
+
+    def eof_received(self) -> None:
+        self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._inner.connection_lost(exc)
+        self._owner.lost(self)
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._since_ms = self._now_ms()
+
+    def _now_ms(self) -> int:
+        return int(self._loop.time() * 1000)
+
+
+class Exchange(RequestHandler):
+    """aiohttp's protocol, which tells its connection where it is, and answers problem details for what it refuses."""
+
+    __slots__ = ("_owner", "line")
+
+    def __init__(
+        self,
+        line: HttpConnection,
+        owner: ConnectionOwner,
+        settings: HttpListenerSettings,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=2 * settings.idle_timeout_ms / 1000,  # ours comes first
+            tcp_keepalive=False,  # the acceptor has switched it on
+            logger=_SILENT,
+            access_log=None,  # type: ignore[arg-type]  # as aiohttp documents it
+            max_line_size=settings.line_bytes_max,
+            max_field_size=settings.line_bytes_max,
+            max_headers=settings.headers_max,
+            lingering_time=0.0,
+            auto_decompress=False,
+        )
+        self.line = line
+        self._owner = owner
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write an answer. What aiohttp raises by itself (an Expect that it does not know) becomes a problem too."""
+        if isinstance(resp, web.HTTPException):
+            resp = self._owner.refuse(
+                ProblemKind.INVALID_REQUEST, "a header of the request is not taken", str(resp.status), self.line.name
+            )
+            resp.force_close()
+        self._owner.complete(resp)
+        self.line.writing()
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self.line.written()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - holds what the peer sent
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, without a word of what it was, and close."""
+        reason = type(exc).__name__
+        if status >= 500:
+            kind, detail = ProblemKind.INTERNAL, "the gateway's log says more"
+        elif isinstance(exc, LineTooLong):
+            kind, detail = ProblemKind.HEADERS_TOO_LARGE, "send shorter lines, and fewer"
+        else:
+            kind, detail = ProblemKind.MALFORMED_HTTP, "HTTP/1.1 is expected"
+        response = self._owner.refuse(kind, detail, reason, self.line.name)
+        response.force_close()
+        return response
+
+
+def connection_of(request: web.BaseRequest) -> HttpConnection:
+    """The connection that a request came by."""
+    exchange: Any = request.protocol
+    assert isinstance(exchange, Exchange)
+    return exchange.line

@@ -1,0 +1,103 @@
+"""For which terminals a request may speak: by the connection's certificate, by its signature, or both (item 6).
+
+Deny by default: without either, a request speaks for nobody, unless the listener is a demonstration on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.terminals.http_settings import HttpListenerSettings
+from gateway.terminals.http_signatures import SCHEME, SecretOf, SignatureCheck, Signed
+from gateway.tls import ReloadableServerContext, TerminalNames
+from protocol.http_api import ProblemKind
+
+EVERY_TERMINAL = TerminalNames(every=True)
+
+
+class NotProved(Exception):
+    """A request that speaks for nobody.
+
+    Attributes:
+        kind: UNAUTHENTICATED.
+        detail: what would be right.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = ProblemKind.UNAUTHENTICATED
+        self.detail = detail
+
+
+class Identities:
+    """Tells for which terminals a request may speak.
+
+    Attributes:
+        by_certificate, by_signature: how a terminal can prove who it is here.
+    """
+
+    def __init__(self, settings: HttpListenerSettings, secret_of: SecretOf | None, utc_ms: Callable[[], int]) -> None:
+        """`secret_of` gives the secrets that requests are signed with; None where none are.
+
+        Raises:
+            ValueError: nobody could prove who they are, and the settings do not say that nobody has to.
+        """
+        tls = settings.tls
+        self._tls = tls if tls is not None and tls.settings.client_ca_file is not None else None
+        self._open = settings.allow_unauthenticated
+        self._signatures = None
+        if secret_of is not None:
+            self._signatures = SignatureCheck(
+                secret_of,
+                utc_ms,
+                window_ms=settings.signature_window_ms,
+                nonces_max=settings.nonces_max,
+                nonces_per_terminal_max=settings.nonces_per_terminal_max,
+            )
+        self.by_certificate = self._tls is not None
+        self.by_signature = self._signatures is not None
+        if not (self.by_certificate or self.by_signature or self._open):
+            raise ValueError(
+                f"listener {settings.name}: terminals need client certificates or secrets for signatures, "
+                "or, on loopback, allow_unauthenticated"
+            )
+
+    @property
+    def nonces(self) -> int:
+        """Nonces remembered."""
+        return self._signatures.remembered if self._signatures is not None else 0
+
+    def check(
+        self, transport: asyncio.BaseTransport | None, authorization: str, signed: Signed, now_ms: int
+    ) -> TerminalNames:
+        """The terminals that a request may speak for; those of certificate and signature in common where it has both.
+
+        Args:
+            authorization: the header, empty where there is none.
+            now_ms: monotonic.
+        Raises:
+            SignatureRefused, NotProved: it may speak for none.
+        """
+        by_certificate = _names(self._tls, transport) if self._tls is not None and transport is not None else None
+        if self._signatures is not None and authorization:
+            terminal = self._signatures.check(authorization, signed, now_ms)
+            if by_certificate is None or terminal in by_certificate:
+                return TerminalNames(frozenset({terminal}))
+            return TerminalNames()
+        if by_certificate is not None:
+            return by_certificate
+        if self._open:
+            return EVERY_TERMINAL
+        ways = [f"an Authorization: {SCHEME} header"] if self.by_signature else []
+        ways += ["a client certificate"] if self.by_certificate else []
+        raise NotProved(f"send {' or '.join(ways)}")
+
+
+def _names(tls: ReloadableServerContext, transport: asyncio.BaseTransport) -> TerminalNames | None:
+    """By certificate; None where the connection has shown none. A certificate that is not bound speaks for all."""
+    certificate = transport.get_extra_info("peercert")
+    if not certificate:
+        return None
+    names = tls.names_of(certificate)
+    return EVERY_TERMINAL if names is None else names

@@ -1,0 +1,91 @@
+"""The table of response codes: what each means for a request, an advice and a reversal (DOMAIN, response codes)."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.lifecycle import EntryKind, State
+from protocol.iso8583.rules import HostRules
+from tests.core.acquirer import SILENT_LOST, Mood, answers
+from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, sale, unionpay_sale
+from tests.core.world import World
+
+APPROVED = ("00", "08", "10", "11", "16")
+DEBIT_OPEN = ("09", "68", "91", "96", "98", "A0", "")
+DECLINED = ("01", "05", "12", "25", "30", "51", "55", "77", "90", "92", "95", "000", "0", "0A", "8")
+RETRY = ("09", "68", "90", "91", "92", "96", "98", "77", "A0")
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(code, State.APPROVED) for code in APPROVED]
+    + [(code, State.REVERSING) for code in DEBIT_OPEN]
+    + [(code, State.DECLINED) for code in DECLINED]
+    + [("94", State.PARKED)],
+)
+def test_what_a_code_means_for_a_request(code: str, state: State) -> None:
+    world = World()
+    world.acquirer.moods.extend([answers(code, books=state is State.APPROVED), SILENT_LOST])
+    token = world.ask("0200", sale())
+    world.run()
+    assert world.journal.row(key()).state is state
+    assert world.code(token) == (code or "68")
+
+
+def test_94_to_a_request_is_never_a_decline_but_a_persons_matter_with_an_alarm() -> None:
+    world = World()
+    world.acquirer.moods.append(answers("94"))
+    world.ask("0200", sale())
+    world.run()
+    assert world.journal.log[-1].kind is EntryKind.PARKED
+    assert world.alarms[-1].code == "request-duplicate-at-host"
+    assert world.journal.row(key()).resume is State.REVERSING
+
+
+def test_94_to_the_repeat_of_a_request_says_that_the_first_may_be_booked_and_is_reversed() -> None:
+    world = World(host=HostRules(repeat_request=True))
+    world.acquirer.moods.extend([SILENT_LOST, answers("94")])
+    world.ask("0200", sale())
+    world.run()
+    world.advance(15_000)
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(code, State.APPROVED) for code in (*APPROVED, "94")]
+    + [(code, State.STORED) for code in RETRY]
+    + [(code, State.PARKED) for code in ("30", "05", "12", "25", "51", "95", "000", "")],
+)
+def test_what_a_code_means_for_an_advice(code: str, state: State) -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.append(answers(code, books=True))
+    world.up()
+    assert world.journal.row(key()).state is state
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(code, State.REVERSED) for code in ("00", "12", "25", "94")]
+    + [(code, State.REVERSING) for code in RETRY]
+    + [(code, State.PARKED) for code in ("05", "30", "51", "08", "95", "000", "")],
+)
+def test_what_a_code_means_for_a_reversal(code: str, state: State) -> None:
+    world = World()
+    world.acquirer.moods.extend([SILENT_LOST, answers(code)])
+    world.ask("0200", sale())
+    world.run()
+    world.advance(30_000)
+    assert world.journal.row(key()).state is state
+
+
+def test_which_codes_approve_is_the_hosts_matter() -> None:
+    for host, state in ((UNIONPAY_HOST, State.APPROVED), (HostRules(), State.DECLINED)):
+        world = World(host=host, rules=UNIONPAY_RULES)
+        world.acquirer.moods.append(Mood(code="A2"))
+        world.ask("0200", unionpay_sale())
+        world.run()
+        assert world.journal.rows[1].transaction.state is state

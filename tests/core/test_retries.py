@@ -1,0 +1,249 @@
+"""Retries: the stored outcome, before, during and after a restart, and never a second send (D2, D3, INV-2, INV-6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.core.effects import Purpose
+from gateway.core.lifecycle import State
+from gateway.core.retries import JOINED_MAX
+from protocol.iso8583.rules import Period, TerminalRules
+from tests.core.acquirer import APPROVES, DECLINES, SILENT_BOOKED, SILENT_LOST, Mood, answers
+from tests.core.messages import MASTERCARD, key, sale
+from tests.core.world import World
+
+HORIZON = replace(TerminalRules(), period=Period.HORIZON)
+
+
+@pytest.mark.parametrize("restarted", ["no", "while-the-link-is-away", "and-up-again"])
+@pytest.mark.parametrize(
+    ("mood", "told"), [(APPROVES, "00"), (DECLINES, "51"), (SILENT_BOOKED, "68"), (answers("91", books=True), "91")]
+)
+def test_inv_6_a_retry_gets_the_same_answer_before_and_after_a_restart(mood: Mood, told: str, restarted: str) -> None:
+    world = World()
+    world.acquirer.moods.append(mood)
+    first = world.ask("0200", sale())
+    world.run()
+    world.advance(60_000)
+    if restarted != "no":
+        world.crash_and_restart(up=restarted == "and-up-again")
+    again = world.ask("0201", sale())
+    world.run()
+    assert world.code(first) == told
+    assert world.told[first].answer == world.told[again].answer
+    assert [send.purpose for send in world.sends].count(Purpose.REQUEST) == 1
+    world.up()
+    world.check_settled()
+
+
+def test_inv_6_a_retry_of_a_stand_in_gets_its_approval_while_it_is_stored_replayed_and_taken() -> None:
+    world = World(up=False)
+    first = world.ask("0200", sale())
+    world.run()
+    tokens = [world.ask("0201", sale())]
+    world.run()
+    world.crash_and_restart(up=False)
+    tokens.append(world.ask("0201", sale()))
+    world.run()
+    world.acquirer.moods.append(Mood(after_ms=1_000))
+    world.up()
+    tokens.append(world.ask("0201", sale()))  # its advice is in flight
+    world.run()
+    world.advance(1_000)
+    tokens.append(world.ask("0201", sale()))
+    world.run()
+    assert all(world.told[token].answer == world.told[first].answer for token in tokens)
+    world.check_settled()
+
+
+def test_d3_a_retry_of_a_request_in_flight_waits_for_its_outcome_and_sends_nothing() -> None:
+    world = World()
+    world.acquirer.moods.append(Mood(after_ms=5_000))
+    first = world.ask("0200", sale())
+    world.settle_journal()
+    again = world.ask("0201", sale())
+    world.run()
+    assert (world.code(first), world.code(again)) == ("", "")
+    world.advance(5_000)
+    assert world.told[first].answer == world.told[again].answer
+    assert len(world.sends) == 1
+    world.check_settled()
+
+
+def test_d3_a_retry_before_the_first_commit_waits_for_it_too() -> None:
+    world = World()
+    tokens = [world.ask("0200", sale()), world.ask("0201", sale())]
+    world.run()
+    assert [world.code(token) for token in tokens] == ["00", "00"]
+    assert len(world.journal.rows) == 1
+    world.check_settled()
+
+
+def test_d3_so_many_retries_wait_for_one_outcome_and_no_token_is_left_without_an_answer() -> None:
+    world = World()
+    world.acquirer.moods.append(Mood(after_ms=5_000))
+    tokens = [world.ask("0200", sale()) for _ in range(JOINED_MAX + 3)]
+    world.settle_journal()
+    assert [world.code(token) for token in tokens[:3]] == ["09"] * 3
+    world.advance(5_000)
+    assert [world.code(token) for token in tokens[3:]] == ["00"] * JOINED_MAX
+    world.check_settled()
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_d7_a_retry_after_a_crash_before_the_answer_is_told_68_and_the_reversal_is_owed(keep: int) -> None:
+    world = World()
+    world.acquirer.moods.append(SILENT_BOOKED)
+    world.ask("0200", sale())
+    world.settle_journal()
+    world.crash_and_restart(keep=keep)
+    token = world.ask("0201", sale())
+    world.run()
+    assert world.code(token) == "68"
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED
+    world.check_settled()
+
+
+def test_d7_a_retry_while_recovery_is_being_written_is_in_progress_and_told_nothing_that_is_not_durable() -> None:
+    world = World()
+    world.acquirer.moods.append(SILENT_BOOKED)
+    world.ask("0200", sale())
+    world.settle_journal()
+    world.crash()
+    world.restart()
+    token = world.ask("0201", sale())
+    assert world.code(token) == "09"
+    world.run()
+    later = world.ask("0201", sale())
+    world.run()
+    assert world.code(later) == "68"
+
+
+def test_d5_a_crash_before_the_first_commit_leaves_nothing_and_the_retry_is_the_first_time() -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.crash_and_restart(keep=0)
+    assert not world.journal.rows
+    token = world.ask("0201", sale())
+    world.run()
+    assert world.code(token) == "00"
+    world.check_settled()
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_inv_1_a_crash_between_answer_and_commit_leaves_what_was_not_told_reversed(keep: int) -> None:
+    world = World()
+    first = world.ask("0200", sale())
+    world.settle_journal()
+    world.deliver()
+    assert len(world.writes) == 1
+    world.crash_and_restart(keep=keep)
+    again = world.ask("0201", sale())
+    world.run()
+    assert world.code(first) == ""
+    assert world.code(again) == ("00" if keep else "68")
+    world.advance(60_000)
+    world.check_settled()
+
+
+@pytest.mark.parametrize("changed", [{4: "000000000001"}, {2: MASTERCARD}], ids=["amount", "card"])
+@pytest.mark.parametrize("when", ["in-flight", "stored", "replaying", "settled"])
+def test_d2_the_same_key_with_another_fingerprint_is_told_94_and_nothing_is_sent(
+    changed: dict[int, str], when: str
+) -> None:
+    world = World(up=when in {"in-flight", "settled"})
+    world.acquirer.moods.append(Mood(after_ms=5_000) if when in {"in-flight", "replaying"} else APPROVES)
+    world.ask("0200", sale())
+    if when == "in-flight":
+        world.settle_journal()
+    else:
+        world.run()
+    if when == "replaying":
+        world.up()
+    sent = len(world.sends)
+    token = world.ask("0200", sale() | changed)
+    world.run()
+    assert world.code(token) == "94"
+    assert world.alarms[-1].code == "key-reused"
+    assert len(world.sends) == sent
+    assert len(world.journal.rows) == 1
+    world.up()
+    world.advance(10_000)
+    world.check_settled()
+
+
+@pytest.mark.parametrize("when", ["in-flight", "settled"])
+def test_d2_an_advice_under_the_key_of_a_request_is_no_retry_of_it(when: str) -> None:
+    world = World()
+    world.acquirer.moods.append(Mood(after_ms=5_000) if when == "in-flight" else APPROVES)
+    world.ask("0200", sale())
+    world.settle_journal()
+    if when == "settled":
+        world.run()
+    token = world.ask("0220", sale())
+    world.run()
+    assert world.code(token) == "94"
+
+
+def test_d1_a_retry_across_midnight_meets_the_same_transaction_within_the_horizon() -> None:
+    world = World(rules=HORIZON)
+    first = world.ask("0200", sale())
+    world.run()
+    world.advance(23 * 3_600_000)
+    again = world.ask("0201", sale())
+    world.run()
+    assert world.told[first].answer == world.told[again].answer
+    assert len(world.journal.rows) == 1
+
+
+def test_d4_the_same_stan_beyond_the_horizon_is_a_new_transaction() -> None:
+    world = World(rules=HORIZON)
+    world.ask("0200", sale())
+    world.run()
+    world.advance(25 * 3_600_000)
+    world.acquirer.outcomes.clear()
+    again = world.ask("0200", sale())
+    world.run()
+    assert world.code(again) == "00"
+    assert len(world.journal.rows) == 2
+
+
+def test_d4_also_while_the_older_one_is_being_replayed() -> None:
+    world = World(rules=HORIZON, up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.advance(25 * 3_600_000)
+    world.acquirer.moods.append(SILENT_LOST)
+    world.up()
+    assert [send.purpose for send in world.sends] == [Purpose.ADVICE]
+    world.ask("0200", sale(1, 77))  # the old one is in flight: another sale with the STAN of 25 hours ago
+    world.run()
+    world.advance(3_000)
+    assert world.code(2) == "00"
+    assert len(world.journal.rows) == 2
+
+
+def test_a_retry_that_meets_a_damaged_record_is_refused_with_96_and_nothing_is_sent() -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.run()
+    world.journal.damaged.add(1)
+    token = world.ask("0201", sale())
+    world.run()
+    assert world.code(token) == "96"
+    assert world.alarms[-1].code == "retry-of-damaged-record"
+    assert len(world.sends) == 1
+
+
+def test_d20_a_retry_does_not_wait_for_its_lane_to_drain() -> None:
+    world = World(up=False)
+    world.ask("0200", sale(1))
+    world.run()
+    world.acquirer.moods.append(SILENT_LOST)
+    world.up()
+    token = world.ask("0201", sale(1))
+    world.run()
+    assert world.code(token) == "00"
