@@ -51,6 +51,7 @@ _RECOVERY_TIMEOUT_S = 60.0
 _LAST_WRITES_TIMEOUT_S = 2.0
 _NO_LIMIT_BYTES = 2**62
 _MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
+_GOOD_NEWS = frozenset({"link.connected"})
 _LOG_LEVELS = {Severity.NOTICE: "info", Severity.WARNING: "warning", Severity.ALARM: "error"}
 
 
@@ -210,7 +211,8 @@ class Gateway:
         log = logger(component)
 
         def report(name: str, facts: dict[str, str]) -> None:
-            log.warning(name, **facts)
+            write = log.info if name in _GOOD_NEWS else log.warning
+            write(name, **facts)
 
         return report
 

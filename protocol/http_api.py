@@ -14,7 +14,7 @@ from enum import Enum, StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 MEDIA_TYPE: Final = "application/json"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -124,6 +124,9 @@ class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ValueError("a line break is in none of the values")
 
 
+_CARD_NAMED_BY: Final = ("pan", "track2", "emv")
+
+
 class Card(_Asked, frozen=True):
     """The card as it was read: a number, a track 2 or chip data; more than one where the terminal has them.
 
@@ -135,24 +138,19 @@ class Card(_Asked, frozen=True):
         sequence_number: of the card, field 23.
     """
 
-    pan: Annotated[str, Meta(min_length=12, max_length=19, pattern="^[0-9]{12,19}$")] | None = None
-    expiry: Annotated[str, Meta(min_length=4, max_length=4, pattern="^[0-9]{2}(0[1-9]|1[0-2])$")] | None = None
-    track2: Annotated[str, Meta(min_length=17, max_length=37, pattern="^[0-9]{12,19}[=D][0-9]{4,17}$")] | None = None
-    emv: Annotated[str, Meta(min_length=2, max_length=510, pattern="^([0-9A-Fa-f]{2}){1,255}$")] | None = None
-    sequence_number: Annotated[str, Meta(min_length=3, max_length=3, pattern="^[0-9]{3}$")] | None = None
+    pan: Annotated[str, Meta(min_length=12, max_length=19, pattern="^[0-9]{12,19}$")] | UnsetType = UNSET
+    expiry: Annotated[str, Meta(min_length=4, max_length=4, pattern="^[0-9]{2}(0[1-9]|1[0-2])$")] | UnsetType = UNSET
+    track2: Annotated[str, Meta(min_length=17, max_length=37, pattern="^[0-9]{12,19}[=D][0-9]{4,17}$")] | UnsetType = (
+        UNSET
+    )
+    emv: Annotated[str, Meta(min_length=2, max_length=510, pattern="^([0-9A-Fa-f]{2}){1,255}$")] | UnsetType = UNSET
+    sequence_number: Annotated[str, Meta(min_length=3, max_length=3, pattern="^[0-9]{3}$")] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Raise ValueError where the card is not named in any way."""
         super().__post_init__()
-        if self.pan is None and self.track2 is None and self.emv is None:
+        if all(getattr(self, name) is UNSET for name in _CARD_NAMED_BY):
             raise ValueError("one of pan, track2 and emv is needed")
-
-
-_ONE_OF_CARD: Final = {
-    "anyOf": [
-        {"required": [name], "properties": {name: {"type": "string"}}} for name in ("pan", "track2", "emv")
-    ]
-}  # fmt: skip
 
 
 class NewTransaction(_Asked, frozen=True):
@@ -173,17 +171,18 @@ class NewTransaction(_Asked, frozen=True):
     terminal: TerminalId
     amount_minor: AmountMinor
     currency: Currency
-    card: Annotated[Card, Meta(extra_json_schema=_ONE_OF_CARD)]
-    stan: Stan | None = None
-    batch: Annotated[str, Meta(min_length=6, max_length=6, pattern="^[0-9]{6}$")] | None = None
+    card: Card
+    stan: Stan | UnsetType = UNSET
+    batch: Annotated[str, Meta(min_length=6, max_length=6, pattern="^[0-9]{6}$")] | UnsetType = UNSET
     local_date: (
-        Annotated[str, Meta(min_length=4, max_length=4, pattern="^(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])$")] | None
-    ) = None
+        Annotated[str, Meta(min_length=4, max_length=4, pattern="^(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])$")]
+        | UnsetType
+    ) = UNSET
     local_time: (
-        Annotated[str, Meta(min_length=6, max_length=6, pattern="^([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]$")] | None
-    ) = None
-    entry_mode: Annotated[str, Meta(min_length=3, max_length=3, pattern="^[0-9]{3}$")] | None = None
-    processing_code: Annotated[str, Meta(min_length=6, max_length=6, pattern="^[0-9]{6}$")] | None = None
+        Annotated[str, Meta(min_length=6, max_length=6, pattern="^([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]$")] | UnsetType
+    ) = UNSET
+    entry_mode: Annotated[str, Meta(min_length=3, max_length=3, pattern="^[0-9]{3}$")] | UnsetType = UNSET
+    processing_code: Annotated[str, Meta(min_length=6, max_length=6, pattern="^[0-9]{6}$")] | UnsetType = UNSET
     fields: Annotated[dict[PrivateField, PrivateValue], Meta(max_length=11)] = {}
 
 
@@ -202,11 +201,11 @@ class Heartbeat(_Asked, frozen=True):
     """
 
     clock: Annotated[datetime, Meta(tz=True)]
-    battery_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
-    power_source: PowerSource | None = None
-    signal_dbm: Annotated[int, Meta(ge=-200, le=50)] | None = None
-    paper: Paper | None = None
-    software_version: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[ -~]{1,64}$")] | None = None
+    battery_percent: Annotated[int, Meta(ge=0, le=100)] | UnsetType = UNSET
+    power_source: PowerSource | UnsetType = UNSET
+    signal_dbm: Annotated[int, Meta(ge=-200, le=50)] | UnsetType = UNSET
+    paper: Paper | UnsetType = UNSET
+    software_version: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[ -~]{1,64}$")] | UnsetType = UNSET
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -332,6 +331,7 @@ class BadBody(Exception):
 
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # also one without an end: linear on any input
+_WHOLE: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|(?<=[\s:,\[])(-?[0-9]+)\.0+(?=[\s,\]}])', re.DOTALL)
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])+)"')
 _PLACE: Final = re.compile(r" - at `(\$[\w.\[\]]*)`$")
 _T = TypeVar("_T")
@@ -349,7 +349,7 @@ def decode(body: bytes, wanted: type[_T], depth_max: int) -> _T:
     if _deeper_than(body, depth_max):
         raise BadBody(ProblemKind.TOO_DEEP, f"at most {depth_max} objects and lists within each other")
     try:
-        return msgspec.json.decode(body, type=wanted)
+        return msgspec.json.decode(_WHOLE.sub(_without_fraction, body), type=wanted)
     except msgspec.ValidationError as error:
         raise BadBody(ProblemKind.INVALID_REQUEST, _without_values(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -367,6 +367,11 @@ def _deeper_than(body: bytes, depth_max: int) -> bool:
         elif octet in b"]}":
             depth -= 1
     return False
+
+
+def _without_fraction(found: re.Match[bytes]) -> bytes:
+    """12.0 is an integer to JSON Schema, and so to whoever goes by the OpenAPI document; to msgspec it is none."""
+    return found[1] if found[1] is not None else found[2]
 
 
 def _without_values(text: str) -> str:
@@ -403,4 +408,5 @@ def components() -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """JSON Schemas of every type: a reference to each by its name, and `components/schemas` of OpenAPI."""
     types = (NewTransaction, NewReversal, Heartbeat, HeartbeatAnswer, TransactionView, TransactionPage, Problem)
     references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas["Card"]["anyOf"] = [{"required": [name]} for name in _CARD_NAMED_BY]
     return {made.__name__: dict(one) for made, one in zip(types, references, strict=True)}, dict(schemas)

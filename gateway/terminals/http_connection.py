@@ -181,7 +181,7 @@ class Exchange(RequestHandler):
             max_line_size=settings.line_bytes_max,
             max_field_size=settings.line_bytes_max,
             max_headers=settings.headers_max,
-            lingering_time=0.0,
+            lingering_time=1.0,  # else a refusal may be lost in the reset that unread bytes cause
             auto_decompress=False,
         )
         self.line = line

@@ -7,7 +7,6 @@ message first, and read from there (D1, D2).
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -86,7 +85,7 @@ def request_of(
     """
     message = Message(_MTI[body.type], _fields(body, rules))
     request = request_from(message, rules, hashing, utc_ms)
-    if body.stan is None:
+    if not body.stan:
         named = hashlib.sha256(_presentable(idempotency_key, hashing).encode()).hexdigest()[:32]
         without = {number: value for number, value in request.fields.items() if number != 11}
         key = f"I|{request.merchant}|{request.terminal}|{message.mti[1]}|{named}"
@@ -161,19 +160,19 @@ def _fields(body: NewTransaction, rules: TerminalRules) -> Fields:
         35: card.track2,
         55: card.emv.lower() if card.emv else None,
     }
-    fields |= {number: value for number, value in given.items() if value is not None}
-    if body.local_date is not None and rules.date_field == 7:
+    fields |= {number: value for number, value in given.items() if value}
+    if body.local_date and rules.date_field == 7:
         fields[7] = body.local_date + (body.local_time or "000000")
-    if body.batch is not None:
+    if body.batch:
         front = _BUSINESS[body.type][: rules.batch_start].ljust(rules.batch_start, "0")
         fields[rules.batch_field] = f"{front}{body.batch}000"
     return fields
 
 
 def _entry_mode(card: Card) -> str:
-    if card.emv is not None:
+    if card.emv:
         return "051"
-    return "021" if card.track2 is not None else "012"
+    return "021" if card.track2 else "012"
 
 
 def transaction_id(transaction: Transaction) -> str:
@@ -188,7 +187,7 @@ def key_of(identifier: str) -> str | None:
     """The key that an id stands for; None where it stands for none."""
     try:
         text = base64.b64decode(identifier + "=" * (-len(identifier) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
+    except ValueError:  # of base64, or of UTF-8
         return None
     parts = text.split("|")
     if text.startswith(_HORIZON):

@@ -237,8 +237,11 @@ def test_d12_field_61_names_the_batch_of_an_original_of_an_older_batch() -> None
 
 
 def test_d12_the_reversal_of_a_void_never_means_the_sale_that_the_void_names_in_field_61() -> None:
-    request = made("0400", unionpay_sale(9) | {3: "200000", 61: "0000010000071121"}, UNIONPAY_RULES)
-    assert all(named.endswith("|000009") for named in request.original_keys)
+    fields = unionpay_sale(9, batch="000002") | {3: "200000", 61: "0000010000071121"}
+    assert made("0400", fields, UNIONPAY_RULES).original_keys == (
+        f"B000002|{LANE}|2|000009",
+        f"B000002|{LANE}|1|000009",
+    )
 
 
 @pytest.mark.parametrize("named", ["0200", "02000000071121", "0200 0000071121120000", "٠٢٠٠" + "0" * 38])

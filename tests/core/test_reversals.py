@@ -1,4 +1,4 @@
-"""Reversals that terminals send, in both forms, and answers that come late (D12, D14, D15, D16)."""
+"""Reversals that terminals send, in both forms and every case (D8, D12, D13, D14, D15)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.effects import Find, Purpose, Update
 from gateway.core.events import OperatorAct
-from gateway.core.lifecycle import EntryKind, State
+from gateway.core.lifecycle import State
 from gateway.core.transaction import Kind
 from gateway.core.work import EngineSettings
 from protocol.iso8583.message import Fields
@@ -16,7 +16,6 @@ from tests.core.acquirer import (
     BREAKS_BOOKED,
     DECLINES,
     LATE,
-    LATE_DECLINE,
     REFUSES,
     SILENT_BOOKED,
     SILENT_LOST,
@@ -481,120 +480,3 @@ def test_d12_a_reversal_handed_to_a_same_stan_host_has_the_originals_stan_also_i
     world.ask("0400", reversal(sale(1), 2))
     world.run()
     assert reversals(world)[0][11] == "000001"
-
-
-# D16: late answers
-
-
-def test_d16_a_late_approval_is_recorded_and_reversed_all_the_same_and_told_to_nobody() -> None:
-    world = World()
-    world.acquirer.moods.append(LATE)
-    token = world.ask("0200", sale())
-    world.run()
-    world.advance(20_000)
-    assert world.code(token) == "68"
-    assert world.journal.log[-1].kind is EntryKind.LATE_ANSWER
-    assert world.journal.log[-1].detail == "answered 00 after its time"
-    assert world.journal.row(key()).approval == "H00001"
-    world.advance(60_000)
-    assert reversals(world)[0][38] == "H00001"  # D12: field 38 if known
-    world.check_settled()
-
-
-def test_d16_a_late_decline_ends_the_reversal_while_it_is_unsent() -> None:
-    world = World()
-    world.acquirer.moods.append(LATE_DECLINE)
-    world.ask("0200", sale())
-    world.run()
-    world.advance(20_000)
-    assert world.journal.row(key()).state is State.DECLINED
-    token = world.ask("0200", sale(2))
-    world.run()
-    assert world.code(token) == "00"  # its lane is free at once
-    assert purposes(world) == [Purpose.REQUEST, Purpose.REQUEST]
-    world.check_settled()
-
-
-def test_d16_a_late_decline_does_not_end_a_reversal_that_was_sent() -> None:
-    world = World(settings=EngineSettings(longest_flight_ms=15_000))
-    world.acquirer.moods.extend([Mood(after_ms=16_000, books=False, code="51"), SILENT_LOST])
-    world.ask("0200", sale())
-    world.run()
-    world.advance(16_000)
-    assert world.journal.row(key()).state is State.REVERSING
-    world.advance(60_000)
-    assert len(reversals(world)) == 2
-    world.check_settled()
-
-
-@pytest.mark.parametrize("code", ["09", "68", "91", "94", "96", "98", "A0", ""])
-def test_d16_a_late_answer_that_is_no_sure_decline_leaves_the_reversal_owed(code: str) -> None:
-    world = World()
-    world.acquirer.moods.append(Mood(after_ms=20_000, books=True, code=code))
-    world.ask("0200", sale())
-    world.run()
-    world.advance(20_000)
-    assert world.journal.row(key()).state is State.REVERSING
-    world.advance(60_000)
-    world.check_settled()
-
-
-def test_d16_a_late_answer_to_the_first_send_proves_nothing_once_the_request_was_repeated() -> None:
-    world = World(host=HostRules(repeat_request=True))
-    world.acquirer.moods.extend([Mood(after_ms=20_000, books=False, code="51"), BREAKS_BOOKED])
-    world.ask("0200", sale())
-    world.run()
-    world.advance(20_000)
-    assert world.journal.row(key()).state is State.REVERSING
-    world.advance(60_000)
-    world.check_settled()
-
-
-def test_d16_a_late_answer_that_comes_while_the_outcome_is_being_written_waits_for_it() -> None:
-    world = World()
-    world.acquirer.moods.append(Mood(after_ms=15_001))
-    world.ask("0200", sale())
-    world.run()
-    world.advance(15_001, run=False)
-    world.deliver()
-    world.run()
-    world.advance(1_000)
-    assert world.journal.log[-1].kind is EntryKind.LATE_ANSWER
-    world.advance(60_000)
-    world.check_settled()
-
-
-def test_d16_a_late_answer_after_the_terminals_own_reversal_changes_the_row_after_it() -> None:
-    world = World()
-    world.acquirer.moods.append(LATE)
-    world.ask("0200", sale(1))
-    world.run()
-    world.advance(15_000)
-    world.ask("0400", reversal(sale(1), 2))
-    world.advance(5_000, run=False)
-    world.deliver()  # the late answer, while the reversal is looked for
-    world.run()
-    world.advance(60_000)
-    world.check_settled()
-
-
-def test_d13_a_late_approval_after_the_host_knew_of_no_original_is_reversed_once_more() -> None:
-    world = World(settings=EngineSettings(longest_flight_ms=15_000))
-    world.acquirer.moods.append(Mood(after_ms=18_000))  # longer on its way than we were told is possible
-    world.ask("0200", sale())
-    world.run()
-    world.advance(16_000)
-    assert world.journal.row(key()).reason == "answer.code-25"
-    world.advance(60_000)
-    assert [send.message.mti for send in world.sends] == ["0200", "0400", "0401"]
-    assert world.acquirer.net((LANE, "000001")) == 0
-
-
-def test_an_answer_to_something_unknown_is_counted_and_nothing_else() -> None:
-    world = World()
-    world.acquirer.moods.append(LATE)
-    world.ask("0220", sale())  # an advice's late answer is no news: it is repeated
-    world.run()
-    world.advance(60_000)
-    assert world.engine.status().counts["late-answers"] == 1
-    world.check_settled()

@@ -141,6 +141,7 @@ def test_an_operator_is_answered_once_the_journal_has_room() -> None:
     world = parked()
     world.journal.full = True
     assert world.command(OperatorAct.CANCEL, 1) == ""
+    assert not world.engine.quiet
     world.journal.full = False
     world.advance(1_000)
     assert [reply.done for reply in world.operator_replies.values()] == [True]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,10 @@ from bench.acquirer import Behaviour, Mode
 from bench.child import GatewayBroken
 from bench.till import TEST_CARDS, Prepared
 from gateway.journal.keyring import create_keyring
-from tests.gateway.shop import Counter, Shop, comes_true, open_shop, outcome, play
+from tests.gateway.shop import Counter, Shop, comes_true, open_shop, outcome, play, setup
+
+STOPS_WITHIN_S = 8.0
+"""One second to drain, two for the last writes, and what a busy machine takes."""
 
 
 def test_a_second_gateway_on_the_same_journal_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
@@ -160,10 +166,13 @@ def test_sigterm_under_load_admits_no_more_answers_what_runs_and_leaves_nothing_
                     return _acknowledged(told) >= 60 and in_flight >= 10
 
                 await comes_true("there is load", loaded)
-                assert await shop.gateway.stop() == 0
+                with contextlib.closing(sqlite3.connect(f"file:{tmp_path}/journal.sqlite3?mode=ro", uri=True)) as other:
+                    # With somebody else about, SQLite does not put the log into the file by itself when we close.
+                    other.execute("SELECT count(*) FROM tx").fetchall()
+                    assert await shop.gateway.stop() == 0
+                    wal = tmp_path / "journal.sqlite3-wal"
+                    assert not wal.exists() or wal.stat().st_size == 0
             assert {answer for _, _, answer in told.values()} <= {"00", "96", ""}
-            wal = tmp_path / "journal.sqlite3-wal"
-            assert not wal.exists() or wal.stat().st_size == 0
             if online:
                 for _, sale, answer in told.values():
                     assert shop.host.net(sale) == (answer == "00"), f"told {answer!r}: {shop.host.acts(sale)}"
@@ -201,6 +210,35 @@ def test_a_stop_with_a_silent_acquirer_still_answers_everybody_and_owes_durably(
             await shop.drained()
             assert not shop.logged("recovering")
             assert [shop.host.acts(sale) for sale in sales] == [["0200 booked", "0400 reversed"]] * len(sales)
+
+    play(story())
+
+
+def test_a_stop_in_the_middle_of_a_replay_is_bounded_and_the_rest_follows_after_the_start(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, setup(overrides={"gateway": {"shutdown_drain_s": 1}})) as shop:
+            counters = [shop.terminal(f"T{number:07d}") for number in range(1, 11)]
+            await shop.host_leaves()
+            sales = [[counter.till.sale(1000, TEST_CARDS[turn]) for counter in counters] for turn in range(8)]
+            for turn in sales:
+                told = await asyncio.gather(*(counter.ask(sale) for counter, sale in zip(counters, turn, strict=True)))
+                assert {one.response for one in told} == {"00"}
+            await shop.host.set_behaviour(Behaviour(mode=Mode.LATE, delay_ms=400))
+            await comes_true("the replay is under way", lambda: len(shop.host.messages) >= 5)
+            began = time.monotonic()
+            assert await shop.gateway.stop() == 0
+            assert time.monotonic() - began < STOPS_WITHIN_S
+            assert 5 <= len({message.fields[41] + message.fields[11] for message in shop.host.messages}) < 80
+            wal = tmp_path / "journal.sqlite3-wal"
+            assert not wal.exists() or wal.stat().st_size == 0
+
+            await shop.host_returns()
+            await shop.start()
+            await shop.drained()
+            assert not shop.logged("recovering")
+            for lane in zip(*sales, strict=True):
+                keys = [sale.key for sale in lane]
+                assert [event.key for event in shop.host.recent if event.act == "booked" and event.key in keys] == keys
 
     play(story())
 

@@ -313,6 +313,11 @@ def test_mistakes_of_a_file_that_extends_another_name_its_own_file_and_key(file:
     assert wanted in mistakes
 
 
+def test_a_mistake_in_a_field_is_told_once_and_not_again_for_each_rule_that_names_the_field(file: Path) -> None:
+    text = 'name = "acme"\nextends = "unionpay"\n[fields]\n60 = { max = 1000 }'
+    assert mistakes_of(file, text) == ("fields.60.max is more than the length can say, 999",)
+
+
 @pytest.mark.parametrize("base", ['"acme"', '"other.toml"', '""', "3", "[]", "{}"])
 def test_only_shipped_dialects_can_be_extended(file: Path, base: str) -> None:
     (mistake,) = mistakes_of(file, f'name = "acme"\nextends = {base}')

@@ -1,0 +1,318 @@
+"""The HTTP listener: hears tills that speak JSON, admits or refuses, and holds each request until its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+from aiohttp import web
+
+from gateway.core.events import Requested
+from gateway.core.identity import KeyedHash
+from gateway.core.transaction import Answer, Request
+from gateway.reporting import RateLimitedReport, Report
+from gateway.terminals.accepting import Acceptor
+from gateway.terminals.http_admission import InFlight, Share
+from gateway.terminals.http_connection import HttpConnection
+from gateway.terminals.http_heartbeats import Heard
+from gateway.terminals.http_identity import Identities
+from gateway.terminals.http_openapi import RETRY_AFTER_STATUSES, openapi_document
+from gateway.terminals.http_routes import Core, Find, Refused, Routes, Search
+from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
+from gateway.terminals.http_signatures import SCHEME, SecretOf
+from gateway.terminals.limits import Count
+from protocol.http_api import GATEWAY_MODE, PROBLEM_MEDIA_TYPE, Mode, ProblemKind
+from protocol.iso8583.rules import TerminalRules
+
+_UNREPORTED = frozenset({404, 405, 409})
+"""Statuses that a till in good order gets; they are counted."""
+
+_ACCEPTING = ("connections_", "accept_", "handshake_")
+
+
+class HttpListener:
+    """Tills on one port. The same life cycle as Iso8583Listener.
+
+    A request is one handler coroutine, which waits for the core at most `reply_wait_ms`. A till that hangs up meanwhile
+    cancels nothing: what was handed to the core is its matter, and keeps its place until it is answered.
+    """
+
+    def __init__(
+        self,
+        settings: HttpListenerSettings,
+        rules: TerminalRules,
+        hashing: KeyedHash,
+        submit: Callable[[Requested], None],
+        find: Find,
+        search: Search,
+        mode: Callable[[], str],
+        utc_ms: Callable[[], int],
+        report: Report,
+        *,
+        tokens: Iterator[int] | None = None,
+        secret_of: SecretOf | None = None,
+    ) -> None:
+        """Nothing is heard before `start`.
+
+        Args:
+            rules: of the dialect in whose terms these tills' transactions are identified (D1).
+            submit: takes each request on the loop's thread; it may answer from within the call. Must not raise.
+            mode: "online", "standing-in" or "maintenance".
+            tokens: where terminal tokens come from; listeners that share one never give out the same token.
+            secret_of: the secrets that requests are signed with; None where none are.
+        Raises:
+            ValueError: no terminal could prove who it is.
+        """
+        self._settings = settings
+        self._submit = submit
+        self._mode = mode
+        self._report = RateLimitedReport(report, settings.report_interval_ms)
+        self._tokens = tokens if tokens is not None else itertools.count(1)
+        self._counts: Counter[str] = Counter()
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._in_flight = InFlight(settings.in_flight_max, settings.in_flight_per_terminal_max)
+        self._connections: set[HttpConnection] = set()
+        self._acceptor = Acceptor(settings.accepting, self._connection, self._count_accepting, self._refused_connection)
+        self._identities = Identities(settings, secret_of, utc_ms)
+        core = Core(rules=rules, hashing=hashing, find=find, search=search, mode=lambda: Mode(mode()), utc_ms=utc_ms)
+        self._routes = Routes(self, settings, self._identities, core, openapi_document(settings, self._identities))
+        self._runner: web.AppRunner | None = None
+        self._admitting = False
+        self._sweep: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    async def start(self) -> tuple[str, int]:
+        """Listen, and return the address that was bound.
+
+        Raises:
+            OSError: the address cannot be resolved or bound.
+        """
+        self._loop = asyncio.get_running_loop()
+        runner = web.AppRunner(
+            self._routes.application(),
+            handler_cancellation=False,
+            access_log=None,
+            shutdown_timeout=self._settings.close_timeout_ms / 1000,
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            bound = await self._acceptor.start()
+        except OSError:
+            await runner.cleanup()
+            self._runner = None
+            raise
+        self._admitting = True
+        self._schedule_sweep()
+        return bound
+
+    def stop_admitting(self) -> None:
+        """Accept no connections any more, and answer new requests 503; outcomes still go out."""
+        self._admitting = False
+        self._acceptor.stop()
+
+    async def drain(self, timeout_ms: int) -> int:
+        """Wait until nothing is under way, at most `timeout_ms`; return how many requests still are.
+
+        Cancellation: nothing changes.
+        """
+        await self._until(lambda: not self._in_flight.total, timeout_ms)
+        return self._in_flight.total
+
+    async def close(self) -> None:
+        """Close every connection when its answer has been written, at most `close_timeout_ms`. Safe to call twice.
+
+        Cancellation: what is open stays open; call again.
+        """
+        self.stop_admitting()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        await self._acceptor.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Refused(ProblemKind.STOPPING, "send the same request again in a while"))
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        await self._until(lambda: not self._connections, self._settings.close_timeout_ms)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._until(lambda: not self._connections, self._settings.close_timeout_ms)
+
+    def reply(self, terminal_token: int, answer: Answer) -> None:
+        """Give a request its outcome. Where nobody waits any more it is dropped: the retry gets it (D3)."""
+        future = self._waiting.get(terminal_token)
+        if future is None:
+            self.count(HttpCount.REPLIES_UNKNOWN)
+        elif future.done():
+            self.count(HttpCount.REPLIES_DROPPED)
+        else:
+            self.count(HttpCount.REPLIES)
+            future.set_result(answer)
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start: names in `HttpCount`, the acceptor's, and `problem_...` for each kind of problem."""
+        names = [count.value for count in HttpCount]
+        names += [count.value for count in Count if count.value.startswith(_ACCEPTING)]
+        names += [_problem_counter(kind) for kind in ProblemKind]
+        return {name: self._counts[name] for name in names}
+
+    def gauges(self) -> dict[str, int]:
+        """Open connections (handshakes included), requests under way, terminals heard of, nonces remembered."""
+        return {
+            "connections": self._acceptor.connections,
+            "in_flight": self._in_flight.total,
+            "heartbeats": len(self._routes.heartbeats),
+            "nonces": self._identities.nonces,
+        }
+
+    def heartbeats(self) -> dict[str, Heard]:
+        """The last heartbeat of each terminal, for operators."""
+        return self._routes.heartbeats.all()
+
+    # --- called by operations --------------------------------------------------------------------------------------
+
+    @property
+    def admitting(self) -> bool:
+        """Whether new requests are taken."""
+        return self._admitting
+
+    def now_ms(self) -> int:
+        """Monotonic time."""
+        return int(self._loop.time() * 1000)
+
+    def count(self, count: HttpCount) -> None:
+        """Count something."""
+        self._counts[count.value] += 1
+
+    @contextmanager
+    def place(self, terminal: str) -> Iterator[None]:
+        """Hold one of the places for what is under way. Raises: Refused where there is none."""
+        share = self._in_flight.enter(terminal)
+        if share is Share.FULL:
+            raise Refused(ProblemKind.OVERLOADED, "Retry-After tells how long to wait")
+        if share is Share.TERMINAL:
+            raise Refused(ProblemKind.FAIR_SHARE, "wait for the answers to what is under way")
+        try:
+            yield
+        finally:
+            self._in_flight.leave(terminal)
+            if not self._in_flight.total:
+                self._changed.set()
+
+    async def ask(self, request: Request) -> Answer:
+        """Hand a request to the core and wait for its outcome.
+
+        Raises:
+            Refused: it took longer than `reply_wait_ms` (409), or the listener closes (503).
+        Cancellation: the core goes on; its answer is dropped.
+        """
+        token = next(self._tokens)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting[token] = future
+        self.count(HttpCount.REQUESTS)
+        try:
+            self._submit(Requested(token, request))
+            async with asyncio.timeout(self._settings.reply_wait_ms / 1000):
+                return await future
+        except TimeoutError:
+            self.count(HttpCount.UNANSWERED)
+            detail = "the outcome is not known yet; send the same request again, with the same Idempotency-Key"
+            raise Refused(ProblemKind.IN_PROGRESS, detail) from None
+        finally:
+            del self._waiting[token]
+
+    def refusal(self, refused: Refused, peer: str) -> web.Response:
+        """Count and report a refusal; returns the answer. Reported at most once per kind and interval, no values."""
+        kind = refused.kind
+        self._counts[_problem_counter(kind)] += 1
+        if kind.status not in _UNREPORTED:
+            facts = {"listener": self._settings.name, "peer": peer, "detail": refused.reason or refused.detail}
+            self._report.line("terminal.refused", str(kind.value[0]), facts, self.now_ms())
+        response = web.Response(
+            status=kind.status,
+            body=msgspec.json.encode(kind.problem(refused.detail)),
+            content_type=PROBLEM_MEDIA_TYPE,
+        )
+        if kind.status in RETRY_AFTER_STATUSES:
+            response.headers["Retry-After"] = str(max(1, -(-refused.retry_after_ms // 1000)))
+        if kind.status == 401:
+            response.headers["WWW-Authenticate"] = SCHEME
+        return response
+
+    # --- called by acceptor and connections ------------------------------------------------------------------------
+
+    def opened(self, connection: HttpConnection) -> None:
+        """A connection is there."""
+        self._connections.add(connection)
+
+    def lost(self, connection: HttpConnection) -> None:
+        """The connection is gone; the core goes on with what it has of it."""
+        self._connections.discard(connection)
+        self._acceptor.release(connection.address)
+        if not self._connections:
+            self._changed.set()
+
+    def refuse(self, kind: ProblemKind, detail: str, reason: str, peer: str) -> web.Response:
+        """Count and report a problem that was found outside of any operation; returns the answer."""
+        return self.refusal(Refused(kind, detail, reason), peer)
+
+    def complete(self, response: web.StreamResponse) -> None:
+        """Put on what every answer carries."""
+        response.headers[GATEWAY_MODE] = Mode(self._mode()).value
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Server"] = "holdfast"
+
+    def _connection(self, address: str, name: str) -> HttpConnection:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return HttpConnection(self, self._settings, self._runner.server, self._loop, (address, name))
+
+    def _count_accepting(self, count: Count) -> None:
+        self._counts[count.value] += 1
+
+    def _refused_connection(self, count: Count, peer: str, detail: str) -> None:
+        self._tell(count.value, peer, detail)
+
+    def _tell(self, count: str, peer: str, detail: str) -> None:
+        self._counts[count] += 1
+        facts = {"listener": self._settings.name, "peer": peer, "detail": detail}
+        self._report.line("terminal.refused", count, facts, self.now_ms())
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = self._loop.call_later(self._settings.sweep_interval_ms / 1000, self._swept)
+
+    def _swept(self) -> None:
+        """Close what is overdue, write the lines that were kept back."""
+        self._schedule_sweep()
+        now_ms = self.now_ms()
+        for connection in tuple(self._connections):
+            if (overdue := connection.overdue(now_ms)) is not None:
+                self._tell(overdue.value, connection.name, "too slow")
+                connection.abort()
+        self._report.flush(now_ms)
+        if self._admitting:
+            self._acceptor.resume()
+
+    async def _until(self, reached: Callable[[], bool], timeout_ms: int) -> None:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while not reached():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+
+def _problem_counter(kind: ProblemKind) -> str:
+    return "problem_" + str(kind.value[0]).replace("-", "_")
