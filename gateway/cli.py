@@ -238,6 +238,14 @@ def hot_card_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
         typer.echo(hashing.card(pan).hex())
 
 
+@configuration.command("reference")
+def config_reference() -> None:
+    """Print every key with its default, what it accepts and what it means, as a Markdown table."""
+    from gateway.config import config_reference_markdown  # noqa: PLC0415
+
+    typer.echo(config_reference_markdown().strip())
+
+
 @configuration.command("check")
 def config_check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Report every mistake of a configuration at once."""

@@ -232,7 +232,7 @@ class Routes:
         terminal, stan = query.get("terminal", ""), query.get("stan", "")
         if not _is_terminal(terminal):
             raise Refused(ProblemKind.INVALID_REQUEST, "terminal is needed: 1 to 8 characters, as in field 41")
-        if stan and not re.fullmatch("[0-9]{6}", stan):
+        if "stan" in query and not re.fullmatch("[0-9]{6}", stan):
             raise Refused(ProblemKind.INVALID_REQUEST, "stan has six digits")
         after = _number(query.get("after", "0"), "after", 0, _AFTER_MAX)
         limit = _number(query.get("limit", str(self._settings.list_max)), "limit", 1, self._settings.list_max)
