@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from protocol.http_api import Heartbeat
-from protocol.masking import mask_pans
+from protocol.masking import contains_pan
 
 
 class Heard(NamedTuple):
@@ -27,9 +27,9 @@ class Heartbeats:
 
     def put(self, terminal: str, heartbeat: Heartbeat, utc_ms: int) -> None:
         """Keep a heartbeat in place of the terminal's one before."""
-        if heartbeat.software_version:  # free text, shown to operators (INV-8)
-            shown = mask_pans(heartbeat.software_version)
-            heartbeat = msgspec.structs.replace(heartbeat, software_version=shown)
+        version = heartbeat.software_version
+        if version and contains_pan(version, inside_runs=True):  # free text, shown to operators (INV-8)
+            heartbeat = msgspec.structs.replace(heartbeat, software_version="hidden: looks like a card number")
         self._heard[terminal] = Heard(heartbeat, utc_ms)
         self._heard.move_to_end(terminal)
         if len(self._heard) > self._terminals_max:

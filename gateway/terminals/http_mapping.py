@@ -135,7 +135,9 @@ def _with_alias(request: Request, idempotency_key: str, means: bytes, hashing: K
 
 def _presentable(idempotency_key: str, hashing: KeyedHash) -> str:
     """The key as it may be kept in clear, also of a till that makes it of a card number (INV-8)."""
-    return hashing.card("key|" + idempotency_key).hex() if contains_pan(idempotency_key) else idempotency_key
+    if contains_pan(idempotency_key, inside_runs=True):
+        return hashing.card("key|" + idempotency_key).hex()
+    return idempotency_key
 
 
 def _fields(body: NewTransaction, rules: TerminalRules) -> Fields:

@@ -138,6 +138,7 @@ class ReloadableClientContext(ReloadableContext):
     def _made(self) -> ssl.SSLContext:
         settings = self.settings
         context = _hardened(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name by itself
+        context.hostname_checks_common_name = False  # a name counts as an alternative name only (RFC 9525)
         if settings.ca_file is not None:
             context.load_verify_locations(settings.ca_file)
         else:

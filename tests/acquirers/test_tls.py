@@ -14,7 +14,7 @@ from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.settings import EndpointSettings, LinkSettings
 from gateway.core.effects import Purpose, Send
 from gateway.core.events import Answered, NotSent
-from gateway.tls import ReloadableClientContext, Refusal, TlsClientSettings, client_context
+from gateway.tls import Refusal, ReloadableClientContext, TlsClientSettings, client_context
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
 from tests.acquirers.certificates import CLIENTS, EXPIRED, SERVERS, Authority, Issued, only_tls_1_1
