@@ -19,7 +19,7 @@ from gateway.conductor import Conductor
 from gateway.config import Address, Config, remarks
 from gateway.core.effects import Alarm, Load, OperatorReply, Severity
 from gateway.core.engine import Engine
-from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct
+from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct, Stopping
 from gateway.core.identity import KeyedHash
 from gateway.core.link import LinkState
 from gateway.core.transaction import Answer, Stored, Transaction
@@ -27,6 +27,7 @@ from gateway.journal.keyring import Keyring, load_keyring
 from gateway.journal.port import JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.logs import logger
+from gateway.operations.maintenance import MaintenanceMark
 from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
 from gateway.operations.token import read_token
@@ -65,6 +66,7 @@ class Gateway:
         self._failed: JournalError | None = None
         self.stopping = asyncio.Event()
         self._started_ms = clock.mono_ms()
+        self._maintenance = MaintenanceMark(config.journal.path)
         self._lookup_tokens = itertools.count(-1, -1)
         self._lookups: dict[int, asyncio.Future[Stored | Lookup]] = {}
         self._operator_tokens = itertools.count(1)
@@ -121,6 +123,8 @@ class Gateway:
         """
         await self._journal.open()
         await self._recover()
+        if (closed := self._maintenance.remembered()) is not None:
+            self._submit(Commanded(0, OperatorAct.MAINTENANCE_ON, 0, closed.who, closed.why))
         await self._link.start()
         self._certificates.start()
         operations = await self._operations.start()
@@ -143,6 +147,7 @@ class Gateway:
         """Stop admitting, drain, checkpoint, close; each step is bounded."""
         for listener in self._listeners:
             listener.stop_admitting()
+        self._submit(Stopping())
         if self._failed is None:
             deadline = time.monotonic() + self._config.gateway.shutdown_drain_s
             for listener in self._listeners:
@@ -301,6 +306,10 @@ class Gateway:
         token = next(self._operator_tokens)
         future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         self._commands[token] = future
+        if act is OperatorAct.MAINTENANCE_ON:
+            self._maintenance.remember(who, why)
+        elif act is OperatorAct.MAINTENANCE_OFF:
+            self._maintenance.forget()
         self._submit(Commanded(token, act, id, who, why))
         return await future
 

@@ -19,8 +19,13 @@ from gateway.config import (
     config_reference_markdown,
     default_config_toml,
     load_config,
+    remarks,
+    tls_client_settings,
+    tls_server_settings,
 )
 from gateway.config.reference import sections, table_in, tables_within
+from gateway.tls import TlsClientSettings, TlsServerSettings
+from tests.acquirers.certificates import EXPIRED, Authority, Issued
 
 LEAST = """
 [[terminals]]
@@ -314,6 +319,96 @@ def test_a_file_that_is_missing_or_no_toml_is_said_to_be_so(folder: Path) -> Non
     (found,) = mistakes(folder, "[journal\npath = 1")
     assert "is not TOML" in found
     assert "line 1" in found
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(folder: Path) -> Issued:
+    return Authority(folder).issue("gateway", dns=["localhost"])
+
+
+TLS = """
+[[terminals]]
+listen = "0.0.0.0:0"
+[terminals.tls]
+certificate_file = "gateway.pem"
+key_file = "gateway.key"
+client_ca_file = "ca.pem"
+[acquirer]
+endpoints = ["127.0.0.1:9583"]
+[acquirer.tls]
+ca_file = "ca.pem"
+server_name = "host.acquirer.example"
+"""
+
+
+def test_tls_is_switched_on_by_a_table_whose_files_are_beside_the_configuration(folder: Path, own: Issued) -> None:
+    config = load(folder, TLS)
+    assert config.terminals[0].tls is not None
+    assert config.acquirer.tls is not None
+    assert tls_server_settings(config.terminals[0].tls) == TlsServerSettings(
+        certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=folder / "ca.pem"
+    )
+    assert tls_client_settings(config.acquirer.tls) == TlsClientSettings(
+        ca_file=folder / "ca.pem", server_name="host.acquirer.example"
+    )
+    assert list(remarks(config)) == []
+
+
+def test_the_environment_overrides_a_key_of_a_table_in_a_table(folder: Path, own: Issued) -> None:
+    config = load(folder, TLS, {"HOLDFAST_ACQUIRER__TLS__SERVER_NAME": "other.example"})
+    assert config.acquirer.tls is not None
+    assert config.acquirer.tls.server_name == "other.example"
+    assert config.acquirer.tls.ca_file == folder / "ca.pem"
+    (found,) = mistakes(folder, TLS, {"HOLDFAST_ACQUIRER__TLS__CA_FILE": "nowhere"})
+    assert found.startswith("environment: HOLDFAST_ACQUIRER__TLS__CA_FILE: acquirer.tls.ca_file: cannot be read: ")
+
+
+TLS_MISTAKES = [
+    ("gateway.pem", "nowhere", "terminals[0].tls.certificate_file: cannot be read: No such file or directory; a PEM"),
+    ("gateway.key", "nowhere", "terminals[0].tls.key_file: cannot be read: No such file"),
+    ("gateway.key", "ca.pem", "terminals[0].tls.key_file: is open to others than its owner (mode 0644); chmod 600 it"),
+    ('client_ca_file = "ca.pem"', 'client_ca = "ca.pem"', "terminals[0].tls.client_ca: is not known; did you mean `c"),
+    ('key_file = "gateway.key"', "", "terminals[0].tls.key_file: is missing; the path of a PEM file that its owner"),
+    ("[acquirer]", "handshakes_max = 0\n[acquirer]", "terminals[0].tls.handshakes_max: is too small; a whole number"),
+    ("host.acquirer.example", "host name", "acquirer.tls.server_name: is no host name or address; a host name or"),
+    ("[acquirer.tls]", "tls = 3\n[log]", "acquirer.tls: is not a table; a table [acquirer.tls]"),
+    ("server_name", 'certificate_file = "gateway.pem"\nserver_name', "acquirer.tls.key_file: is missing beside cert"),
+    (
+        "server_name",
+        "handshakes_max = 3\nserver_name",
+        "acquirer.tls.handshakes_max: is not known here; did you mean [",
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "instead", "told"), TLS_MISTAKES)
+def test_each_mistake_of_a_tls_table_is_told(folder: Path, own: Issued, written: str, instead: str, told: str) -> None:
+    (folder / "ca.pem").chmod(0o644)
+    found = mistakes(folder, TLS.replace(written, instead))
+    assert any(mistake.startswith(told) for mistake in found), found
+
+
+def test_an_expired_certificate_is_a_mistake_that_names_its_date(folder: Path, own: Issued) -> None:
+    own.replace(Authority(folder, "other").issue("expired", valid=EXPIRED))
+    (found,) = mistakes(folder, TLS)
+    assert found.startswith("terminals[0].tls.certificate_file: is out of date: certificate 1 expired on 20")
+
+
+def test_lines_in_clear_to_other_machines_are_remarked_upon_and_not_refused(folder: Path) -> None:
+    text = LEAST.replace('listen = "127.0.0.1:0"', 'listen = "0.0.0.0:0"').replace('"127.0.0.1:9583"', '"192.0.2.1:1"')
+    terminals, acquirer = remarks(load(folder, text))
+    assert terminals.startswith("terminals[0].listen: is reached from other machines without TLS")
+    assert acquirer.startswith("acquirer.endpoints: are reached without TLS")
+    assert list(remarks(load(folder, LEAST))) == []
+
+
+def test_optional_certificates_are_remarked_upon(folder: Path, own: Issued) -> None:
+    text = TLS.replace("[acquirer]", "require_client_certificate = false\n[acquirer]")
+    (remark,) = remarks(load(folder, text))
+    assert remark.startswith("terminals[0].tls.require_client_certificate: is false")
 
 
 def test_a_section_cannot_be_changed_once_it_is_loaded(folder: Path) -> None:

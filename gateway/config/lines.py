@@ -72,7 +72,7 @@ class AcquirerTlsSection(Section):
         right="the path of a PEM file that its owner alone can read, or empty",
     )
     server_name: ServerName = key(
-        "Name that the host's certificate must carry as an alternative name; empty for the name or address in `endpoints`.",
+        "Alternative name that the host's certificate must carry; empty for the name or address in `endpoints`.",
         "",
         right="a host name or address, or empty",
     )

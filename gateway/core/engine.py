@@ -30,6 +30,7 @@ from gateway.core.events import (
     OperatorAct,
     OverLimit,
     Requested,
+    Stopping,
     Ticked,
     TimedOut,
     WriteRefused,
@@ -187,6 +188,8 @@ class Engine:
                 self._damaged(event)
             case Commanded():
                 self._commanded(event)
+            case Stopping():
+                self._replay.stopping = True
             case Ticked():
                 pass
             case _:

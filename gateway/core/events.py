@@ -157,10 +157,15 @@ class Commanded:
 
 
 @dataclass(slots=True, frozen=True)
+class Stopping:
+    """The gateway is about to stop: what is under way is finished, nothing new is sent upstream."""
+
+
+@dataclass(slots=True, frozen=True)
 class Ticked:
     """Time has passed up to `Engine.next_wakeup_ms`."""
 
 
 JournalEvent = Committed | Existing | OverLimit | WriteRefused | Found | Heads | Damaged
 LinkEvent = Answered | TimedOut | NotSent | LateAnswered | Connected
-Event = Requested | JournalEvent | LinkEvent | Commanded | Ticked
+Event = Requested | JournalEvent | LinkEvent | Commanded | Stopping | Ticked

@@ -29,6 +29,7 @@ class Replay:
         self._work = work
         self._freed = freed
         self.active = 0
+        self.stopping = False
         self._allowance = 0.0
         self._allowance_at_ms = work.mono_ms
 
@@ -48,9 +49,9 @@ class Replay:
                 self._freed(lane)
 
     def _may_start(self) -> bool:
-        """The link and the window allow another one, and a lane stands in the line."""
+        """The link and the window allow another one, a lane stands in the line, and the gateway is to go on."""
         link = self._work.link
-        return link.usable and self.active < link.window and self._work.lanes.any_ready
+        return not self.stopping and link.usable and self.active < link.window and self._work.lanes.any_ready
 
     def _within_rate(self) -> bool:
         """A bucket of one second's worth; refilled by time (D19)."""
@@ -65,7 +66,7 @@ class Replay:
     def rate_wakeup_ms(self) -> int | None:
         """When the rate allows the next replay, if only the rate holds it back."""
         rate = self._work.settings.rate_per_s
-        if not rate or self._allowance >= 1.0 or not self._may_start():
+        if self.stopping or not rate or self._allowance >= 1.0 or not self._may_start():
             return None
         return self._allowance_at_ms + int((1.0 - self._allowance) * 1000 / rate) + 1
 

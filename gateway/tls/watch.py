@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from gateway.reporting import Report
 from gateway.tls.contexts import ReloadableContext, days_left
 from gateway.tls.files import TlsError
 
@@ -22,7 +21,7 @@ class CertificateWatch:
     def __init__(
         self,
         contexts: Mapping[str, ReloadableContext],
-        report: Report,
+        report: Callable[[str, dict[str, str]], None],
         utc_ms: Callable[[], int],
         *,
         interval_ms: int = 10_000,

@@ -45,6 +45,29 @@ async def _link(port: int, tls: ssl.SSLContext, name: str = NAME) -> AsyncIterat
         await link.close()
 
 
+@asynccontextmanager
+async def _host(tls: ssl.SSLContext) -> AsyncIterator[Host]:
+    host = Host(BINARY)
+    host.tls = tls
+    await host.start()
+    try:
+        yield host
+    finally:
+        await host.stop()
+
+
+@asynccontextmanager
+async def _tap(seen: bytearray, answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """The port of a host that keeps what it sees."""
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: Tap(seen, answer), "127.0.0.1", 0, ssl=tls)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        await listening.wait_closed()
+
+
 def _trusting(authority: Authority, shown: Issued | None = None) -> ReloadableClientContext:
     return client_context(
         TlsClientSettings(
@@ -126,28 +149,23 @@ async def test_a_host_that_cannot_prove_who_it_is_gets_nothing(
     tmp_path: Path, make: Callable[[Authority, Authority], ssl.SSLContext]
 ) -> None:
     ca = Authority(tmp_path)
-    host = Host(BINARY)
-    host.tls = make(ca, Authority(tmp_path, "stranger"))
-    async with _link(await host.start(), _trusting(ca)) as (link, core):
+    async with (
+        _host(make(ca, Authority(tmp_path, "stranger"))) as host,
+        _link(host.port, _trusting(ca)) as (link, core),
+    ):
         await _not_sent(link, core, f"tls: {REFUSED[make].text}")
         assert host.received == []
-    await host.stop()
 
 
 @on_each_loop
 async def test_a_host_of_tls_1_1_gets_nothing(tmp_path: Path) -> None:
     ca = Authority(tmp_path)
     seen = bytearray()
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: Tap(seen, b""), "127.0.0.1", 0, ssl=_tls_1_1(ca, ca)
-    )
-    async with _link(listening.sockets[0].getsockname()[1], _trusting(ca)) as (link, core):
+    async with _tap(seen, b"", _tls_1_1(ca, ca)) as port, _link(port, _trusting(ca)) as (link, core):
         await until(lambda: link.counters()["connect_failed"] >= 1, "tried")
         link.send(Send(1, Purpose.REQUEST, Message("0200", sale(1)), 5_000))
         await core.wait(NotSent, 1)
         assert seen == b""
-    listening.close()
-    await listening.wait_closed()
 
 
 ANSWERS = {
@@ -162,12 +180,9 @@ ANSWERS = {
 async def test_nothing_is_ever_sent_in_clear_to_a_host_that_does_not_shake_hands(tmp_path: Path, what: str) -> None:
     answer, told = ANSWERS[what]
     seen = bytearray()
-    listening = await asyncio.get_running_loop().create_server(lambda: Tap(seen, answer), "127.0.0.1", 0)
-    async with _link(listening.sockets[0].getsockname()[1], _trusting(Authority(tmp_path))) as (link, core):
+    async with _tap(seen, answer) as port, _link(port, _trusting(Authority(tmp_path))) as (link, core):
         await _not_sent(link, core, told)
         await until(lambda: link.counters()["connect_failed"] >= 3, "tried again")
-    listening.close()
-    await listening.wait_closed()
     assert seen[:2] == b"\x16\x03"  # a TLS handshake record
     assert b"T0000001" not in seen
 
@@ -189,9 +204,8 @@ async def test_a_host_that_asks_for_a_certificate_is_shown_ours_and_after_a_relo
     ca = Authority(tmp_path)
     shown = ca.issue("gateway", common_name="gateway 1", usage=CLIENTS)
     tls = _trusting(ca, shown)
-    host = Host(BINARY)
-    host.tls = _hosts_end(ca.issue("host", dns=[NAME], usage=SERVERS), asks_for=ca)
-    async with _link(await host.start(), tls) as (link, core):
+    hosts_end = _hosts_end(ca.issue("host", dns=[NAME], usage=SERVERS), asks_for=ca)
+    async with _host(hosts_end) as host, _link(host.port, tls) as (link, core):
         for token, name in ((1, "gateway 1"), (2, "gateway 2")):
             await until(lambda: link.connected, "connected")
             link.send(Send(token, Purpose.REQUEST, Message("0200", sale(token)), 5_000))
@@ -203,31 +217,26 @@ async def test_a_host_that_asks_for_a_certificate_is_shown_ours_and_after_a_relo
             await core.wait(Answered, token)  # over the connection that was there before the reload
             exchange.connection.transport.abort()
             await until(lambda: not link.connected, "lost")
-    await host.stop()
 
 
 @on_each_loop
 async def test_a_host_that_refuses_our_certificate_is_told_of(tmp_path: Path) -> None:
     ca = Authority(tmp_path)
-    host = Host(BINARY)
-    host.tls = _hosts_end(ca.issue("host", dns=[NAME]), asks_for=ca)
-    host.tls.maximum_version = (
-        ssl.TLSVersion.TLSv1_2
-    )  # with TLS 1.3 our end of the handshake is over before its refusal
-    async with _link(await host.start(), _trusting(ca)) as (link, core):
+    hosts_end = _hosts_end(ca.issue("host", dns=[NAME]), asks_for=ca)
+    hosts_end.maximum_version = ssl.TLSVersion.TLSv1_2  # with TLS 1.3 our end is through before it hears of the refusal
+    async with _host(hosts_end) as host, _link(host.port, _trusting(ca)) as (link, core):
         await until(lambda: link.counters()["connect_failed"] >= 1, "tried")
         assert link.counters()["connected"] == 0
         link.send(Send(1, Purpose.REQUEST, Message("0200", sale(1)), 5_000))
         await core.wait(NotSent, 1)
-    await host.stop()
-    assert host.received == []
+        assert host.received == []
 
 
 @on_each_loop
 async def test_an_address_is_a_name_as_well(tmp_path: Path) -> None:
     ca = Authority(tmp_path)
-    host = Host(BINARY)
-    host.tls = _hosts_end(ca.issue("host", dns=[NAME]))
-    async with _link(await host.start(), _trusting(ca), name="127.0.0.1") as (link, core):
+    async with (
+        _host(_hosts_end(ca.issue("host", dns=[NAME]))) as host,
+        _link(host.port, _trusting(ca), name="127.0.0.1") as (link, core),
+    ):
         await _not_sent(link, core, f"tls: {Refusal.WRONG_NAME.text}")
-    await host.stop()

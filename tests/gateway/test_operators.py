@@ -171,6 +171,13 @@ def test_in_maintenance_sales_stand_in_and_nothing_is_sent_and_afterwards_all_is
             assert "maintenance" in explained["blocked_by"]
             assert not shop.host.messages
 
+            # The window does not end because the gateway is started again in the middle of it.
+            await shop.gateway.kill()
+            await shop.gateway.start()
+            assert (await shop.status())["mode"] == "maintenance"
+            terminal = shop.terminal()
+            assert not shop.host.messages
+
             ran = await shop.holdfast("maintenance", "off", "--why", "upgraded")
             assert ran.code == 0, ran.err
             await comes_true("all are booked", lambda: all(shop.host.net(sale) == 1 for sale in sales))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from gateway.core.effects import Write
-from gateway.core.events import Committed, WriteRefused
+from gateway.core.effects import Limit, Load, Write
+from gateway.core.events import Committed, Found, OverLimit, WriteRefused
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Stored
 from gateway.journal.keyring import Keyring
 from gateway.journal.port import Listing
-from tests.journal.rig import Rig, sale, sqlite_make
+from tests.journal.rig import TRACK, Rig, evolved, sale, sqlite_make
 
 KILLS = 12
 
@@ -94,3 +95,46 @@ def test_a_full_disk_refuses_before_acknowledging_and_resumes_when_there_is_room
         rig.close()
     finally:
         assert system("umount", str(disk)) == 0
+
+
+def as_after_a_kill(rig: Rig, folder: Path, keyring: Keyring) -> Rig:
+    """A journal on copies of the files as they stand: nothing was put in its place, and the log is full."""
+    folder.mkdir()
+    for name in ("journal.db", "journal.db-wal"):
+        shutil.copy(folder.parent / name, folder / name)
+    rig.close()
+    return Rig(sqlite_make(folder / "journal.db", keyring)).open()
+
+
+def test_keys_and_counters_that_were_only_logged_still_bound_and_match_after_a_kill(
+    tmp_path: Path, rig: Rig, keyring: Keyring
+) -> None:
+    limit = Limit("all", 2, None, None, "bound")
+    for n in (1, 2):
+        rig.write(sale(f"k|{n:06}", reserve=(limit,)))
+    stored = rig.load(1)
+    killed = as_after_a_kill(rig, tmp_path / "killed", keyring)
+    assert killed.write(sale("k|000003", reserve=(limit,))) == OverLimit(killed.token, "bound")
+    assert killed.find("k|000001") == (stored,)
+    assert killed.existing(sale("k|000001")) == stored
+    assert killed.damaged == []
+    killed.close()
+
+
+def test_a_read_beside_the_commit_that_removes_a_part_never_takes_that_for_damage(rig: Rig) -> None:
+    count = 400
+    rig.perform(
+        *(
+            Write(rig.next_token(), (sale(f"k|{n:06}", state=State.ASKING, answer=None, sensitive={35: TRACK}),))
+            for n in range(count)
+        )
+    )
+    before = [rig.load(n).transaction for n in range(1, count + 1)]
+    asked: list[Write | Load] = []
+    for row in before:
+        asked.append(Write(rig.next_token(), (evolved(row, State.APPROVED),)))
+        asked += [Load(rig.next_token(), row.id), Load(rig.next_token(), max(row.id - 40, 1))]
+    for event in rig.perform(*asked):
+        assert not isinstance(event, Found) or isinstance(event.results[0], Stored)
+    rig.settle()
+    assert rig.damaged == []

@@ -26,6 +26,8 @@ def test_a_part_opens_as_it_was_sealed_and_under_no_other_sequence_or_part(keyri
         sealer.open(7, said._replace(part=SENSITIVE_PART), ciphertext)
     with pytest.raises(SealBroken, match="ciphertext"):
         sealer.open(7, said, ciphertext[:-1])
+    with pytest.raises(SealBroken, match="not the one that the entry commits to"):
+        sealer.open(7, said._replace(digest=bytes(32)), ciphertext)
 
 
 def test_the_record_key_is_hkdf_and_an_auditor_can_check_it_with_public_tools(keyring: Keyring) -> None:

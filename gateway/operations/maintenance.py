@@ -1,0 +1,53 @@
+"""Maintenance that outlives a restart: a mark beside the journal, made before the link closes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """Who closed the link, and why."""
+
+    who: str
+    why: str
+
+
+class MaintenanceMark:
+    """The file `JOURNAL.maintenance`; it is there while an operator has closed the link."""
+
+    def __init__(self, journal: Path) -> None:
+        self._path = journal.with_name(journal.name + ".maintenance")
+
+    def remembered(self) -> Closed | None:
+        """Who has closed the link and why; None while it is open. A mark that cannot be read closes it all the same."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Closed)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError):
+            return Closed("unknown", f"{self._path} cannot be read; `holdfast maintenance off` opens the link")
+
+    def remember(self, who: str, why: str) -> None:
+        """Make the mark durable.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        draft = self._path.with_name(self._path.name + ".new")
+        with draft.open("wb") as file:
+            file.write(msgspec.json.encode(Closed(who, why)))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def forget(self) -> None:
+        """The link is open again."""
+        self._path.unlink(missing_ok=True)

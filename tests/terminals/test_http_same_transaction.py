@@ -1,0 +1,218 @@
+"""One terminal, two protocols, one transaction: real engine, real journal, both listeners in front of them (D1, D2)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.conductor import Conductor
+from gateway.core.effects import Find, Purpose, Send
+from gateway.core.engine import Engine
+from gateway.core.events import Answered, Connected, Found, JournalEvent, Lookup, NotSent
+from gateway.core.identity import KeyedHash
+from gateway.core.lifecycle import State
+from gateway.core.standin import Exposure, Policy
+from gateway.core.transaction import Answer, Stored, Transaction
+from gateway.core.work import EngineSettings
+from gateway.journal.keyring import create_keyring
+from gateway.journal.port import Listing
+from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.terminals.http import HttpListener
+from gateway.terminals.http_settings import HttpListenerSettings
+from gateway.terminals.iso8583 import Iso8583Listener
+from gateway.terminals.limits import ListenerSettings
+from protocol.iso8583.dialect import load_dialect
+from protocol.iso8583.mti import answer_mti
+from tests.acquirers.waiting import on_each_loop
+from tests.terminals.terminal import PAN, Terminal, sale
+
+MERCHANT, TERMINAL = "M00000000000001", "T0000001"
+
+
+class House:
+    """A gateway of two listeners; its acquirer approves at once, or is away."""
+
+    def __init__(self, dialect: str, folder: Path) -> None:
+        self.dialect = load_dialect(dialect)
+        self.sent: list[Send] = []
+        self.away = False
+        self._lookups: dict[int, asyncio.Future[list[Stored | Lookup]]] = {}
+        self._tokens = itertools.count(-1, -1)
+        clock = SystemClock()
+        keyring = create_keyring(folder / "keys")
+        self._journal = SqliteJournal(
+            SqliteJournalSettings(path=folder / "journal.db", min_free_bytes=0), keyring, self._journalled,
+            lambda error: pytest.fail(str(error)), clock.utc_ms,
+        )  # fmt: skip
+        much = Exposure(count_max=100, total_minor_max=10**9, age_ms_max=10**9)
+        policy = Policy(
+            floor_limit_minor=10**6, terminal=much, card=much, overall=much, entry_modes=frozenset(),
+            currencies=frozenset({"156"}), allow_chip_without_issuer=True, allow_track_dropped=True,
+        )  # fmt: skip
+        engine = Engine(
+            EngineSettings(), self.dialect.host, policy, jitter=lambda: 0.5, unencodable=lambda _: "",
+            mono_ms=clock.mono_ms(), utc_ms=clock.utc_ms(),
+        )  # fmt: skip
+        self.conductor = Conductor(
+            engine, clock, self._journal, send=self._send, reply=self._reply, reply_operator=lambda _: None,
+            alarm=lambda _: None,
+        )  # fmt: skip
+        hashing = KeyedHash(keyring.fingerprint_key)
+        self.iso = Iso8583Listener(
+            ListenerSettings(sweep_interval_ms=20), self.dialect, hashing, self.conductor.submit, clock.utc_ms,
+            lambda *_: None, tokens=itertools.count(0, 2),
+        )  # fmt: skip
+        self.http = HttpListener(
+            HttpListenerSettings(allow_unauthenticated=True, sweep_interval_ms=20), self.dialect.terminal, hashing,
+            self.conductor.submit, self._find, self._search, lambda: "standing-in" if self.away else "online",
+            clock.utc_ms, lambda *_: None, tokens=itertools.count(1, 2),
+        )  # fmt: skip
+
+    async def start(self) -> None:
+        await self._journal.open()
+        self.conductor.submit(Connected(True))
+        self._iso_address = await self.iso.start()
+        self._http_address = await self.http.start()
+
+    async def stop(self) -> None:
+        for listener in (self.iso, self.http):
+            listener.stop_admitting()
+            await listener.drain(5_000)
+        await self.conductor.until_quiet(5)
+        self.conductor.close()
+        await self._journal.close()
+        for listener in (self.iso, self.http):
+            await listener.close()
+
+    async def terminal(self) -> Terminal:
+        reader, writer = await asyncio.open_connection(*self._iso_address)
+        return Terminal(self.dialect, reader, writer)
+
+    async def post(self, path: str, body: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:
+        url = f"http://127.0.0.1:{self._http_address[1]}{path}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, json=body, headers={"Idempotency-Key": key}) as response,
+        ):
+            assert PAN not in await response.text()
+            return response.status, await response.json(content_type=None)
+
+    def body(self, stan: int, **changed: Any) -> dict[str, Any]:
+        """The sale that `tests.terminals.terminal.sale` sends."""
+        return {
+            "type": "sale", "merchant": MERCHANT, "terminal": TERMINAL, "stan": f"{stan:06}", "amount_minor": 1000,
+            "currency": "156", "card": {"pan": PAN}, "local_date": "1121", "batch": "000001", **changed,
+        }  # fmt: skip
+
+    def requests(self) -> list[Send]:
+        """What the acquirer was asked, probes excepted."""
+        return [send for send in self.sent if send.purpose is Purpose.REQUEST]
+
+    def _send(self, send: Send) -> None:
+        self.sent.append(send)
+        message = send.message
+        fields = {n: v for n, v in message.fields.items() if n in (3, 4, 11, 41, 42)}
+        fields |= {37: "600000000001", 38: "987654", 39: "00"}
+        event = Answered(send.token, answer_mti(message.mti), fields)
+        away = NotSent(send.token, "not connected")
+        asyncio.get_running_loop().call_soon(self.conductor.submit, away if self.away else event)
+
+    def _reply(self, token: int, answer: Answer) -> None:
+        (self.http if token % 2 else self.iso).reply(token, answer)
+
+    def _journalled(self, events: Sequence[JournalEvent]) -> None:
+        ours = [event for event in events if isinstance(event, Found) and event.token in self._lookups]
+        for found in ours:
+            self._lookups.pop(found.token).set_result(list(found.results))
+        self.conductor.submit_all([event for event in events if event not in ours])
+
+    async def _find(self, keys: tuple[str, ...]) -> list[Stored | Lookup]:
+        token = next(self._tokens)
+        self._lookups[token] = asyncio.get_running_loop().create_future()
+        future = self._lookups[token]
+        self._journal.find(Find(token, keys))
+        return await future
+
+    async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
+        listing = Listing(states=frozenset(State), terminal=terminal, after_id=after, limit=limit)
+        return [row for row in await self._journal.listing(listing) if stan in ("", row.stan)]
+
+
+@asynccontextmanager
+async def house(dialect: str, folder: Path) -> AsyncIterator[House]:
+    made = House(dialect, folder)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+DIALECTS = ["unionpay", "iso87-binary"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("first", ["iso8583", "http"])
+@on_each_loop
+async def test_a_sale_sent_over_both_is_one_sale(dialect: str, first: str, tmp_path: Path) -> None:
+    async with house(dialect, tmp_path) as gateway, await gateway.terminal() as terminal:
+        told: dict[str, tuple[str, str]] = {}
+        for protocol in sorted(("iso8583", "http"), key=lambda name: name != first):
+            if protocol == "http":
+                status, answer = await gateway.post("/v1/transactions", gateway.body(7), "once")
+                assert (status, answer["state"]) == (200, "approved")
+                told[protocol] = answer["response_code"], answer["approval_code"]
+            else:
+                terminal.send(sale(gateway.dialect, 7))
+                fields = (await terminal.receive()).fields
+                told[protocol] = fields[39], fields[38]
+        assert told["http"] == told["iso8583"] == ("00", "987654")
+        assert len(gateway.requests()) == 1
+
+
+@on_each_loop
+async def test_the_same_stan_over_http_with_another_amount_is_422(tmp_path: Path) -> None:
+    async with house("unionpay", tmp_path) as gateway, await gateway.terminal() as terminal:
+        terminal.send(sale(gateway.dialect, 7))
+        assert (await terminal.receive()).fields[39] == "00"
+        status, answer = await gateway.post("/v1/transactions", gateway.body(7, amount_minor=999), "other")
+        assert (status, answer["type"]) == (422, "urn:holdfast:problem:key-reused")
+        assert len(gateway.requests()) == 1
+
+
+@on_each_loop
+async def test_a_sale_over_iso8583_is_reversed_over_http_and_its_own_reversal_is_then_a_retry(tmp_path: Path) -> None:
+    async with house("unionpay", tmp_path) as gateway, await gateway.terminal() as terminal:
+        message = sale(gateway.dialect, 7)
+        terminal.send(message)
+        assert (await terminal.receive()).fields[39] == "00"
+        _, sold = await gateway.post("/v1/transactions", gateway.body(7), "look")
+        status, undone = await gateway.post(f"/v1/transactions/{sold['id']}/reversal", {"reason": "no-answer"}, "undo")
+        assert (status, undone["response_code"], undone["type"]) == (200, "00", "reversal")
+        message.mti = "0400"
+        message.fields = {n: v for n, v in message.fields.items() if n in (2, 3, 4, 11, 13, 22, 25, 41, 42, 49, 60)}
+        terminal.send(message)
+        answer = await terminal.receive()
+        assert (answer.mti, answer.fields[39]) == ("0410", "00")
+        status, again = await gateway.post("/v1/transactions", gateway.body(7), "look")
+        assert (status, again["response_code"]) == (200, "12")
+        assert again["state"] in {"reversing", "reversed"}
+
+
+@on_each_loop
+async def test_while_the_acquirer_is_away_a_sale_over_http_is_approved_offline(tmp_path: Path) -> None:
+    async with house("unionpay", tmp_path) as gateway:
+        gateway.away = True
+        gateway.conductor.submit(Connected(False))
+        for _ in range(2):
+            status, answer = await gateway.post("/v1/transactions", gateway.body(7), "once")
+            assert (status, answer["state"], answer["offline"]) == (200, "approved-offline", True)
+            assert answer["approval_code"]
