@@ -68,7 +68,7 @@ def init_command(
 @app.command("run")
 def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the gateway until SIGTERM or Ctrl-C: stop admitting, drain, checkpoint, close."""
-    loaded = _load(config)
+    loaded = _load(config, starting=True)
     import asyncio  # noqa: PLC0415
 
     from gateway.app import run_gateway  # noqa: PLC0415
@@ -350,12 +350,12 @@ def version_command(as_json: AsJson = False) -> None:
     _print_json({"holdfast": version()}) if as_json else typer.echo(f"holdfast {version()}")
 
 
-def _load(path: Path) -> Config:
+def _load(path: Path, *, starting: bool = False) -> Config:
     """The configuration, or exit with every mistake."""
     from gateway.config import ConfigError, load_config  # noqa: PLC0415
 
     try:
-        return load_config(path)
+        return load_config(path, starting=starting)
     except ConfigError as error:
         _fail(str(error), WRONG_USAGE)
 

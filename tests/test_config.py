@@ -395,6 +395,7 @@ def test_an_expired_certificate_is_a_mistake_that_names_its_date(folder: Path, o
     own.replace(Authority(folder, "other").issue("expired", valid=EXPIRED))
     (found,) = mistakes(folder, TLS)
     assert found.startswith("terminals[0].tls.certificate_file: is out of date: certificate 1 expired on 20")
+    assert load_config(folder / "holdfast.toml", {}, starting=False).terminals[0].tls is not None  # `holdfast status`
 
 
 def test_lines_in_clear_to_other_machines_are_remarked_upon_and_not_refused(folder: Path) -> None:

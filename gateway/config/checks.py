@@ -31,14 +31,15 @@ class Mistake:
     source: str = ""
 
 
-def check(config: Config) -> Iterator[Mistake]:
-    """Every mistake that no single key shows."""
+def check(config: Config, *, starting: bool = True) -> Iterator[Mistake]:
+    """Every mistake that no single key shows; certificates and keys of lines only where they are about to be used."""
     yield from _time_limits(config)
     yield from _pairs(config)
     yield from _addresses(config)
     yield from _dialects(config)
     yield from _files(config)
-    yield from _lines(config)
+    if starting:
+        yield from _lines(config)
 
 
 def _time_limits(config: Config) -> Iterator[Mistake]:

@@ -53,12 +53,14 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
-def load_config(path: Path | str, environ: Mapping[str, str] | None = None) -> Config:
+def load_config(path: Path | str, environ: Mapping[str, str] | None = None, *, starting: bool = True) -> Config:
     """Read, override and check a configuration.
 
     Args:
         path: a TOML file; relative paths in it are relative to its folder.
         environ: instead of the process's environment.
+        starting: False for a command that only looks at a gateway: it must work while a certificate has expired, and
+            for people who may not read the keys of lines.
     Raises:
         ConfigError: with every mistake at once.
     Source: D17; issue "Operating": unknown keys are mistakes.
@@ -78,7 +80,7 @@ def load_config(path: Path | str, environ: Mapping[str, str] | None = None) -> C
     if config is None:  # check what is left once every wrong key has its default, so that no mistake waits its turn
         config, _ = _validated(_repaired(merged, errors), context)
     if config is not None:
-        mistakes += [mistake for mistake in check(config) if not _depends(mistake, wrong)]
+        mistakes += [mistake for mistake in check(config, starting=starting) if not _depends(mistake, wrong)]
     if mistakes or config is None:
         raise ConfigError(tuple(_told(mistake, file, overrides) for mistake in mistakes))
     return config

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.core.lifecycle import State
-from gateway.core.transaction import Request, StoredMessage, Transaction
+from dataclasses import replace
+
+from gateway.core.effects import Change, Create
+from gateway.core.lifecycle import EntryKind, State
+from gateway.core.transaction import Answer, Kind, Request, StoredMessage, Transaction
 from protocol.iso8583.message import Fields
 
 
@@ -37,3 +40,30 @@ def stored_message(request: Request) -> StoredMessage:
 def retained(request: Request) -> Fields:
     """The sensitive fields that the profile lets the journal keep until the outcome is final."""
     return {n: v for n, v in request.sensitive.items() if n in request.retained} if request.retained else {}
+
+
+def with_alias(create: Create, request: Request) -> tuple[Change, ...]:
+    """A first row, and beside it in the same write the second key under which it may be asked for (D1)."""
+    if not request.alias:
+        return (create,)
+    alias = replace(
+        create.transaction,
+        key=request.alias,
+        kind=Kind.ALIAS,
+        state=State.CANCELLED,  # nothing is ever sent for it
+        fingerprint=request.alias_digest[:16],
+        reason="alias",
+        advised=False,
+        approval="",
+        response="",
+        exposed=False,
+        original=-1,
+    )
+    return create, Create(EntryKind.TAKEN, alias, StoredMessage(request.mti, {}), {}, None)
+
+
+def with_assigned_stan(answer: Answer, transaction: Transaction) -> Answer:
+    """An answer made before the STAN that the gateway assigns was known, with it (D1)."""
+    if transaction.stan or not transaction.id or 11 in answer.fields:
+        return answer
+    return Answer(answer.mti, {**answer.fields, 11: transaction.sent_stan})

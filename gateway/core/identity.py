@@ -37,6 +37,8 @@ KINDS: Final = {
     "0821": Kind.NETWORK,
 }
 _MAC_FIELDS = (64, 128)
+_IDENTIFIER_MAX: Final = 40
+"""Characters of a terminal's or merchant's id: a key must fit into a journal entry."""
 
 
 class BadRequest(Exception):
@@ -158,6 +160,8 @@ def _identifier(fields: Fields, number: int, *, required: bool) -> str:
     text = fields.get(number, "").strip()
     if not text and required:
         raise BadRequest("30", f"field {number} is missing")
+    if len(text) > _IDENTIFIER_MAX:
+        raise BadRequest("30", f"field {number} is longer than {_IDENTIFIER_MAX} characters")
     if "|" in text or not text.isprintable():
         raise BadRequest("30", f"field {number} holds a character that an identifier cannot have")
     return text
@@ -196,6 +200,8 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
     elif 4 in fields:
         amount_minor = int(_digits(fields, 4, 12))
     currency = fields.get(49, "") or rules.default_currency
+    if len(currency) != 3 or not (currency.isascii() and currency.isalnum()):
+        raise BadRequest("30", "field 49 is not a currency of ISO 4217")
     pan = pan_of(fields)
     if pan and not _is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")

@@ -80,7 +80,7 @@ def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: i
         fields[90] = _original_data(stored, host)
         fields[11] = f"{transaction.id % 999_999 + 1:06}"
     else:
-        fields[11] = transaction.stan  # the original's, also where a terminal's reversal had one of its own
+        fields[11] = transaction.sent_stan  # the original's, also where a terminal's reversal had one of its own
     if repeat:
         _refresh(fields, host, utc_ms)
     mti = repeat_mti(host.reversal_mti) if repeat and host.repeat_reversal else host.reversal_mti
@@ -105,6 +105,8 @@ def outgoing(stored: Stored, host: HostRules, *, utc_ms: int) -> Message:
 
 def _complete(fields: Fields, transaction: Transaction, host: HostRules) -> None:
     """Hosts that know originals by field 7 must get one; it follows from the time of acceptance (D8, D12)."""
+    if not transaction.stan:
+        fields[11] = transaction.sent_stan
     if host.original is OriginalForm.DE_90 and 7 not in fields:
         fields[7] = transmission_time(transaction.accepted_ms)
 
@@ -123,7 +125,7 @@ def _original_data(stored: Stored, host: HostRules) -> str:
         mti = f"0{transaction.key.split('|')[3]}00"
     else:
         mti = advice_mti(transaction, request, host) if transaction.advised else first_mti(request.mti)
-    stan = transaction.stan
+    stan = transaction.sent_stan
     sent = request.fields.get(7) or transmission_time(transaction.accepted_ms)
     acquirer = request.fields.get(32, "")
     forwarder = request.fields.get(33, "")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from gateway.core.acceptance import new_transaction, retained, stored_message
+from gateway.core.acceptance import new_transaction, retained, stored_message, with_alias, with_assigned_stan
 from gateway.core.answers import approval_code, local_answer, relayed_answer
-from gateway.core.effects import Create, Purpose, Severity, Update
+from gateway.core.effects import Change, Create, Purpose, Severity, Update
 from gateway.core.events import (
     Answered,
     Committed,
@@ -105,7 +105,7 @@ class Requests:
         change = Create(
             EntryKind.ACCEPTED, run.transaction, run.message, retained(request), None, (), request.horizon_ms
         )
-        work.create(run, (change,), partial(self._accepted, run, request))
+        work.create(run, with_alias(change, request), partial(self._accepted, run, request))
 
     def _accepted(self, run: Run, request: Request, event: WriteResult) -> None:
         if not isinstance(event, Committed):
@@ -288,7 +288,7 @@ class Requests:
                 EntryKind.STOOD_IN, transaction, run.message, retained(request), answer, decision.limits,
                 request.horizon_ms,
             )  # fmt: skip
-            self._create_beside(run, create, then)
+            self._create_beside(run, with_alias(create, request), then)
 
     def _unencodable(self, transaction: Transaction, message: StoredMessage, request: Request, answer: Answer) -> str:
         """Why the advice of this transaction could not be encoded, or ""."""
@@ -296,10 +296,10 @@ class Requests:
         work = self._work
         return work.unencodable(advice_message(stored, work.host, repeat=False, utc_ms=work.utc_ms))
 
-    def _create_beside(self, run: Run, create: Create, then: Callable[[WriteResult], None]) -> None:
+    def _create_beside(self, run: Run, changes: tuple[Change, ...], then: Callable[[WriteResult], None]) -> None:
         """Write a first row without asking upstream. Its lane is held until then: nothing newer overtakes (INV-4)."""
         run.lane.holds += 1
-        self._work.create(run, (create,), partial(self._created_beside, run, then))
+        self._work.create(run, changes, partial(self._created_beside, run, then))
 
     def _created_beside(self, run: Run, then: Callable[[WriteResult], None], event: WriteResult) -> None:
         run.lane.holds -= 1
@@ -331,7 +331,7 @@ class Requests:
             return
         transaction.revision = 1
         create = Create(EntryKind.REFUSED, transaction, run.message, {}, answer, (), request.horizon_ms)
-        self._create_beside(run, create, partial(self._recorded, run, request, answer))
+        self._create_beside(run, with_alias(create, request), partial(self._recorded, run, request, answer))
 
     def _take_advice(self, run: Run, request: Request) -> None:
         """A terminal's advice tells of something done: durable, then 00, then forwarded (D18)."""
@@ -344,7 +344,7 @@ class Requests:
             return
         run.transaction, run.answer = transaction, answer
         create = Create(EntryKind.TAKEN, transaction, run.message, retained(request), answer, (), request.horizon_ms)
-        self._create_beside(run, create, partial(self._recorded, run, request, answer))
+        self._create_beside(run, with_alias(create, request), partial(self._recorded, run, request, answer))
 
     def _recorded(self, run: Run, request: Request, answer: Answer, event: WriteResult) -> None:
         if isinstance(event, Committed):
@@ -397,6 +397,7 @@ class Requests:
         self._forget_with(run, answer)
 
     def _forget_with(self, run: Run, answer: Answer) -> None:
+        answer = with_assigned_stan(answer, run.transaction)
         for terminal_token in run.waiting:
             self._work.reply(terminal_token, answer)
         self._forget(run)

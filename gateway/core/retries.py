@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from functools import partial
 from typing import Final
 
+from gateway.core.acceptance import with_assigned_stan
 from gateway.core.answers import local_answer
 from gateway.core.effects import Severity
+from gateway.core.events import Found, Lookup
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from gateway.core.work import Work
@@ -33,6 +36,8 @@ class Retries:
         work = self._work
         if (run := work.running.get(request.key)) is not None and run.request is not None:
             same = hmac.compare_digest(run.request.fingerprint, request.fingerprint)
+            if same and request.alias and request.alias == run.request.alias:
+                same = hmac.compare_digest(run.request.alias_digest, request.alias_digest)
             if same and run.request.kind is request.kind:
                 work.counts["retry.joined"] += 1
                 run.waiting.append(terminal_token)
@@ -50,6 +55,38 @@ class Retries:
 
     def answer_existing(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
         """Answer with what the journal holds under this key; None where that record is damaged."""
+        if stored is not None and stored.transaction.kind is Kind.ALIAS:
+            self._found_by_alias(waiting, request, stored)
+        elif stored is not None and request.alias:
+            # Found by its own key: the alias may all the same have been used for something else.
+            self._work.find((request.alias,), 0, partial(self._alias_found, waiting, request, stored))
+        else:
+            self._answer_known(waiting, request, stored)
+
+    def _found_by_alias(self, waiting: list[int], request: Request, alias: Stored) -> None:
+        """The second key leads to a transaction: the same, if the same was asked under it (D1, D2)."""
+        if hmac.compare_digest(alias.transaction.fingerprint, request.alias_digest[:16]):
+            self._work.load(alias.transaction.original, partial(self._loaded, waiting, request))
+        else:
+            self.reused(waiting, request)
+
+    def _loaded(self, waiting: list[int], request: Request, event: Found) -> None:
+        found = event.results[0]
+        self._answer_known(waiting, request, None if isinstance(found, Lookup) else found)
+
+    def _alias_found(self, waiting: list[int], request: Request, stored: Stored, event: Found) -> None:
+        alias = event.results[0]
+        if alias is Lookup.DAMAGED:
+            self._answer_known(waiting, request, None)
+        elif isinstance(alias, Stored) and not (
+            hmac.compare_digest(alias.transaction.fingerprint, request.alias_digest[:16])
+            and alias.transaction.original == stored.transaction.id
+        ):
+            self.reused(waiting, request)
+        else:
+            self._answer_known(waiting, request, stored)
+
+    def _answer_known(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
         work = self._work
         if stored is None:
             work.alarm(
@@ -68,7 +105,7 @@ class Retries:
             self._reply(waiting, self._local(request, "12"))
         elif stored.answer is not None:
             work.counts["retry.stored-outcome"] += 1
-            self._reply(waiting, stored.answer)
+            self._reply(waiting, with_assigned_stan(stored.answer, known))
         elif known.kind is Kind.UNSEEN:
             # Its reversal came first: it must not be booked any more (D15).
             work.counts["retry.reversed-before"] += 1

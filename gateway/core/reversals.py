@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from gateway.core.acceptance import new_transaction, stored_message
+from gateway.core.acceptance import new_transaction, stored_message, with_alias
 from gateway.core.answers import local_answer
 from gateway.core.effects import Change, Create, Severity, Update
 from gateway.core.events import Committed, Existing, Found, LateAnswered, Lookup
@@ -112,7 +112,9 @@ class Reversals:
         run.answer = answer
         state = after_reversal(known.state, known.attempts)
         changes: list[Change] = [
-            Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms)
+            *with_alias(
+                Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms), request
+            )
         ]
         changed: Transaction | None = None
         if state is not known.state:

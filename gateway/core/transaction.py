@@ -25,6 +25,7 @@ class Kind(IntEnum):
     REVERSAL = 4  # 0400, 0420
     NETWORK = 5  # 0800, 0820; never stored
     UNSEEN = 6  # stands for an original that only its reversal has told us of (D15)
+    ALIAS = 7  # a second key to the transaction in `original`; its fingerprint is the digest of what was asked (D1)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -149,6 +150,11 @@ class Transaction:
     def obligation(self) -> Obligation:
         """What is owed upstream for it now."""
         return OBLIGATION[self.state]
+
+    @property
+    def sent_stan(self) -> str:
+        """Field 11 upstream: the terminal's STAN, or one that follows from the id where the gateway assigns it (D1)."""
+        return self.stan or f"{self.id % 999_999 + 1:06}"
 
     def evolved(self, utc_ms: int, state: State, **changes: Unpack[Changes]) -> Transaction:
         """The next row of this transaction, one revision on."""

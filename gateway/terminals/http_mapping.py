@@ -67,6 +67,9 @@ _UNDOING: Final = frozenset({State.REVERSING, State.REVERSED})
 _REVERSIBLE: Final = frozenset({Kind.SALE, Kind.AUTHORISATION, Kind.ADVICE, Kind.UNSEEN})
 _ORIGINAL_FIELDS: Final = (2, 3, 4, 7, 12, 13, 14, 22, 23, 25, 49)
 _HORIZON: Final = "H|"
+_KEPT_KEY_MAX: Final = 128
+"""An alias, like any key, has at most 255 bytes in the journal (protocol.journal_entry)."""
+
 _TERMINAL_LENGTH: Final = 8
 _MERCHANT_LENGTH: Final = 15
 
@@ -109,7 +112,7 @@ def reversal_of(
     fields = {number: stored[number] for number in (*_ORIGINAL_FIELDS, rules.batch_field) if number in stored}
     fields |= {
         4: f"{known.amount_minor:012}",
-        11: known.stan,
+        11: known.sent_stan,
         39: _REASONS[body.reason],
         41: known.terminal.ljust(_TERMINAL_LENGTH),
         42: known.merchant.ljust(_MERCHANT_LENGTH),
@@ -134,8 +137,8 @@ def _with_alias(request: Request, idempotency_key: str, means: bytes, hashing: K
 
 
 def _presentable(idempotency_key: str, hashing: KeyedHash) -> str:
-    """The key as it may be kept in clear, also of a till that makes it of a card number (INV-8)."""
-    if contains_pan(idempotency_key, inside_runs=True):
+    """The key as it may be kept: short, and not in clear where it may hold a card number (INV-8)."""
+    if len(idempotency_key) > _KEPT_KEY_MAX or contains_pan(idempotency_key, inside_runs=True):
         return hashing.card("key|" + idempotency_key).hex()
     return idempotency_key
 
@@ -197,6 +200,11 @@ def key_of(identifier: str) -> str | None:
     return text if len(parts) == 5 else None
 
 
+def is_shown(transaction: Transaction) -> bool:
+    """Whether a row is a transaction, and not merely a second key to one."""
+    return transaction.kind in _RECORD_TYPES
+
+
 def view(
     transaction: Transaction, answer: Answer | None, approved_codes: frozenset[str], code: str = ""
 ) -> TransactionView:
@@ -214,7 +222,7 @@ def view(
         state=_state(transaction, approved_codes, code),
         merchant=transaction.merchant,
         terminal=transaction.terminal,
-        stan=transaction.stan or fields.get(11, ""),
+        stan=transaction.sent_stan,
         amount_minor=transaction.amount_minor,
         currency=transaction.currency,
         card_masked=transaction.card_mask,

@@ -25,7 +25,7 @@ from gateway.terminals.http_admission import Rates
 from gateway.terminals.http_connection import HttpConnection, connection_of
 from gateway.terminals.http_heartbeats import Heartbeats
 from gateway.terminals.http_identity import Identities, NotProved
-from gateway.terminals.http_mapping import key_of, request_of, reversal_of, transaction_id, view
+from gateway.terminals.http_mapping import is_shown, key_of, request_of, reversal_of, transaction_id, view
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
 from gateway.terminals.http_signatures import SignatureRefused, Signed
 from gateway.tls import TerminalNames
@@ -239,7 +239,7 @@ class Routes:
         self._admit(received.names, terminal)
         with self._desk.place(terminal):
             rows = await self._in_time(self._core.search(terminal, stan, after, limit))
-        views = [view(row, None, self._settings.approved_codes) for row in rows]
+        views = [view(row, None, self._settings.approved_codes) for row in rows if is_shown(row)]
         return _json(TransactionPage(transactions=views, next=rows[-1].id if len(rows) == limit else None))
 
     async def _heartbeat(self, request: web.Request) -> web.StreamResponse:
@@ -317,7 +317,9 @@ class Routes:
         (found,) = await self._in_time(self._core.find((key,)))
         if found is Lookup.DAMAGED:
             raise _damaged()
-        if isinstance(found, Lookup) or transaction_id(found.transaction) != identifier:
+        if isinstance(found, Lookup) or not is_shown(found.transaction):
+            raise _unknown()
+        if transaction_id(found.transaction) != identifier:  # a later one of the same key
             raise _unknown()
         return found
 
@@ -340,6 +342,8 @@ class Routes:
             if code == IN_PROGRESS:
                 raise Refused(ProblemKind.IN_PROGRESS, "send the same request again, with the same Idempotency-Key")
             if code == OUR_FAULT or recorded is None:
+                if code in self._settings.approved_codes:  # cannot be; "nothing was sent" would be a lie
+                    raise Refused(ProblemKind.INTERNAL, "look for the transaction by terminal and stan", "no record")
                 detail = "nothing was recorded or sent; the same request may be sent again"
                 raise Refused(ProblemKind.NOT_RECORDED, detail, f"code {code}")
         return _json(view(recorded, answer, self._settings.approved_codes, code))

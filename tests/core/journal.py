@@ -126,7 +126,7 @@ class MemoryJournal:
             self.by_key.setdefault(made.key, []).append(sequence)
             self.by_lane.setdefault(made.lane, set()).add(sequence)
             if made.kind is not Kind.REVERSAL:
-                self.by_stan.setdefault((made.lane, made.stan), []).append(sequence)
+                self.by_stan.setdefault((made.lane, replace(made, id=sequence).sent_stan), []).append(sequence)
             message = StoredMessage(change.request.mti, dict(change.request.fields))
             sensitive, answer = dict(change.sensitive), change.answer
         else:
@@ -139,7 +139,7 @@ class MemoryJournal:
             answer = change.answer if change.answer is not None else before.stored.answer
         if made.state in FINAL:
             sensitive = {}
-        assert answer is not None or made.state not in ANSWERED_STATES or made.kind is Kind.UNSEEN, made
+        assert answer is not None or made.state not in ANSWERED_STATES or made.kind in {Kind.UNSEEN, Kind.ALIAS}, made
         self.rows[made.id] = Row(made, message, sensitive, Stored(made, message, sensitive, answer))
         owed = self.owed.setdefault(made.lane, set())
         (owed.add if made.state in REPLAYABLE else owed.discard)(made.id)

@@ -258,3 +258,15 @@ def test_a_reversal_may_come_without_an_amount_but_not_with_a_malformed_one() ->
     del fields[4]
     assert made("0400", fields).amount_minor == 0
     assert refusal("0400", fields | {4: "10"}) == "30"
+
+
+@pytest.mark.parametrize("currency", ["15", "1 6", "15\xe9", "    "])
+def test_a_currency_that_is_none_is_answered_30_and_cannot_reach_the_journal(currency: str) -> None:
+    with pytest.raises(BadRequest, match="field 49") as refused:
+        request_from(Message("0200", {**sale(), 49: currency}), TerminalRules(), HASHING, 1_763_726_400_000)
+    assert refused.value.code == "30"
+
+
+def test_an_identifier_that_no_journal_entry_could_hold_is_answered_30() -> None:
+    with pytest.raises(BadRequest, match="field 42 is longer"):
+        request_from(Message("0200", {**sale(), 42: "M" * 41}), TerminalRules(), HASHING, 1_763_726_400_000)

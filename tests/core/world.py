@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from gateway.core.acceptance import with_assigned_stan
 from gateway.core.effects import (
     Alarm,
     Effect,
@@ -88,6 +89,11 @@ class Told:
     request: Request
     answer: Answer | None = None
     lost: bool = False
+
+
+def stands_beside(row: Transaction) -> bool:
+    """A second key, or a key that a reversal of unknown class bars: it owes nothing and is never sent."""
+    return row.kind is Kind.ALIAS or (row.kind is Kind.UNSEEN and row.state is State.CANCELLED)
 
 
 class World:
@@ -393,6 +399,10 @@ class World:
             request = self.request(mti, fields)
         except BadRequest as bad:
             raise AssertionError(bad.reason) from bad
+        return self.hear(request)
+
+    def hear(self, request: Request) -> int:
+        """A request reaches the core, whichever listener made it; returns its token."""
         self._last_token += 1
         self.told[self._last_token] = Told(request)
         self.step(Requested(self._last_token, request))
@@ -423,8 +433,7 @@ class World:
         """The row that a message upstream belongs to."""
         lane, stan = host_key(send.purpose, send.message)
         rows = [self.journal.rows[found].transaction for found in self.journal.by_stan[lane, stan]]
-        # A reversal of unknown class bars the other class's key as well; that row owes nothing and is never sent.
-        return next(row for row in reversed(rows) if row.kind is not Kind.UNSEEN or row.state is not State.CANCELLED)
+        return next(row for row in reversed(rows) if not stands_beside(row))
 
     def _check_send(self, send: Send, lane: str) -> None:
         others = [flight for flight in self.flights.values() if flight.lane == lane and not flight.over]
@@ -459,7 +468,7 @@ class World:
         if code == "12" and (undone or row.kind is Kind.UNSEEN or row.resume is not None):
             return
         assert stored.answer is not None, (code, row.state.name)  # (c), INV-1
-        assert stored.answer == answer, (stored.answer.fields[39], code)
+        assert with_assigned_stan(stored.answer, row) == answer, (stored.answer.fields[39], code)
         if row.state in {State.STORED, State.APPROVED, State.DECLINED}:
             assert (code in self.host.approved_codes) is (row.state is not State.DECLINED)
         before = self.outcomes.setdefault(f"{row.id}", code)
@@ -469,9 +478,8 @@ class World:
         """Everything has healed: nothing owed, nothing in doubt, one effect at most, and what was told is true."""
         for row in (stored.transaction for stored in self.journal.rows.values()):
             assert row.obligation in {Obligation.NONE, Obligation.PERSON}, (row.id, row.state.name, row.reason)
-            barred = row.kind is Kind.UNSEEN and row.state is State.CANCELLED
-            if row.state is not State.PARKED and row.kind is not Kind.REVERSAL and not barred:
-                key: HostKey = (row.lane, row.stan)
+            if row.state is not State.PARKED and row.kind is not Kind.REVERSAL and not stands_beside(row):
+                key: HostKey = (row.lane, row.sent_stan)
                 assert self.acquirer.net(key) == int(row.state is State.APPROVED), (row, self.acquirer.net(key))  # (e)
                 if row.state is State.APPROVED:
                     assert self.acquirer.booked[key] == row.amount_minor  # INV-5

@@ -11,6 +11,13 @@ from gateway.journal.keyring import Keyring, create_keyring
 from tests.journal.rig import Rig, sqlite_make
 
 
+@pytest.fixture(autouse=True)
+def _close_what_a_test_leaves_open() -> Iterator[None]:
+    yield
+    for left in list(Rig.all_open):
+        left.close()
+
+
 @pytest.fixture
 def keyring(tmp_path: Path) -> Keyring:
     return create_keyring(tmp_path / "keys")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from gateway.core.effects import Create, FetchHeads, Find, Limit, Load, Update, Write
 from gateway.core.events import Damaged, Existing, Found, Heads, JournalEvent
@@ -28,7 +28,12 @@ START_MS = 1_700_000_000_000
 
 
 class Rig:
-    """A journal on an event loop of its own. `now_ms` is its clock."""
+    """A journal on an event loop of its own. `now_ms` is its clock.
+
+    Every open one is in `all_open`: one that a failed test leaves behind would keep its threads, and so the test run.
+    """
+
+    all_open: ClassVar[set[Rig]] = set()
 
     def __init__(self, make: Make) -> None:
         self._make = make
@@ -56,10 +61,12 @@ class Rig:
         except BaseException:
             self._end_loop()
             raise
+        self.all_open.add(self)
         return self
 
     def close(self) -> None:
         """Close the journal and its loop; safe to call twice."""
+        self.all_open.discard(self)
         if self._runner is not None:
             self._runner.run(self.journal.close())
             self._end_loop()

@@ -17,7 +17,7 @@ from gateway.journal.port import JournalError
 from tests.journal.conformance import loaded
 from tests.journal.rig import TRACK, Rig, evolved, sale, sqlite_make
 
-FLIPS = 300
+FLIPS = 220
 LANES = [f"M/T{n}" for n in range(8)]
 STATES = [State.STORED, State.STORED, State.APPROVED, State.ASKING, State.REVERSING, State.PARKED, State.DECLINED]
 

@@ -1,0 +1,86 @@
+"""A second key to the same transaction, and STANs that the gateway assigns (D1, D2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.core.transaction import Request
+from tests.core.messages import MERCHANT, sale
+from tests.core.world import World
+
+
+def asked(
+    world: World, alias: str, digest: bytes, *, stan: int = 1, amount: int = 1_000, assign: bool = False
+) -> Request:
+    """A sale that came with an Idempotency-Key; with `assign` it has no STAN of its own."""
+    request = replace(
+        world.request("0200", sale(stan, amount)), alias=f"idem|{MERCHANT}|TERM0001|{alias}", alias_digest=digest * 32
+    )
+    if assign:
+        fields = {number: value for number, value in request.fields.items() if number != 11}
+        request = replace(request, stan="", fields=fields, key=f"I|{MERCHANT}|TERM0001|2|{alias}")
+    return request
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["online", "standing in"])
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("assign", [False, True])
+def test_d1_the_same_alias_with_the_same_content_gets_the_stored_answer(
+    up: bool, restarted: bool, assign: bool
+) -> None:
+    world = World(up=up)
+    first = world.hear(asked(world, "a", b"1", assign=assign))
+    world.run()
+    assert world.code(first) == "00"
+    if restarted:
+        world.crash_and_restart(up=up)
+    again = world.hear(asked(world, "a", b"1", assign=assign))
+    world.run()
+    assert world.told[again].answer == world.told[first].answer
+    world.up()
+    world.run()
+    world.check_settled()
+
+
+@pytest.mark.parametrize("change", [{"stan": 2}, {"amount": 999}, {"digest": b"2"}, {"stan": 2, "digest": b"2"}])
+@pytest.mark.parametrize("joins", [False, True], ids=["afterwards", "while it runs"])
+def test_d2_the_same_alias_with_other_content_is_answered_94_and_nothing_is_forwarded(
+    change: dict[str, int | bytes], joins: bool
+) -> None:
+    world = World()
+    first = world.hear(asked(world, "a", b"1"))
+    if not joins:
+        world.run()
+    wanted = {"digest": b"1", **change}
+    if "stan" in change and "digest" not in change:
+        wanted["digest"] = b"3"  # another STAN is another body
+    again = world.hear(asked(world, "a", **wanted))  # type: ignore[arg-type]  # a table of keyword arguments
+    world.run()
+    assert (world.code(first), world.code(again)) == ("00", "94")
+    assert len([send for send in world.sends if send.message.mti == "0200"]) == 1
+    world.check_settled()
+
+
+def test_d1_a_transaction_that_came_without_alias_is_found_with_one() -> None:
+    world = World()
+    first = world.ask("0200", sale())
+    world.run()
+    again = world.hear(asked(world, "a", b"1"))
+    world.run()
+    assert world.told[again].answer == world.told[first].answer
+    assert len([send for send in world.sends if send.message.mti == "0200"]) == 1
+
+
+def test_d1_a_stan_that_the_gateway_assigns_is_told_and_goes_upstream_and_is_the_same_in_its_reversal() -> None:
+    world = World(up=False)
+    told = world.hear(asked(world, "a", b"1", assign=True))
+    world.run()
+    answer = world.told[told].answer
+    assert answer is not None
+    assert len(answer.fields[11]) == 6
+    world.up()
+    world.run()
+    assert [send.message.fields[11] for send in world.sends if send.message.mti == "0220"] == [answer.fields[11]]
+    world.check_settled()
