@@ -10,19 +10,20 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.port import EndpointState
 from gateway.clock import Clock, SystemClock
 from gateway.conductor import Conductor
-from gateway.config import Address, Config, remarks
-from gateway.core.effects import Alarm, Load, OperatorReply, Severity
+from gateway.config import Address, Config, TerminalsSection, remarks
+from gateway.config.values import Speaks
+from gateway.core.effects import Alarm, Find, Load, OperatorReply, Severity
 from gateway.core.engine import Engine
 from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct, Stopping
 from gateway.core.identity import KeyedHash
 from gateway.core.link import LinkState
-from gateway.core.transaction import Answer, Stored, Transaction
+from gateway.core.transaction import Answer, Kind, Stored, Transaction
 from gateway.journal.keyring import Keyring, load_keyring
 from gateway.journal.port import JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
@@ -40,14 +41,26 @@ from gateway.operations.view import (
     Mode,
     TerminalsStatus,
 )
+from gateway.terminals.http import HttpListener
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.tls import CertificateWatch, ReloadableServerContext
-from gateway.wiring import engine_settings, lines, link_settings, listener_settings, policy
+from gateway.wiring import (
+    engine_settings,
+    http_settings,
+    lines,
+    link_settings,
+    listener_settings,
+    policy,
+    signing_secrets,
+)
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect, load_dialect
 from protocol.iso8583.message import Message
 
+Listener = Iso8583Listener | HttpListener
+
 _RECOVERY_BATCH = 1_000
+_SEARCH_PAGE = 500
 _RECOVERY_TIMEOUT_S = 60.0
 _LAST_WRITES_TIMEOUT_S = 2.0
 _NO_LIMIT_BYTES = 2**62
@@ -68,7 +81,7 @@ class Gateway:
         self._started_ms = clock.mono_ms()
         self._maintenance = MaintenanceMark(config.journal.path)
         self._lookup_tokens = itertools.count(-1, -1)
-        self._lookups: dict[int, asyncio.Future[Stored | Lookup]] = {}
+        self._lookups: dict[int, asyncio.Future[list[Stored | Lookup]]] = {}
         self._operator_tokens = itertools.count(1)
         self._commands: dict[int, asyncio.Future[CommandResult]] = {}
 
@@ -103,15 +116,32 @@ class Gateway:
 
     def _make_listeners(
         self, hashing: KeyedHash, contexts: Sequence[ReloadableServerContext | None]
-    ) -> tuple[Iso8583Listener, ...]:
+    ) -> tuple[Listener, ...]:
         """Each listener's tokens leave its own number as remainder, so that an answer finds its listener."""
         sections = self._config.terminals
+        tokens = [itertools.count(number, len(sections)) for number in range(len(sections))]
         return tuple(
-            Iso8583Listener(
+            self._http_listener(section, hashing, contexts[number], tokens[number])
+            if section.speaks is Speaks.HTTP
+            else Iso8583Listener(
                 listener_settings(section, contexts[number]), load_dialect(section.dialect), hashing, self._submit,
-                self._clock.utc_ms, self._report("terminals"), tokens=itertools.count(number, len(sections)),
+                self._clock.utc_ms, self._report("terminals"), tokens=tokens[number],
             )
             for number, section in enumerate(sections)
+        )  # fmt: skip
+
+    def _http_listener(
+        self,
+        section: TerminalsSection,
+        hashing: KeyedHash,
+        tls: ReloadableServerContext | None,
+        tokens: Iterator[int],
+    ) -> HttpListener:
+        approved_codes = load_dialect(self._config.acquirer.dialect).host.approved_codes
+        return HttpListener(
+            http_settings(section, tls, approved_codes), load_dialect(section.dialect).terminal, hashing, self._submit,
+            self._find, self._search, lambda: self._mode().value, self._clock.utc_ms, self._report("terminals"),
+            tokens=tokens, secret_of=signing_secrets(section),
         )  # fmt: skip
 
     # Start and stop
@@ -196,7 +226,7 @@ class Gateway:
         if not isinstance(event, Found) or (future := self._lookups.pop(event.token, None)) is None:
             return False
         if not future.done():
-            future.set_result(event.results[0])
+            future.set_result(list(event.results))
         return True
 
     def _journal_failed(self, error: JournalError) -> None:
@@ -234,6 +264,9 @@ class Gateway:
             reasons.append("the gateway is stopping")
         return not reasons, tuple(reasons)
 
+    def _mode(self) -> Mode:
+        return _MODES.get(self._conductor.engine.link, Mode.STANDING_IN)
+
     async def status(self) -> GatewayStatus:
         """Everything that status and metrics tell."""
         engine = self._conductor.engine.status()
@@ -247,7 +280,7 @@ class Gateway:
         return GatewayStatus(
             name=self._config.gateway.name,
             version=version(),
-            mode=_MODES.get(engine.link, Mode.STANDING_IN),
+            mode=self._mode(),
             taken_ms=now_utc_ms,
             uptime_ms=now_mono_ms - self._started_ms,
             acquirer=AcquirerStatus(
@@ -276,11 +309,33 @@ class Gateway:
 
     async def show(self, id: int) -> Stored | Lookup:  # noqa: A002 - the journal's word
         """One transaction with its messages."""
-        token = next(self._lookup_tokens)
-        future: asyncio.Future[Stored | Lookup] = asyncio.get_running_loop().create_future()
-        self._lookups[token] = future
+        token, looked_up = self._look_up()
         self._journal.load(Load(token, id))
-        return await future
+        return (await looked_up)[0]
+
+    def _look_up(self) -> tuple[int, asyncio.Future[list[Stored | Lookup]]]:
+        token = next(self._lookup_tokens)
+        future: asyncio.Future[list[Stored | Lookup]] = asyncio.get_running_loop().create_future()
+        self._lookups[token] = future
+        return token, future
+
+    async def _find(self, keys: tuple[str, ...]) -> list[Stored | Lookup]:
+        """What tills ask about: the newest transaction of each key."""
+        token, looked_up = self._look_up()
+        self._journal.find(Find(token, keys))
+        return await looked_up
+
+    async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
+        """What tills ask about: transactions of a terminal, oldest first; second keys to them are left out."""
+        found: list[Transaction] = []
+        while len(found) < limit:
+            page = Listing(states=frozenset(), terminal=terminal, after_id=after, limit=_SEARCH_PAGE)
+            rows = await self._journal.listing(page)
+            found += [row for row in rows if row.kind is not Kind.ALIAS and stan in ("", row.sent_stan)]
+            if len(rows) < _SEARCH_PAGE:
+                break
+            after = rows[-1].id
+        return found[:limit]
 
     async def explain(self, id: int) -> Explanation | None:  # noqa: A002 - the journal's word
         """What blocks a transaction, by which rule, and when it is tried next."""
@@ -319,7 +374,7 @@ class Gateway:
             future.set_result(CommandResult(reply.done, reply.text))
 
 
-def _gauges(listener: Iso8583Listener) -> dict[str, int]:
+def _gauges(listener: Listener) -> dict[str, int]:
     gauges = listener.gauges()
     return {"connections": gauges["connections"], "in_flight": gauges["in_flight"]}
 

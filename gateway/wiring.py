@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from gateway.config import (
     tls_client_settings,
     tls_server_settings,
 )
+from gateway.config.secrets import read_signing_secrets
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Exposure, Policy
 from gateway.core.work import EngineSettings
+from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.limits import ListenerSettings
 from gateway.tls import (
     ReloadableClientContext,
@@ -133,6 +136,41 @@ def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | 
         reply_timeout_ms=max(300_000, 2 * section.terminal_timeout_ms),
         sweep_interval_ms=max(10, min(1_000, section.frame_timeout_ms // 2, section.idle_timeout_ms // 2)),
     )
+
+
+def http_settings(
+    section: TerminalsSection, tls: ReloadableServerContext | None, approved_codes: frozenset[str]
+) -> HttpListenerSettings:
+    """An HTTP listener's settings; `tls` is its context out of `lines`, `approved_codes` the acquirer's."""
+    handshakes = {}
+    if section.tls is not None:
+        handshakes["tls_handshake_timeout_ms"] = section.tls.handshake_timeout_ms
+        handshakes["tls_handshakes_max"] = section.tls.handshakes_max
+    return HttpListenerSettings(
+        name=str(section.listen),
+        host=section.listen.host,
+        port=section.listen.port,
+        tls=tls,
+        allow_unauthenticated=section.allow_unauthenticated,
+        **handshakes,
+        connections_max=section.connections_max,
+        connections_per_address_max=section.connections_per_address_max,
+        head_timeout_ms=section.frame_timeout_ms,
+        body_timeout_ms=section.frame_timeout_ms,
+        idle_timeout_ms=section.idle_timeout_ms,
+        reply_wait_ms=section.terminal_timeout_ms,
+        in_flight_max=section.in_flight_max,
+        in_flight_per_terminal_max=section.in_flight_per_connection_max,
+        rate_per_s=section.requests_per_s_max,
+        burst=2 * section.requests_per_s_max,
+        approved_codes=approved_codes,
+    )
+
+
+def signing_secrets(section: TerminalsSection) -> Callable[[str], bytes | None] | None:
+    """Where an HTTP listener finds a terminal's secret; None where requests are not signed."""
+    path = section.signing_secrets_file
+    return None if path is None else read_signing_secrets(path).get
 
 
 def link_settings(

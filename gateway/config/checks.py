@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from gateway.config.lines import tls_client_settings, tls_server_settings
 from gateway.config.models import Config, TerminalsSection
-from gateway.config.values import Address
+from gateway.config.secrets import SigningSecretsWrong, read_signing_secrets
+from gateway.config.values import Address, Speaks
 
 if TYPE_CHECKING:
     from gateway.tls import TlsClientSettings, TlsServerSettings
@@ -156,6 +157,33 @@ def _files(config: Config) -> Iterator[Mistake]:
         yield Mistake("journal.keys", "is not a folder that exists; `holdfast init` makes one with keys")
     if config.standin.hot_cards_file is not None:
         yield from _hot_cards(config.standin.hot_cards_file)
+    for place, terminals in _listeners(config):
+        yield from _http(place, terminals)
+
+
+def _http(place: str, terminals: TerminalsSection) -> Iterator[Mistake]:
+    """A till that speaks HTTP proves who it is: by its certificate, or by signing (deny by default)."""
+    if terminals.speaks is not Speaks.HTTP:
+        return
+    path = terminals.signing_secrets_file
+    if terminals.allow_unauthenticated and not terminals.listen.loopback:
+        yield Mistake(
+            f"{place}.allow_unauthenticated",
+            "is for a loopback address only; false, with signing_secrets_file or client certificates",
+            (f"{place}.listen",),
+        )
+    certificates = terminals.tls is not None and terminals.tls.client_ca_file is not None
+    if path is None and not certificates and not terminals.allow_unauthenticated:
+        yield Mistake(
+            f"{place}.signing_secrets_file",
+            "is empty, and no client certificates are asked for: no till could prove who it is; a file of secrets, or "
+            "client_ca_file in [terminals.tls], or allow_unauthenticated = true on loopback",
+        )
+    if path is not None:
+        try:
+            read_signing_secrets(path)
+        except SigningSecretsWrong as wrong:
+            yield Mistake(f"{place}.signing_secrets_file", str(wrong))
 
 
 def _lines(config: Config) -> Iterator[Mistake]:

@@ -21,6 +21,7 @@ from gateway.config.values import (
     LogLevel,
     OptionalFilePath,
     Prefixes,
+    Speaks,
     ThreeDigits,
     TwoDigits,
     Whole,
@@ -77,8 +78,14 @@ class TerminalsSection(Section):
         right='"host:port", port 0 to 65535',
         example="127.0.0.1:8583",
     )
+    speaks: Speaks = _key(
+        "What is spoken here: ISO 8583 over TCP, or JSON over HTTP.",
+        Speaks.ISO8583,
+        right='"iso8583" or "http"',
+    )
     dialect: DialectName = _key(
-        "Dialect that these terminals speak: a shipped name or the path of a dialect file.",
+        "Dialect that these terminals speak: a shipped name or the path of a dialect file. Over HTTP, the dialect in "
+        "whose terms transactions are identified (D1).",
         "unionpay",
         right="a shipped dialect's name or the path of a dialect file",
     )
@@ -121,6 +128,24 @@ class TerminalsSection(Section):
         1024,
         2**24,
         "bytes",
+    )
+    requests_per_s_max: Whole = _number(
+        "HTTP only: most requests a second of one terminal, twice as many after a silence; beyond it, 429.",
+        50,
+        1,
+        100_000,
+        "requests/s",
+    )
+    signing_secrets_file: OptionalFilePath = _key(
+        "HTTP only: file of the secrets that requests are signed with, mode 0600, a line for each terminal: its id, a "
+        "blank, 32 to 128 hexadecimal digits. Empty for none.",
+        "",
+        right="the path of a file that its owner alone can read, or empty",
+    )
+    allow_unauthenticated: bool = _key(
+        "HTTP only, on loopback only: take whoever connects for whom they say they are.",
+        False,
+        right="true or false",
     )
     tls: TerminalsTlsSection | None = _key("TLS on this listener.", None, right="a table [terminals.tls]")
 

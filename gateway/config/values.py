@@ -25,6 +25,13 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class Speaks(StrEnum):
+    """What is spoken on a listener for terminals."""
+
+    ISO8583 = "iso8583"
+    HTTP = "http"
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 

@@ -267,6 +267,11 @@ class Engine:
         return min((t for t in times if t is not None), default=None)
 
     @property
+    def link(self) -> LinkState:
+        """What is believed of the acquirer now."""
+        return self._work.link.state
+
+    @property
     def quiet(self) -> bool:
         """Nothing is under way: a clean stop loses nothing and leaves nothing in doubt."""
         return self._work.quiet

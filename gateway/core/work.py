@@ -82,7 +82,7 @@ class EngineSettings:
     backoff_min_ms: int = 500
     backoff_max_ms: int = 300_000
     rate_per_s: int = 0
-    heads_read_ahead: int = 16
+    heads_read_ahead: int = 8
     link: LinkSettings = field(default_factory=LinkSettings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -173,6 +174,7 @@ class HttpShop:
             secret_of=secrets.get if secrets is not None else None,
         )  # fmt: skip
         self.address = ("", 0)
+        self.client_tls: ssl.SSLContext | None = None
         self.session: aiohttp.ClientSession
         self._keys = (f"key-{number}" for number in itertools.count(1))
         self._nonces = (f"nonce-{number:08}" for number in itertools.count(1))
@@ -180,7 +182,8 @@ class HttpShop:
     @property
     def url(self) -> str:
         """Where the listener is."""
-        return f"http://{self.address[0]}:{self.address[1]}"
+        scheme = "https" if self.client_tls else "http"
+        return f"{scheme}://{self.address[0]}:{self.address[1]}"
 
     async def ask(
         self,
@@ -204,8 +207,9 @@ class HttpShop:
         content = raw if raw is not None else json.dumps(body).encode() if body is not None else None
         async with asyncio.timeout(DEADLINE_S):
             async with self.session.request(
-                method, self.url + path, data=content, headers={**sent, **(headers or {})}
-            ) as response:
+                method, self.url + path, data=content, headers={**sent, **(headers or {})},
+                ssl=self.client_tls or True, server_hostname="localhost" if self.client_tls else None,
+            ) as response:  # fmt: skip
                 text = await response.text()
         assert PAN not in text + repr(response.headers)
         assert OTHER_PAN not in text
@@ -260,7 +264,10 @@ async def http_shop(
     rules: TerminalRules | None = None, secrets: dict[str, bytes] | None = None, **settings: Any
 ) -> AsyncIterator[HttpShop]:
     """A started listener; nothing of it may be left when it is closed."""
-    chosen = {"allow_unauthenticated": secrets is None, "sweep_interval_ms": 20, "rate_per_s": 10_000, **settings}
+    chosen = {
+        "allow_unauthenticated": secrets is None and "tls" not in settings, "sweep_interval_ms": 20,
+        "rate_per_s": 10_000, **settings,
+    }  # fmt: skip
     made = HttpShop(HttpListenerSettings(**chosen), rules or TerminalRules(), secrets)
     made.address = await made.listener.start()
     try:

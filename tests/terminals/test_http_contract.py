@@ -19,7 +19,7 @@ from protocol.http_api import ProblemKind
 from tests.acquirers.waiting import on_each_loop
 from tests.terminals.http_shop import SECRET, TERMINAL, http_shop
 
-RULES = Path(__file__).parent / "schemathesis.toml"
+RULES = Path(__file__).parents[2] / "schemathesis.toml"
 EXAMPLES = "40"
 
 

@@ -156,6 +156,10 @@ async def house(dialect: str, folder: Path) -> AsyncIterator[House]:
         await made.stop()
 
 
+def _kept(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
+
+
 DIALECTS = ["unionpay", "iso87-binary"]
 
 
@@ -216,3 +220,33 @@ async def test_while_the_acquirer_is_away_a_sale_over_http_is_approved_offline(t
             status, answer = await gateway.post("/v1/transactions", gateway.body(7), "once")
             assert (status, answer["state"], answer["offline"]) == (200, "approved-offline", True)
             assert answer["approval_code"]
+
+
+@on_each_loop
+async def test_a_sale_without_a_stan_is_one_sale_by_its_key_and_is_reversed_as_one(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        body = gateway.body(7)
+        del body["stan"]
+        (status, first), (_, again) = [await gateway.post("/v1/transactions", body, "once") for _ in range(2)]
+        assert (status, first["state"], first == again) == (200, "approved", True)
+        assert len(gateway.requests()) == 1
+        assert gateway.requests()[0].message.fields[11] == first["stan"]
+        status, refused = await gateway.post("/v1/transactions", {**body, "amount_minor": 1}, "once")
+        assert (status, refused["type"]) == (422, "urn:holdfast:problem:key-reused")
+        status, undone = await gateway.post(f"/v1/transactions/{first['id']}/reversal", {}, "undo")
+        assert (status, undone["response_code"], undone["stan"]) == (200, "00", first["stan"])
+        assert len(gateway.requests()) == 1
+
+
+@on_each_loop
+async def test_an_idempotency_key_of_any_form_is_kept_and_found(tmp_path: Path) -> None:
+    async with house("unionpay", tmp_path) as gateway:
+        for number, key in enumerate(("x" * 255, "a|b|c", f"sale-{PAN}", '"quoted \\"one\\""', "%s{0}")):
+            (status, first), (_, again) = [
+                await gateway.post("/v1/transactions", gateway.body(number), key) for _ in range(2)
+            ]
+            assert (status, first) == (200, again)
+            status, _ = await gateway.post("/v1/transactions", gateway.body(number, amount_minor=5), key)
+            assert status == 422
+        assert len(gateway.requests()) == 5
+    assert PAN.encode() not in _kept(tmp_path)
