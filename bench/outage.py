@@ -59,8 +59,12 @@ class Result:
 
     @property
     def held(self) -> bool:
-        """Whether the gateway kept its promises, all the way to an empty queue."""
-        return self.verdict.clean and not self.problems and not self.interrupted
+        """Whether the gateway kept its promises, all the way to an empty queue.
+
+        A run in which nothing was acknowledged or booked shows nothing, and does not count as kept.
+        """
+        shown = self.verdict.acknowledged > 0 and self.verdict.booked > 0
+        return shown and self.verdict.clean and not self.problems and not self.interrupted
 
     def json(self) -> dict[str, Any]:
         """Everything, by name."""
@@ -312,7 +316,9 @@ def _print(result: Result, screen: Screen) -> None:
         screen.line("HELD: nothing lost, nothing doubled, everything in order and settled.", "bold green")
     else:
         stopped = "INTERRUPTED: what was under way at that moment counts as unsettled."
-        screen.line(stopped if result.interrupted else "BROKEN", "bold red")
+        nothing = verdict.clean and not result.problems
+        broken = "SHOWS NOTHING: no sale was both acknowledged and booked." if nothing else "BROKEN"
+        screen.line(stopped if result.interrupted else broken, "bold red")
     numbers = verdict.figures()
     for name in ("acknowledged", "booked", *FIVE_ZEROS):
         wrong = name in FIVE_ZEROS and numbers[name] > 0

@@ -42,10 +42,12 @@ def test_without_kill_nobody_is_killed() -> None:
 
 @pytest.mark.parametrize("defect", Defect)
 def test_a_single_defect_of_any_kind_is_a_broken_promise(defect: Defect) -> None:
-    assert Result(Options(), Verdict()).held
-    assert not Result(Options(), Verdict(findings=[Finding(defect, "M/T/1", "shown")])).held
-    assert not Result(Options(), Verdict(), problems=["the queue was not empty"]).held
-    assert not Result(Options(), Verdict(), interrupted=True).held
+    assert Result(Options(), Verdict(acknowledged=1, booked=1)).held
+    assert not Result(Options(), Verdict()).held, "a run that sold nothing shows nothing"
+    found = [Finding(defect, "M/T/1", "shown")]
+    assert not Result(Options(), Verdict(acknowledged=1, booked=1, findings=found)).held
+    assert not Result(Options(), Verdict(acknowledged=1, booked=1), problems=["the queue was not empty"]).held
+    assert not Result(Options(), Verdict(acknowledged=1, booked=1), interrupted=True).held
 
 
 def test_the_json_has_the_counts_at_its_top() -> None:
