@@ -38,6 +38,7 @@ def outage(
     from bench.outage import run
     from bench.scenario import Options
 
+    _check_dialects(dialect, acquirer_dialect)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise typer.BadParameter("the folder is not empty", param_hint="--keep")
     options = Options(
@@ -81,7 +82,7 @@ def story() -> None:
 def acquirer(
     ledger: Annotated[Path, typer.Option(help="File of its ledger; made or continued.", dir_okay=False)],
     listen: Annotated[str, typer.Option(help="host:port")] = "127.0.0.1:9583",
-    dialect: DialectName = "iso87-binary",
+    dialect: DialectName = "unionpay",
     mode: Annotated[str, typer.Option(help="normal, away, blackhole, silent, late, slow, drop or code.")] = "normal",
     share: Annotated[float, typer.Option(min=0, max=1, help="Part of the messages that the mode applies to.")] = 1.0,
     delay_ms: Annotated[int, typer.Option(min=0, help="For late and slow.")] = 0,
@@ -92,6 +93,7 @@ def acquirer(
     """Simulate an acquirer with a durable ledger."""
     from bench import serving
 
+    _check_dialects(dialect)
     behaviour = serving.behaviour(mode, share=share, delay_ms=delay_ms, code=code, booking=booking)
     raise typer.Exit(serving.serve_acquirer(ledger, serving.address(listen), dialect, behaviour, seed))
 
@@ -103,6 +105,10 @@ def terminals(
     seconds: Annotated[float, typer.Option(min=0, help="0 until Ctrl-C.")] = 10.0,
     dialect: DialectName = "unionpay",
     rate: Annotated[float, typer.Option(min=0.01, max=1000, help="Sales a second of each terminal.")] = 1.0,
+    amount_max: Annotated[
+        int,
+        typer.Option(min=100, max=999_999_999_999, help="Largest sale in minor units; a new gateway's floor limit."),
+    ] = 5_000,
     first_stan: Annotated[int | None, typer.Option(min=1, max=999_999, help="Where STANs begin.")] = None,
     seed: Annotated[int, typer.Option(help="Repeats the same sales.")] = 0,
     history: Annotated[Path | None, typer.Option(help="Write the history to this file.", dir_okay=False)] = None,
@@ -110,12 +116,14 @@ def terminals(
     """Drive simulated terminals at an endpoint."""
     from bench import serving
 
+    _check_dialects(dialect)
     orders = serving.Orders(
         endpoint=serving.address(endpoint),
         count=count,
         seconds=seconds,
         dialect=dialect,
         rate=rate,
+        amount_minor_max=amount_max,
         first_stan=first_stan,
         seed=seed,
         history=history,
@@ -146,6 +154,19 @@ def codec(json_path: Json = None) -> None:
     from bench import codec as measured
 
     measured.run(None if json_path is None else str(json_path))
+
+
+def _check_dialects(*names: str) -> None:
+    """Exit with 2 and a line for each mistake where a dialect cannot be used."""
+    from protocol.iso8583.dialect import DialectError, load_dialect
+
+    for name in names:
+        try:
+            load_dialect(name)
+        except DialectError as error:
+            for line in str(error).splitlines():
+                typer.echo(f"holdfast-bench: {line}", err=True)
+            raise typer.Exit(2) from None
 
 
 def main() -> None:

@@ -33,6 +33,9 @@ DRAIN_WITHIN_S: Final = 90.0
 """How long the queue may take to become empty after that."""
 HASTY_EVERY: Final = 8
 """Every eighth terminal waits too short a time, and reverses what is still under way."""
+SHORT_CUT_S: Final = 0.5
+"""A cut that the gateway lived through for a shorter time than this tests little."""
+_NOTES: Final = {"connect_failed": "dials refused while the gateway was down"}
 FIVE_ZEROS: Final = (Defect.LOST, Defect.DOUBLED, Defect.OUT_OF_ORDER, Defect.CHANGED, Defect.UNSETTLED)
 
 
@@ -42,6 +45,7 @@ class Result:
 
     Attributes:
         problems: what went wrong beside the transactions, e.g. a queue that did not drain.
+        remarks: what makes the run show less than was planned; no failure.
         figures: rates, latencies and counts, by name.
         responses: answers to sales and reversals by DE 39.
         gateway_counters: the gateway's own counters since its last start.
@@ -55,6 +59,7 @@ class Result:
     figures: dict[str, float] = field(default_factory=dict)
     responses: dict[str, int] = field(default_factory=dict)
     gateway_counters: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     folder: Path | None = None
 
     @property
@@ -79,11 +84,30 @@ class Result:
             "dialect": self.options.dialect,
             "acquirer_dialect": self.options.acquirer_dialect,
             "problems": self.problems,
+            "remarks": self.remarks,
             "findings": [str(finding) for finding in self.verdict.findings[:1000]],
             "figures": self.figures,
             "responses": self.responses,
             "gateway_counters": self.gateway_counters,
         }
+
+
+@dataclass(slots=True)
+class _Cut:
+    """The cut that is on: its number, when it began, and for how long the gateway was down meanwhile."""
+
+    number: int
+    began: float
+    gateway_down_s: float = 0.0
+
+
+def cut_remark(number: int, lasted_s: float, gateway_down_s: float) -> str:
+    """What to say of a cut that the gateway hardly noticed; empty for any other."""
+    up_s = max(0.0, lasted_s - gateway_down_s)
+    if up_s >= SHORT_CUT_S:
+        return ""
+    up = f", and the gateway was up for {up_s:.1f} s of it" if gateway_down_s else ""
+    return f"cut {number} lasted {lasted_s:.1f} s{up}: tests little"
 
 
 class Outage:
@@ -113,6 +137,8 @@ class Outage:
         self._began = time.monotonic()
         self._queue: list[Owed] = []
         self._problems: list[str] = []
+        self._remarks: list[str] = []
+        self._cut: _Cut | None = None
         self._counters: dict[str, int] = {}
         self._figures: dict[str, float] = {}
 
@@ -199,12 +225,22 @@ class Outage:
     async def _take(self, step: Step) -> None:
         self._phase(step.text)
         if step.behaviour is not None:
+            self._end_cut()
             await self._acquirer.set_behaviour(step.behaviour)
+            self._cut = _Cut(step.cut, time.monotonic()) if step.cut else None
         if step.kill_for_s is not None:
+            killed_at = time.monotonic()
             await self._gateway.kill()
             await asyncio.sleep(step.kill_for_s)
             await self._gateway.start()
+            if self._cut is not None:
+                self._cut.gateway_down_s += time.monotonic() - killed_at
             self._phase(f"the gateway is up again after {self._gateway.start_ms[-1]:.0f} ms")
+
+    def _end_cut(self) -> None:
+        cut, self._cut = self._cut, None
+        if cut is not None and (remark := cut_remark(cut.number, time.monotonic() - cut.began, cut.gateway_down_s)):
+            self._remarks.append(remark)
 
     async def _heal(self) -> None:
         self._figures["traffic_s"] = round(time.monotonic() - self._began, 2)
@@ -275,6 +311,7 @@ class Outage:
             figures,
             dict(sorted(responses.items())),
             self._counters,
+            self._remarks,
         )
 
 
@@ -331,10 +368,13 @@ def _print(result: Result, screen: Screen) -> None:
         screen.line(f"  {finding}", "red")
     if len(verdict.findings) > 20:
         screen.line(f"  ... and {len(verdict.findings) - 20} more", "red")
+    for remark in result.remarks:
+        screen.line(f"  worth a look: {remark}", "yellow")
     screen.line()
     rest = ("transactions", "declined", "reversed", "resent")
     for name, value in [*((name, numbers[name]) for name in rest), *result.figures.items()]:
-        screen.line(f"  {name:<20}{value:>12g}")
+        note = f"  {_NOTES[name]}" if name in _NOTES else ""
+        screen.line(f"  {name:<20}{value:>12g}{note}")
     told = ", ".join(f"{code} {count}" for code, count in result.responses.items())
     screen.line(f"  {'answers by code':<20}{told:>12}")
     screen.line(f"  {'seed':<20}{result.options.seed:>12}")

@@ -34,12 +34,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happens `at_s` seconds after the traffic began."""
+    """One thing that happens `at_s` seconds after the traffic began. `cut` is the number of the cut that begins."""
 
     at_s: float
     text: str
     behaviour: Behaviour | None = None
     kill_for_s: float | None = None
+    cut: int = 0
 
 
 def plan(options: Options) -> list[Step]:
@@ -53,7 +54,7 @@ def plan(options: Options) -> list[Step]:
         begin = span * 0.12 + number * slot + dice.uniform(0, slot * 0.2)
         end = begin + slot * dice.uniform(0.35, 0.65)
         behaviour = _cut(dice, first=number == 0)
-        steps.append(Step(begin, f"cut {number + 1} of {cuts}: {_words(behaviour)}", behaviour))
+        steps.append(Step(begin, f"cut {number + 1} of {cuts}: {_words(behaviour)}", behaviour, cut=number + 1))
         steps.append(Step(end, "the acquirer is back: replay", NORMAL))
         if options.kill and number == 0:
             at = dice.uniform(begin + 0.2 * (end - begin), end)

@@ -62,7 +62,11 @@ def serve_acquirer(ledger: Path, listen: tuple[str, int], dialect: str, behaves:
     async def serve() -> int:
         stopped = _until_signal()
         acquirer = Acquirer(ledger, dialect=dialect, host=listen[0], port=listen[1], seed=seed)
-        await acquirer.start()
+        try:
+            await acquirer.start()
+        except OSError as error:
+            typer.echo(f"holdfast-bench: {error}", err=True)
+            return 1
         if behaves.mode is not Mode.NORMAL:
             await acquirer.set_behaviour(behaves)
         known = len(acquirer.books)
@@ -89,6 +93,7 @@ class Orders:
     seconds: float
     dialect: str
     rate: float
+    amount_minor_max: int
     first_stan: int | None
     seed: int
     history: Path | None
@@ -114,7 +119,9 @@ def drive_terminals(orders: Orders) -> int:
 async def _drive(orders: Orders, history: History) -> None:
     stopped = _until_signal()
     dialect = load_dialect(orders.dialect)
-    habits = Habits(pause_s=1 / orders.rate, power_loss=0, answer_loss=0, double_send=0)
+    habits = Habits(
+        pause_s=1 / orders.rate, power_loss=0, answer_loss=0, double_send=0, amount_minor_max=orders.amount_minor_max
+    )
     first_stan = orders.first_stan or int(time.time()) % 86_400 * 10 + 1
     terminals = [
         Terminal(

@@ -6,11 +6,13 @@ Start: journal (lock, keys, recovery) - link - listeners - operations. Stop: no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.port import EndpointState
@@ -29,6 +31,7 @@ from gateway.journal.port import JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.logs import logger
 from gateway.operations.maintenance import MaintenanceMark
+from gateway.operations.process import end_within, file_remarks, raise_file_limit
 from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
 from gateway.operations.token import read_token
@@ -63,6 +66,8 @@ _RECOVERY_BATCH = 1_000
 _SEARCH_PAGE = 500
 _RECOVERY_TIMEOUT_S = 60.0
 _LAST_WRITES_TIMEOUT_S = 2.0
+_END_AFTER_FAILURE_S = 10.0
+_AWAY = "acquirer-away"
 _NO_LIMIT_BYTES = 2**62
 _MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
 _GOOD_NEWS = frozenset({"link.connected"})
@@ -77,6 +82,7 @@ class Gateway:
         self._clock = clock
         self._log = logger("gateway")
         self._failed: JournalError | None = None
+        self._leaving = False
         self.stopping = asyncio.Event()
         self._started_ms = clock.mono_ms()
         self._maintenance = MaintenanceMark(config.journal.path)
@@ -183,6 +189,7 @@ class Gateway:
             for listener in self._listeners:
                 await listener.drain(int(max(0.0, deadline - time.monotonic()) * 1000))
             await self._conductor.until_quiet(max(0.0, deadline - time.monotonic()))
+        self._leaving = True
         await self._link.close()
         if self._failed is None:
             await self._conductor.until_quiet(_LAST_WRITES_TIMEOUT_S)
@@ -197,14 +204,12 @@ class Gateway:
         for command in self._commands.values():
             command.cancel()
 
-    @property
-    def has_certificates(self) -> bool:
-        """Whether any line has TLS."""
-        return self._certificates.watching
-
     def reload_certificates(self) -> None:
-        """Read the files of every line anew; connections that are open go on."""
-        self._certificates.reload()
+        """Read the files of every line anew; connections that are open go on. Without TLS there is nothing to do."""
+        if self._certificates.watching:
+            self._certificates.reload()
+        else:
+            self._log.info("SIGHUP ignored: no line has TLS, there is nothing to read anew")
 
     @property
     def failed(self) -> bool:
@@ -230,24 +235,26 @@ class Gateway:
         return True
 
     def _journal_failed(self, error: JournalError) -> None:
+        """Nothing is carried out any more, and the process ends: what else there is to do may hang."""
         self._failed = error
-        self._log.error("journal in doubt: stopping, the next start recovers", reason=str(error))
         self._conductor.close()
         self.stopping.set()
+        end_within(_END_AFTER_FAILURE_S, 1)
+        _say(self._log, "error", "journal in doubt: stopping, the next start recovers", {"reason": str(error)})
 
     def _reply(self, terminal_token: int, answer: Answer) -> None:
         self._listeners[terminal_token % len(self._listeners)].reply(terminal_token, answer)
 
     def _alarm(self, alarm: Alarm) -> None:
-        write = getattr(self._log, _LOG_LEVELS[alarm.severity])
-        write(alarm.code, text=alarm.text, **alarm.facts)
+        if self._leaving and alarm.code == _AWAY:
+            return  # it is we who go
+        _say(self._log, _LOG_LEVELS[alarm.severity], alarm.code, {"text": alarm.text, **alarm.facts})
 
     def _report(self, component: str) -> Callable[[str, dict[str, str]], None]:
         log = logger(component)
 
         def report(name: str, facts: dict[str, str]) -> None:
-            write = log.info if name in _GOOD_NEWS else log.warning
-            write(name, **facts)
+            _say(log, "info" if name in _GOOD_NEWS else "warning", name, facts)
 
         return report
 
@@ -374,6 +381,20 @@ class Gateway:
             future.set_result(CommandResult(reply.done, reply.text))
 
 
+def _say(log: Any, level: str, event: str, facts: Mapping[str, object]) -> None:
+    """Log a line; whatever is wrong with it, payments go on."""
+    try:
+        getattr(log, level)(event, **facts)
+    except Exception as error:
+        log.exception("a line could not be logged", line=event, reason=type(error).__name__)
+
+
+def _tell(started: Callable[[str], None], line: str) -> None:
+    """Nobody reads what we print: that is no reason to end."""
+    with contextlib.suppress(OSError, ValueError):
+        started(line)
+
+
 def _gauges(listener: Listener) -> dict[str, int]:
     gauges = listener.gauges()
     return {"connections": gauges["connections"], "in_flight": gauges["in_flight"]}
@@ -397,28 +418,37 @@ def _unencodable(dialect: Dialect) -> Callable[[Message], str]:
 async def run_gateway(config: Config, *, started: Callable[[str], None] = print) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code: 0 after a clean stop, 1 when the journal is in doubt.
 
-    Where a line has TLS, SIGHUP reads its files anew.
+    SIGHUP reads the files of lines with TLS anew, and never ends the gateway.
 
     Args:
-        started: told the endpoints, one line each, once the gateway is open for business.
+        started: told the endpoints, one line each, once the gateway is open for business; it may fail.
     Raises: JournalError, TlsError, ConfigError and OSError of the start.
     """
+    files = raise_file_limit()
     gateway = Gateway(config, load_keyring(config.journal.keys), SystemClock())
+    log = logger("gateway")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gateway.stopping.set)
-    if gateway.has_certificates:
-        loop.add_signal_handler(signal.SIGHUP, gateway.reload_certificates)
-    for remark in remarks(config):
-        logger("gateway").warning("worth a look", remark=remark)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload_certificates)
+    for remark in (*remarks(config), *file_remarks(config, files)):
+        log.warning("worth a look", remark=remark)
     try:
         listeners, operations = await gateway.start()
     except (JournalError, OSError):
         await gateway.stop()
         raise
     for section, address in zip(config.terminals, listeners, strict=True):
-        started(f"terminals: {address} ({section.dialect})")
-    started(f"operations: http://{operations}")
+        _tell(started, f"terminals: {address} ({section.dialect})")
+    _tell(started, f"operations: http://{operations}")
     await gateway.stopping.wait()
-    await gateway.stop()
-    return 1 if gateway.failed else 0
+    try:
+        await gateway.stop()
+    except Exception:
+        if not gateway.failed:
+            raise
+        log.exception("not everything could be closed after the failure")
+    if gateway.failed:
+        return 1
+    log.info("stopped")
+    return 0

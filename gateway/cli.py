@@ -68,25 +68,41 @@ def init_command(
 @app.command("run")
 def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the gateway until SIGTERM or Ctrl-C: stop admitting, drain, checkpoint, close."""
+    from gateway.operations.process import open_standard_files  # noqa: PLC0415
+
+    open_standard_files()
     loaded = _load(config, starting=True)
     import asyncio  # noqa: PLC0415
 
     from gateway.app import run_gateway  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
-    from gateway.operations.logs import configure_logging  # noqa: PLC0415
+    from gateway.operations.logs import (  # noqa: PLC0415
+        capture_interpreter,
+        configure_logging,
+        flush_logs,
+        plain_lines,
+        say,
+    )
     from gateway.operations.token import TokenError  # noqa: PLC0415
     from gateway.tls import TlsError  # noqa: PLC0415
 
     configure_logging(loaded.log.level, loaded.log.format)
+    capture_interpreter()
+    printed = plain_lines(sys.stdout)
     try:
         if sys.platform == "win32":
-            code = asyncio.run(run_gateway(loaded))
+            code = asyncio.run(run_gateway(loaded, started=printed.write))
         else:
             import uvloop  # noqa: PLC0415
 
-            code = uvloop.run(run_gateway(loaded))
+            code = uvloop.run(run_gateway(loaded, started=printed.write))
     except (JournalError, TokenError, TlsError, OSError) as error:
-        _fail(str(error))
+        for line in str(error).splitlines():
+            say(f"holdfast: {line}")
+        code = FAILED
+    finally:
+        printed.flush(1.0)
+        flush_logs()
     raise typer.Exit(code)
 
 

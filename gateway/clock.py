@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
+
+EARLIEST_MS = 1_704_067_200_000
+"""2024-01-01T00:00:00Z: a clock before it was never set."""
+
+
+class ClockWrong(Exception):
+    """The wall clock cannot be right; the message says what to do."""
+
+
+def refuse_wrong_clock(utc_ms: int) -> None:
+    """Refuse a wall clock that was never set, as on a machine without a clock battery.
+
+    Transaction keys carry the year (D1): a sale taken in a wrong year would not be recognised when it is retried in the
+    right one, and would be booked twice.
+
+    Raises:
+        ClockWrong: it is before 2024.
+    """
+    if utc_ms < EARLIEST_MS:
+        said = datetime.fromtimestamp(max(0, utc_ms) / 1000, UTC)
+        raise ClockWrong(f"the clock says {said:%Y-%m-%d}, which cannot be: set it (for example by NTP), then start")
 
 
 class Clock(Protocol):

@@ -32,6 +32,10 @@ class FramingError(ValueError):
         self.frames: list[bytes] = frames if frames is not None else []
 
 
+class KeepAliveFloodError(FramingError):
+    """More keep-alives in one piece of the stream than its reader was ready to pass over."""
+
+
 def _binary_length(data: bytes | bytearray, at: int) -> int:
     return data[at] << 8 | data[at + 1]
 
@@ -102,7 +106,7 @@ class FrameReader:
     stream is lost, so every later `feed` raises it again.
     """
 
-    __slots__ = ("_broken", "_held", "_limit", "_need", "_prefix", "_read_length", "keepalives")
+    __slots__ = ("_broken", "_held", "_keepalives_left", "_limit", "_need", "_prefix", "_read_length", "keepalives")
 
     def __init__(self, framing: Framing) -> None:
         self._prefix = PREFIX_BYTES[framing.length]
@@ -110,6 +114,7 @@ class FrameReader:
         self._read_length = _READ_LENGTH[framing.length]
         self._held = bytearray()  # the incomplete frame, prefix included
         self._need = self._prefix  # bytes of `_held` at which something can be decided
+        self._keepalives_left: int | None = None
         self._broken: str | None = None
         self.keepalives = 0
 
@@ -118,14 +123,19 @@ class FrameReader:
         """Bytes held of a frame that is not complete yet, its prefix included."""
         return len(self._held)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes, keepalives_max: int | None = None) -> list[bytes]:
         """Take the next chunk of the stream and return the frames that it completes, without their prefixes.
 
+        Args:
+            keepalives_max: so many keep-alives are passed over in this chunk; at the next one reading stops. A chunk
+                may hold one for every two bytes, which nobody else is served for.
         Raises:
             FramingError: a prefix is not a length or is over the limit; its `frames` are those completed before.
+            KeepAliveFloodError: more than `keepalives_max`; `frames` likewise.
         """
         if self._broken is not None:
             raise FramingError(self._broken)
+        self._keepalives_left = keepalives_max
         frames: list[bytes] = []
         try:
             position = self._complete_held(data, frames) if self._held else 0
@@ -133,8 +143,15 @@ class FrameReader:
         except FramingError as error:
             self._broken = str(error)
             self._held.clear()
-            raise FramingError(self._broken, frames) from None
+            raise type(error)(self._broken, frames) from None
         return frames
+
+    def _keepalive(self) -> None:
+        self.keepalives += 1
+        if self._keepalives_left is not None:
+            self._keepalives_left -= 1
+            if self._keepalives_left < 0:
+                raise KeepAliveFloodError("too many keep-alives")
 
     def _length(self, data: bytes | bytearray, at: int) -> int:
         length = self._read_length(data, at)
@@ -158,7 +175,7 @@ class FrameReader:
                 break
             length = self._length(held, 0)
             if length == 0:
-                self.keepalives += 1
+                self._keepalive()
                 break
             self._need = prefix + length
         held.clear()
@@ -178,7 +195,7 @@ class FrameReader:
             if length:
                 frames.append(bytes(data[position + prefix : end]))
             else:
-                self.keepalives += 1
+                self._keepalive()
             position = end
         if position < size:
             self._held += data[position:]

@@ -130,6 +130,11 @@ _TEXTS: Final[dict[str, str]] = {
 }
 
 
+def is_known(code: str) -> bool:
+    """Whether a code has a meaning at all; what has none proves nothing."""
+    return code in _TEXTS
+
+
 def response_text(code: str) -> str:
     """A few English words for display."""
     return _TEXTS.get(code, "Unknown code")

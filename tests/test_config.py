@@ -24,6 +24,7 @@ from gateway.config import (
     tls_server_settings,
 )
 from gateway.config.reference import sections, table_in, tables_within
+from gateway.operations.process import file_remarks
 from gateway.tls import TlsClientSettings, TlsServerSettings
 from tests.acquirers.certificates import EXPIRED, Authority, Issued
 
@@ -132,7 +133,8 @@ def test_the_environment_overrides_the_file(folder: Path) -> None:
         "HOLDFAST_ACQUIRER__ENDPOINTS": '["host-a:1", "host-b:2"]',
         "HOLDFAST_STANDIN__ALLOW_PIN_DROPPED": "true",
         "HOLDFAST_TERMINALS": json.dumps([{"listen": "127.0.0.1:7000"}]),
-        "HOLDFAST_SOMETHING_ELSE": "not ours",
+        "HOLDFAST_SERVICE_HOST": "an orchestrator's",
+        "HOLDFAST_PORT_9480_TCP_ADDR": "an orchestrator's",
     }
     config = load(folder, LEAST, environ)
     assert config.journal.path == folder / "elsewhere.sqlite3"
@@ -160,6 +162,71 @@ def test_a_mistake_in_the_environment_names_the_variable(folder: Path) -> None:
         "environment: HOLDFAST_TERMINALS__LISTEN: is one listener's key",
     ):
         assert told in found
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HOLDFAST_JOURNAL_PATH", "HOLDFAST_JOURNAL__PATH"),
+        ("holdfast_journal__path", "HOLDFAST_JOURNAL__PATH"),
+        ("HOLDFAST_Journal__path", "HOLDFAST_JOURNAL__PATH"),
+        ("HOLDFAST_TERMINAL", "HOLDFAST_TERMINALS"),
+        ("HOLDFAST_LOGLEVEL", "HOLDFAST_LOG__LEVEL"),
+        ("HOLDFAST_ACQUIRER_TLS_CA_FILE", "HOLDFAST_ACQUIRER__TLS__CA_FILE"),
+    ],
+)
+def test_a_variable_that_would_not_be_read_is_a_mistake_that_names_the_nearest(
+    folder: Path, variable: str, meant: str
+) -> None:
+    assert mistakes(folder, LEAST, {variable: "x"}) == [
+        f"environment: {variable}: is not known; did you mean `{meant}`?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint"),
+    [
+        ("127.0.0.1", "localhost"),
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "LOCALHOST"),
+        ("[::1]", "localhost"),
+        ("127.0.0.1", "[::ffff:127.0.0.1]"),
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104
+        ("[::]", "localhost"),
+        ("127.0.0.1", "0.0.0.0"),  # noqa: S104
+        ("[::1]", "[0:0:0:0:0:0:0:1]"),
+    ],
+)
+def test_an_acquirer_that_is_the_gateway_itself_is_a_mistake_whatever_its_name(
+    folder: Path, listen: str, endpoint: str
+) -> None:
+    text = f'[[terminals]]\nlisten = "{listen}:8583"\n[acquirer]\nendpoints = ["{endpoint}:8583"]'
+    (told,) = mistakes(folder, text)
+    assert told.startswith("acquirer.endpoints[0]: is this gateway's own terminals[0].listen;")
+    load(folder, text.replace(f"{endpoint}:8583", f"{endpoint}:8584"))
+    load(folder, text.replace(endpoint + ':8583"]', '192.0.2.1:8583"]'))
+
+
+@pytest.mark.parametrize("path", ["keys/journal.sqlite3", "keys/kek.key", "link/journal.sqlite3"])
+def test_a_journal_among_the_keys_is_a_mistake(folder: Path, path: str) -> None:
+    (folder / "link").symlink_to("keys")
+    (told,) = mistakes(folder, f"[journal]\npath = '{path}'\n{LEAST}")
+    assert told.startswith("journal.path: lies in the folder of the keys;")
+
+
+def test_a_dialect_that_is_not_known_is_told_once_with_all_who_name_it(folder: Path) -> None:
+    listener = '[[terminals]]\nlisten = "127.0.0.1:0"\ndialect = "esperanto"\n'
+    (told,) = mistakes(folder, f'{listener}{listener}[acquirer]\nendpoints = ["host:1"]\ndialect = "esperanto"')
+    assert told.startswith("terminals[0].dialect: ")
+    assert told.endswith("(also of terminals[1].dialect, acquirer.dialect)")
+
+
+def test_more_connections_than_files_may_be_open_are_remarked_upon(folder: Path) -> None:
+    config = load(folder, f"{LEAST}\n")
+    wanted = config.terminals[0].connections_max + 64
+    assert not list(file_remarks(config, wanted))
+    (told,) = file_remarks(config, wanted - 1)
+    assert f"{wanted} open files" in told
 
 
 MISTAKES = [

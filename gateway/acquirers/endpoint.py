@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -13,13 +14,21 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from gateway.acquirers.port import EndpointState, EndpointStatus
 from gateway.acquirers.settings import EndpointSettings, LinkSettings
 from gateway.tls import refusal_of
-from protocol.framing import FrameReader, Framing, FramingError
+from protocol.framing import FrameReader, Framing, FramingError, KeepAliveFloodError
 
 # Not every system has each of them; what is missing is left at the system's default.
 _KEEPALIVE_IDLE: Final[int | None] = getattr(socket, "TCP_KEEPIDLE", None)
 _KEEPALIVE_INTERVAL: Final[int | None] = getattr(socket, "TCP_KEEPINTVL", None)
 _KEEPALIVE_COUNT: Final[int | None] = getattr(socket, "TCP_KEEPCNT", None)
 _UNACKNOWLEDGED: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+_FRAMES_PER_TURN: Final = 64
+"""The rest of what one read brought waits for the next turn of the loop, so that terminals come in between."""
+
+_KEEPALIVES_PER_S: Final = 100
+"""A host that sends more is hung up on: reading them would keep everybody else from being served."""
+
+_SECOND_MS: Final = 1_000
 
 
 class EndpointDownError(Exception):
@@ -232,6 +241,11 @@ class _Connection(asyncio.Protocol):
         self._mono_ms = mono_ms
         self._reader: FrameReader = framing.reader()
         self._transport: asyncio.Transport | None = None
+        self._frames: deque[bytes] = deque()  # read, but not their turn yet; nothing is read from the socket meanwhile
+        self._turn_scheduled = False
+        self._taken_in_turn = 0
+        self._second_began_ms = mono_ms()
+        self._keepalives_before_second = 0
         self._frame_since_ms: int | None = None
         self._end_reason = ""
 
@@ -246,9 +260,9 @@ class _Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def overdue(self, now_ms: int) -> bool:
-        """Whether a frame has been incomplete for too long."""
+        """Whether a frame has been incomplete for too long; the time in which the host is not read from is ours."""
         since_ms = self._frame_since_ms
-        return since_ms is not None and now_ms - since_ms > self._link.frame_timeout_ms
+        return since_ms is not None and not self._frames and now_ms - since_ms > self._link.frame_timeout_ms
 
     def close(self) -> None:
         """Close when what is buffered has been written."""
@@ -272,17 +286,24 @@ class _Connection(asyncio.Protocol):
         reader = self._reader
         begun_before = reader.pending_bytes > 0
         keepalives_before = reader.keepalives
+        now_ms = self._mono_ms()
+        if now_ms - self._second_began_ms >= _SECOND_MS:
+            self._second_began_ms = now_ms
+            self._keepalives_before_second = keepalives_before
         try:
-            frames = reader.feed(data)
+            frames = reader.feed(data, _KEEPALIVES_PER_S - keepalives_before + self._keepalives_before_second)
+        except KeepAliveFloodError as error:
+            frames = error.frames
+            self.abort("keep-alive flood")
         except FramingError as error:
             frames = error.frames
             self.abort(f"framing: {error}")
         if reader.pending_bytes == 0:
             self._frame_since_ms = None
         elif not begun_before or frames or reader.keepalives != keepalives_before:
-            self._frame_since_ms = self._mono_ms()
-        for frame in frames:
-            self._endpoint.frame_received(frame)
+            self._frame_since_ms = now_ms
+        self._frames.extend(frames)
+        self._take_frames()
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -292,6 +313,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        while self._frames:  # answers that have come are answers: nothing of theirs is in doubt
+            self._endpoint.frame_received(self._frames.popleft())
         if self._end_reason:
             reason, _, detail = self._end_reason.partition(": ")
         elif exc is not None:
@@ -301,6 +324,30 @@ class _Connection(asyncio.Protocol):
         self._endpoint.connection_lost(self, reason, detail)
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def _take_frames(self) -> None:
+        frames = self._frames
+        if frames and not self._turn_scheduled:
+            self._turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+        while frames:
+            if self._taken_in_turn >= _FRAMES_PER_TURN:
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.pause_reading()
+                return
+            self._taken_in_turn += 1
+            self._endpoint.frame_received(frames.popleft())
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        self._taken_in_turn = 0
+        if self._transport is None or not self._frames:
+            return
+        self._take_frames()
+        if not self._frames and not self._transport.is_closing():
+            if self._frame_since_ms is not None:
+                self._frame_since_ms = self._mono_ms()
+            self._transport.resume_reading()
 
     def _set_options(self, sock: socket.socket | None) -> None:
         if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):

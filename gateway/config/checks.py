@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,12 +110,12 @@ def _addresses(config: Config) -> Iterator[Mistake]:
             yield Mistake(key, f"is the same address as {seen[address]}; each needs its own port", (seen[address],))
         seen.setdefault(address, key)
     for number, endpoint in enumerate(config.acquirer.endpoints):
-        if endpoint in seen:
-            key = f"acquirer.endpoints[{number}]"
+        own = next((key for address, key in seen.items() if endpoint.reaches(address)), None)
+        if own is not None:
             yield Mistake(
-                key,
-                f"is this gateway's own {seen[endpoint]}; the address of the acquirer's host",
-                (seen[endpoint],),
+                f"acquirer.endpoints[{number}]",
+                f"is this gateway's own {own}; the address of the acquirer's host",
+                (own,),
             )
     if not config.operations.listen.loopback and not config.operations.allow_remote:
         yield Mistake(
@@ -126,19 +127,22 @@ def _addresses(config: Config) -> Iterator[Mistake]:
 
 
 def _dialects(config: Config) -> Iterator[Mistake]:
-    """Every dialect can be loaded, and the header fits the acquirer's."""
+    """Every dialect can be loaded, and the header fits the acquirer's. What is wrong with a dialect is told once."""
     from protocol.iso8583.dialect import DialectError, load_dialect  # noqa: PLC0415 - only a check needs it
 
-    names = [(f"{place}.dialect", terminals.dialect) for place, terminals in _listeners(config)]
-    for key, name in [*names, ("acquirer.dialect", config.acquirer.dialect)]:
+    users: dict[str, list[str]] = {}
+    for place, terminals in _listeners(config):
+        users.setdefault(terminals.dialect, []).append(f"{place}.dialect")
+    users.setdefault(config.acquirer.dialect, []).append("acquirer.dialect")
+    for name, (key, *others) in users.items():
         try:
             dialect = load_dialect(name)
         except DialectError as error:
             for mistake in error.mistakes:
-                yield Mistake(key, mistake)
+                yield Mistake(key, f"{mistake} (also of {', '.join(others)})" if others else mistake)
             continue
         header = config.acquirer.header
-        if key == "acquirer.dialect" and dialect.header_bytes not in (0, len(header)):
+        if name == config.acquirer.dialect and dialect.header_bytes not in (0, len(header)):
             yield Mistake(
                 "acquirer.header",
                 f"has {len(header)} bytes; the acquirer's dialect has headers of {dialect.header_bytes}: "
@@ -153,6 +157,13 @@ def _files(config: Config) -> Iterator[Mistake]:
         yield Mistake("journal.path", "lies in a folder that does not exist; a file in an existing folder")
     elif config.journal.path.is_dir():
         yield Mistake("journal.path", "is a folder; the path of a file")
+    elif Path(os.path.realpath(config.journal.path)).is_relative_to(os.path.realpath(config.journal.keys)):
+        yield Mistake(
+            "journal.path",
+            "lies in the folder of the keys; a file elsewhere, for whoever copies the journal must not get its keys "
+            "with it",
+            ("journal.keys",),
+        )
     if not config.journal.keys.is_dir():
         yield Mistake("journal.keys", "is not a folder that exists; `holdfast init` makes one with keys")
     if config.standin.hot_cards_file is not None:

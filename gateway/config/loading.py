@@ -21,6 +21,11 @@ from gateway.config.reference import extras, sections, table_in, tables_within, 
 
 ENVIRONMENT_PREFIX = "HOLDFAST_"
 
+_OF_A_SERVICE = re.compile(
+    r"HOLDFAST_([A-Z0-9]+_)*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes sets in each container for services whose names begin with "holdfast"."""
+
 _Location = tuple[int | str, ...]
 
 _WORDS = {
@@ -109,15 +114,18 @@ def _without_input(message: str) -> str:
 def _overrides(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake]]:
     """Values from variables HOLDFAST_<TABLE>__<KEY>, and HOLDFAST_TERMINALS as JSON.
 
-    Other variables that begin with HOLDFAST_ are none of ours, unless they have the form of a key.
+    Every other variable that begins with HOLDFAST_ is a mistake: a key that is misspelt there would silently keep its
+    default. Only those are none of ours that an orchestrator sets for a service named holdfast.
     """
     tables = {name: model for name, model, _ in sections()}
     found: dict[str, Any] = {}
     mistakes: list[Mistake] = []
     for variable in sorted(environ):
-        name = variable.removeprefix(ENVIRONMENT_PREFIX)
-        table, separator, key = name.lower().partition("__")
-        if name == variable or not (separator or table in tables):
+        if not variable.upper().startswith(ENVIRONMENT_PREFIX) or _OF_A_SERVICE.fullmatch(variable):
+            continue
+        table, separator, key = variable[len(ENVIRONMENT_PREFIX) :].lower().partition("__")
+        if variable != variable.upper() or not (separator or table in tables):
+            mistakes.append(Mistake("", _unknown_variable(variable), source=f"environment: {variable}"))
             continue
         value: Any = environ[variable]
         if table not in tables:
@@ -137,6 +145,17 @@ def _overrides(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake
         else:
             _put(found, [table, *key.split("__")], value)
     return found, mistakes
+
+
+def _unknown_variable(variable: str) -> str:
+    known = [f"{ENVIRONMENT_PREFIX}TERMINALS"]
+    tables = [(name, model) for name, model, repeated in sections() if not repeated]
+    tables += [inner for name, model in tables for inner in tables_within(name, model)]
+    for name, model in tables:
+        keys = [key for key, field in model.model_fields.items() if table_in(field) is None]
+        known += [f"{ENVIRONMENT_PREFIX}{name.replace('.', '__')}__{key}".upper() for key in keys]
+    (near,) = get_close_matches(variable.upper(), known, n=1, cutoff=0.0)
+    return f"is not known; did you mean `{near}`?"
 
 
 def _put(found: dict[str, Any], path: list[str], value: Any) -> None:

@@ -53,12 +53,32 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
+        address = self._numeric
+        return self.host.lower() == "localhost" if address is None else address.is_loopback
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether it stands for every address of this machine."""
+        address = self._numeric
+        return address is not None and address.is_unspecified
+
+    def reaches(self, listening: Address) -> bool:
+        """Whether who dials this address is answered by who listens on the other: loopback has several names."""
+        if self.port != listening.port or not self.port:
             return False
+        if self.loopback or self.wildcard:  # the system takes a call of the wildcard for one of loopback
+            return listening.loopback or listening.wildcard
+        mine = self._numeric
+        return self.host.lower() == listening.host.lower() if mine is None else mine == listening._numeric
+
+    @property
+    def _numeric(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return mapped or address
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from gateway.core.transaction import Answer
+from protocol.emv import TlvError, parse_tlv
 from protocol.iso8583.message import Fields
 from protocol.iso8583.mti import answer_mti
 from protocol.iso8583.rules import TerminalRules
+
+_MAC_FIELDS = (64, 128)
+_OWN_FIELDS = (2, 3, 4, 11, 41, 42, 49)
+_TRACK_TAGS = frozenset({"56", "57", "9F6B", "9F1F", "9F20"})
 
 
 def approval_code(key: str) -> str:
@@ -51,13 +56,29 @@ def local_answer(
 def relayed_answer(mti: str, request: Fields, host: Fields, rules: TerminalRules) -> Answer:
     """The acquirer's answer as the terminal gets it: what the host said, over what the terminal sent.
 
-    The terminal's own fields win where they identify it (11, 41, 42); MACs are the listener's matter (D3).
+    What identifies the payment is the terminal's own, whatever the host wrote there; a card that the terminal sent in
+    a track only is not given back. MACs are the listener's matter (D3). Sensitive authentication data that a host
+    echoes is left out, because answers are kept (INV-8); field 55 is the issuer's answer to the chip, if it holds no
+    track.
     """
     answer = {number: request[number] for number in rules.answer_echo if number in request}
-    answer.update(host)
-    for number in (11, 41, 42):
+    for number, value in host.items():
+        if number in _MAC_FIELDS or (number in rules.sensitive_fields and number != 55) or number in _OWN_FIELDS:
+            continue
+        if number == 55 and holds_track(value):
+            continue
+        answer[number] = value
+    for number in _OWN_FIELDS:
         if number in request:
             answer[number] = request[number]
-    answer.pop(64, None)
-    answer.pop(128, None)
+    if 11 not in answer and 11 in host:
+        answer[11] = host[11]  # the STAN that the gateway assigned
     return Answer(answer_mti(mti), answer)
+
+
+def holds_track(chip: str) -> bool:
+    """Whether chip data holds magnetic stripe data (tags 56, 57, 9F6B, 9F1F, 9F20) or is no TLV at all."""
+    try:
+        return any(tlv.tag in _TRACK_TAGS for tlv in parse_tlv(bytes.fromhex(chip)))
+    except (TlvError, ValueError):
+        return True

@@ -53,7 +53,10 @@ class RefusalReason(StrEnum):
 
 @dataclass(slots=True, frozen=True)
 class WriteRefused:
-    """Nothing was written, for certain; it may be tried again later."""
+    """Nothing was written, for certain; it may be tried again later.
+
+    A Create is refused when room runs short, but not a reversal's (D15); an Update only when there is none at all.
+    """
 
     token: int
     reason: RefusalReason

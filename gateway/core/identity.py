@@ -8,6 +8,7 @@ neither and the newest transaction within a horizon is meant.
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final
@@ -37,6 +38,7 @@ KINDS: Final = {
     "0821": Kind.NETWORK,
 }
 _MAC_FIELDS = (64, 128)
+_TERMINALS_REMEMBERED_MAX: Final = 100_000
 _IDENTIFIER_MAX: Final = 40
 """Characters of a terminal's or merchant's id: a key must fit into a journal entry."""
 
@@ -174,9 +176,36 @@ def _digits(fields: Fields, number: int, length: int) -> str:
     return text
 
 
-def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int) -> Request:
+class BatchMemory:
+    """The batch that each terminal is in, as far as it was heard since the start.
+
+    A UnionPay reversal need not name its batch (D12 has it repeat 60.1 alone); it means the one that its terminal is
+    in. Bounded; the terminal unheard for longest is forgotten.
+    """
+
+    __slots__ = ("_periods",)
+
+    def __init__(self) -> None:
+        self._periods: OrderedDict[str, str] = OrderedDict()
+
+    def period(self, lane: str, period: str) -> str:
+        """Note a batch that a message names, or give the one that its terminal was last heard in."""
+        if not period.startswith("B"):
+            return self._periods.get(lane, period)
+        self._periods[lane] = period
+        self._periods.move_to_end(lane)
+        if len(self._periods) > _TERMINALS_REMEMBERED_MAX:
+            self._periods.popitem(last=False)
+        return period
+
+
+def request_from(
+    message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int, batches: BatchMemory | None = None
+) -> Request:
     """Turn a decoded message into a request that the core understands.
 
+    Args:
+        batches: what is remembered of terminals that do not name their batch in every message.
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
@@ -184,7 +213,7 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
         raise BadRequest("30", "this message type is not supported")
     fields = message.fields
     terminal = _identifier(fields, 41, required=kind is not Kind.NETWORK)
-    merchant = _identifier(fields, 42, required=False)
+    merchant = _identifier(fields, 42, required=kind is not Kind.NETWORK)
     if kind is Kind.NETWORK:
         stan = fields.get(11, "")
         return Request(
@@ -196,6 +225,8 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
     amount_minor = 0
     if kind is not Kind.REVERSAL:
         processing_code = _digits(fields, 3, 6)
+        if kind is Kind.ADVICE and processing_code[:2] in rules.asked_advices:
+            kind = Kind.SALE  # it may be declined, so that it is asked, and never approved unseen (D21)
         amount_minor = int(_digits(fields, 4, 12))
     elif 4 in fields:
         amount_minor = int(_digits(fields, 4, 12))
@@ -206,6 +237,8 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
     if pan and not _is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
+    if batches is not None and rules.period is Period.BATCH:
+        period = batches.period(f"{merchant}|{terminal}", period)
     sensitive = rules.sensitive_fields
     return Request(
         kind=kind,

@@ -96,13 +96,17 @@ _AFTER_REVERSAL: dict[State, State] = {
 already, or were never booked (D15)."""
 
 
-def after_reversal(state: State, attempts: int) -> State:
+def after_reversal(state: State, attempts: int, resume: State | None = None) -> State:
     """The original's state once its reversal is durably taken (D15).
 
     Args:
         state: of the original.
         attempts: sends of its advice so far; one that was never sent is cancelled without a word upstream.
+        resume: of a parked one. CANCELLED says that its key may be another transaction's at the host: a reversal under
+            it could undo that one, so that none is sent before a person has looked.
     """
+    if state is State.PARKED and resume is State.CANCELLED:
+        return State.PARKED
     if state is State.STORED:
         return State.STORED_CANCELLED if attempts else State.CANCELLED
     return _AFTER_REVERSAL.get(state, state)

@@ -31,7 +31,7 @@ from gateway.core.standin import Refusal, decide
 from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
 from gateway.core.work import SendResult, Sent, Work, WriteResult
 from protocol.iso8583.message import Fields
-from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN
+from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, is_known
 
 _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 """Answers to a request that leave open whether the card was debited: reverse (response codes)."""
@@ -164,18 +164,21 @@ class Requests:
         work = self._work
         code = fields.get(39, "")
         if code in work.host.approved_codes:
-            if fields.get(4, request.fields[4]) != request.fields[4]:
+            if changed := changed_by_host(request, fields):
                 work.alarm(
-                    Severity.ALARM, "answer-amount-changed", "the acquirer approved another amount; reversing",
+                    Severity.ALARM, "answer-changed", f"the acquirer approved another {changed}; reversing",
                     key=request.key,
                 )  # fmt: skip
-                self._in_doubt(run, request, "answer.amount-changed", approval=fields.get(38, ""))
+                self._in_doubt(run, request, f"answer.{changed}-changed", approval=fields.get(38, ""))
             elif run.transaction.state is State.ASKING_CANCELLED:
                 self._in_doubt(run, request, "answer.approved", approval=fields.get(38, ""))
             else:
                 answer = relayed_answer(request.mti, request.fields, fields, request.rules)
                 self._settle(run, EntryKind.ANSWERED, State.APPROVED, answer, "answer.approved")
-        elif not code or code in _IN_DOUBT_CODES or (code == "94" and repeat):
+        elif not is_known(code):
+            # A blank, malformed or unheard-of code is no proof of a decline: the money may have been taken.
+            self._in_doubt(run, request, "answer.code-unknown")
+        elif code in _IN_DOUBT_CODES or (code == "94" and repeat):
             self._in_doubt(run, request, f"answer.code-{code}", fields)
         elif code == "94":
             # Never "declined": the host holds another transaction under this key (response codes, 94).
@@ -230,7 +233,7 @@ class Requests:
             attempts=0 if state is State.REVERSING else run.transaction.attempts,
             approval=answer.fields.get(38, "") if state is State.APPROVED else approval,
             not_before_ms=work.not_before_ms(run.lane, run.transaction.id, wait_ms),
-            resume=State.REVERSING if state is State.PARKED else None,
+            resume=State.CANCELLED if state is State.PARKED else None,
         )
         run.transaction = transaction
         run.answer = answer
@@ -413,3 +416,14 @@ class Requests:
 
     def _local(self, request: Request, code: str) -> Answer:
         return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)
+
+
+def changed_by_host(request: Request, fields: Fields) -> str:
+    """What an approval says otherwise than the request: "amount", "currency" or "card"; "" where it agrees (INV-5)."""
+    if fields.get(4, request.fields[4]) != request.fields[4]:
+        return "amount"
+    if fields.get(49, request.currency) != request.currency:
+        return "currency"
+    if request.pan and fields.get(2, request.pan) != request.pan:
+        return "card"
+    return ""

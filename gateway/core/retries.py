@@ -15,7 +15,7 @@ from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from gateway.core.work import Work
 
 JOINED_MAX: Final = 16
-"""Terminals' tokens that may wait for one outcome; an older one is told 09, as its terminal has given up on it."""
+"""Terminals' tokens that may wait for one outcome; who comes later is told 09 and may ask again."""
 
 _UNDONE: Final = frozenset({State.CANCELLED, State.STORED_CANCELLED, State.REVERSING, State.REVERSED})
 
@@ -40,9 +40,10 @@ class Retries:
                 same = hmac.compare_digest(run.request.alias_digest, request.alias_digest)
             if same and run.request.kind is request.kind:
                 work.counts["retry.joined"] += 1
-                run.waiting.append(terminal_token)
-                if len(run.waiting) > JOINED_MAX:
-                    self._reply([run.waiting.pop(0)], self._local(request, "09"))
+                if len(run.waiting) < JOINED_MAX:
+                    run.waiting.append(terminal_token)
+                else:
+                    self._reply([terminal_token], self._local(request, "09"))
             else:
                 self.reused([terminal_token], request)
             return True

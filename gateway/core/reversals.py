@@ -20,7 +20,7 @@ from gateway.core.lifecycle import REPLAYABLE, EntryKind, State, after_reversal
 from gateway.core.requests import DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
-from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
+from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
 from gateway.core.work import Sent, Work, WriteResult
 
 _LATE_RETRY_MS = 200
@@ -61,23 +61,30 @@ class Reversals:
         row.response, row.reason = "00", "terminal.reversal"
         return row
 
-    def _live(self, request: Request) -> Run | None:
-        """The original, if it is under way now."""
+    def _live(self, request: Request, *, surely: bool) -> Run | None:
+        """The original, if it is under way now; `surely` only where field 3 says so too (D12)."""
         work = self._work
         for key in request.original_keys:
-            if (run := work.running.get(key)) is not None:
-                return run
-            if (run := work.replaying.get(key)) is not None and within_horizon(run.transaction, request, work.utc_ms):
+            run = work.running.get(key)
+            if run is None:
+                run = work.replaying.get(key)
+                if run is not None and not within_horizon(run.transaction, request, work.utc_ms):
+                    continue
+            if run is not None and (not surely or same_business(request, run.message)):
                 return run
         return None
 
     def _look(self, run: Run, request: Request) -> None:
-        live = self._live(request)
+        live = self._live(request, surely=True)
         if live is None:
             self._work.find(
                 (request.key, *request.original_keys), request.horizon_ms, partial(self._found, run, request)
             )
-        elif live.writing:
+        else:
+            self._undo_live(run, request, live)
+
+    def _undo_live(self, run: Run, request: Request, live: Run) -> None:
+        if live.writing:
             # Its row is with the journal: see what it is afterwards. A retry of the reversal itself joins this run.
             live.deferred.append(partial(self._look, run, request))
         else:
@@ -91,12 +98,20 @@ class Reversals:
         elif Lookup.DAMAGED in event.results:
             self._retries.answer_existing(run.waiting, request, None)
             self._forget(run, None)
-        elif self._live(request) is not None:
-            self._look(run, request)  # it has started since
-        elif known := [found for found in originals if not isinstance(found, Lookup)]:
-            self._undo(run, request, known, None)
+        elif (live := self._live(request, surely=True)) is not None:
+            self._undo_live(run, request, live)  # it has started since
         else:
-            self._keep_unknown(run, request)
+            # A STAN may stand for an authorisation and for a sale: the one of the same business first (D12).
+            known = [found for found in originals if not isinstance(found, Lookup)]
+            known.sort(key=lambda stored: not same_business(request, stored.request))
+            if known and same_business(request, known[0].request):
+                self._undo(run, request, known, None)
+            elif (live := self._live(request, surely=False)) is not None:
+                self._undo_live(run, request, live)
+            elif known:
+                self._undo(run, request, known, None)
+            else:
+                self._keep_unknown(run, request)
 
     def _undo(self, run: Run, request: Request, originals: list[Stored], live: Run | None) -> None:
         """Take the reversal of an original that we know (D15)."""
@@ -110,7 +125,7 @@ class Reversals:
         run.transaction.original = known.id
         answer = self._local(request, "00")
         run.answer = answer
-        state = after_reversal(known.state, known.attempts)
+        state = after_reversal(known.state, known.attempts, known.resume)
         changes: list[Change] = [
             *with_alias(
                 Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms), request
@@ -301,6 +316,11 @@ def after_late_answer(before: Transaction, *, approved: bool, declined: bool) ->
     ):
         return State.REVERSING
     return state
+
+
+def same_business(request: Request, original: StoredMessage) -> bool:
+    """Whether field 3 of a reversal and of an original agree, as far as both have it (D12)."""
+    return request.fields.get(3, "") in ("", original.fields.get(3, ""))
 
 
 def undoes(request: Request, known: Transaction) -> bool:

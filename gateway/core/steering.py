@@ -16,6 +16,11 @@ from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Transaction
 from gateway.core.work import Work
 
+_ANOTHER_AT_HOST = (
+    "the acquirer may hold another transaction under this STAN, and a reversal would undo that one: ask the acquirer, "
+    "then void it here if this very sale is booked, else cancel it"
+)
+
 
 @dataclass(slots=True, frozen=True)
 class Explained:
@@ -163,6 +168,8 @@ def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None
     if transaction.kind is Kind.REVERSAL:
         return None, f"it is a terminal's reversal of transaction {transaction.original}: act on that one"
     if act is OperatorAct.RELEASE:
+        if state is State.PARKED and transaction.resume is State.CANCELLED:
+            return None, _ANOTHER_AT_HOST
         if state is State.PARKED:
             return transaction.resume or State.REVERSING, ""
         return None, f"only a parked or waiting transaction can be released; this one is {state.name.lower()}"

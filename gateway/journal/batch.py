@@ -28,6 +28,7 @@ from gateway.core.events import (
     WriteRefused,
 )
 from gateway.core.lifecycle import FINAL, REPLAYABLE, State
+from gateway.core.transaction import Kind
 from gateway.journal.counters import SELECT_COUNTERS, Counters
 from gateway.journal.draft import Draft, JournalDefect
 from gateway.journal.port import JournalInDoubt, JournalLocked, JournalUnreadable
@@ -43,6 +44,7 @@ RECENT_MAX: Final = 4_096
 """Keys and counters that are in memory before they are put in their places: bounds memory, and the time to open."""
 
 _WIDTHS: Final = (1, 8, 32, 128)
+_ALWAYS_TAKEN: Final = frozenset({Kind.REVERSAL, Kind.UNSEEN})
 _UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
 
 _Judged = JournalEvent | tuple[int, int]  # a pair is a conflict: token, and id of the transaction that exists
@@ -260,7 +262,8 @@ class Batcher:
             reason = self._counters.refusal(reserve, head.transaction.amount_minor, draft.now_ms)
             if reason is not None:
                 return OverLimit(write.token, reason)
-        if creates and self._refusal():
+        # A reversal is always taken (D15): it needs the room that is kept back for outcomes.
+        if creates and head.transaction.kind not in _ALWAYS_TAKEN and self._refusal():
             return WriteRefused(write.token, RefusalReason.FULL)
         if reserve:
             self._counters.reserve(reserve, head.transaction.amount_minor, draft.now_ms)

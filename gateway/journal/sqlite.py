@@ -54,6 +54,7 @@ _FRAMES_PER_CREATE: Final = 2
 _FRAMES_PER_BATCH: Final = 10
 _NOTED_MAX: Final = 1_024
 _PROBE_EVERY_S: Final = 0.25
+_LOCK_TRIES: Final = 5
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -83,14 +84,14 @@ class SqliteJournal:
         utc_ms: Callable[[], int],
     ) -> None:
         """`failed` is called at most once, on the event loop's thread; after it the journal is silent."""
-        self._path = settings.path
+        self._path = Path(os.path.realpath(settings.path))  # a symbolic link is another name of the same journal
         self._keyring = keyring
         self._deliver = deliver
         self._failed = failed
         self._utc_ms = utc_ms
         self._codec = RowCodec(keyring.row_key)
         self._sealer = Sealer(keyring)
-        self._room = Room(settings.path, settings.min_free_bytes, settings.limit_bytes)
+        self._room = Room(self._path, settings.min_free_bytes, settings.limit_bytes)
         self._writes: list[Write] = []
         self._damages: list[Damage] = []
         self._noted: set[Damage] = set()
@@ -113,8 +114,8 @@ class SqliteJournal:
         """See port.Journal.open."""
         async with AsyncExitStack() as stack:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = _lock(self._path)
-            stack.callback(os.close, lock)
+            self._lock = _lock(self._path)
+            stack.callback(self._lock.release)
             refuse_foreign_file(self._path)
             try:
                 self._writer = await connect_writer(self._path)
@@ -151,7 +152,7 @@ class SqliteJournal:
             raise JournalUnreadable(f"{self._path}: its header gives another length than it has")
         adopt_new_keys(connection, self._keyring, meta)
         head = read_head(connection, self._codec, self._path)
-        self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._room.refusal)
+        self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._refusal_of_new)
         self._note(self._batcher.recover())
 
     async def close(self) -> None:
@@ -390,18 +391,66 @@ class SqliteJournal:
             self._probe_after_s = now_s + _PROBE_EVERY_S
             self._probe = True
             self._write_wake.set()
-        return self._full or self._room.refusal()
+        return self._full or self._refusal_of_new()
+
+    def _refusal_of_new(self) -> str:
+        """Why no new transaction is taken now, on any thread."""
+        return self._lock.refusal() or self._room.refusal()
 
 
-def _lock(path: Path) -> int:
-    """Take the lock beside the database; held until the descriptor is closed, by a crash too.
+class _Lock:
+    """The lock beside the database; held until it is released, by a crash too.
 
-    flock belongs to the open file, not to the process: a second journal within this process is refused as well.
+    flock belongs to the open file, not to the process: a second journal within this process is refused as well. The
+    database itself cannot be locked so: to close any descriptor of it drops the locks that SQLite has on it.
     """
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise JournalLocked(f"another gateway holds {path}") from error
-    return descriptor
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._released = False
+        self._look_again_s = 0.0
+        self._refusal = ""
+
+    def holds(self) -> bool:
+        """Whether the file of that name is still the one that is locked."""
+        ours = os.fstat(self._descriptor)
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def refusal(self) -> str:
+        """Why nothing new is taken: somebody has removed the file, so nothing keeps a second gateway out any more."""
+        now_s = time.monotonic()
+        if not (self._refusal or self._released) and now_s >= self._look_again_s:
+            self._look_again_s = now_s + _PROBE_EVERY_S
+            if not self.holds():
+                self._refusal = (
+                    f"{self._path} was removed or replaced, another gateway may write this journal too; "
+                    f"make sure that there is none, and start this one anew"
+                )
+        return self._refusal
+
+    def release(self) -> None:
+        """Let another have it."""
+        self._released = True
+        os.close(self._descriptor)
+
+
+def _lock(path: Path) -> _Lock:
+    """Take the lock of a journal; `path` is without symbolic links."""
+    name = path.with_name(path.name + ".lock")
+    for _ in range(_LOCK_TRIES):
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise JournalLocked(f"another gateway holds {path}") from error
+        lock = _Lock(name, descriptor)
+        if lock.holds():
+            return lock
+        lock.release()  # somebody has put another file there meanwhile
+    raise JournalLocked(f"{name} does not stay in its place; whatever removes it must be stopped")

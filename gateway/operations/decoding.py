@@ -15,6 +15,8 @@ from protocol.masking import masked_fields
 from protocol.response_codes import response_text
 
 DEFAULT_DIALECT: Final = "unionpay"
+AS_TEXT: Final = "this looks like text, not hex: give its bytes as hex (printf %s FRAME | xxd -p | holdfast decode -)"
+_STRANGE_SHARE: Final = 0.25  # a slip of the pen in hex is less than this, text is more
 _TAG_DEPTH_MAX: Final = 8  # a hostile field may nest as deep as it is long
 
 
@@ -38,7 +40,12 @@ def decode_command(dialect: str, text: str, as_json: bool) -> str:
         known = load_dialect(dialect)
     except DialectError as error:
         raise DecodingError(str(error)) from error
-    message = _decode(known, _bytes_of(text))
+    try:
+        message = _decode(known, _bytes_of(text))
+    except DecodingError as error:
+        if _is_text(known, text):
+            raise DecodingError(f"{error}; {AS_TEXT}") from error
+        raise
     return _as_json(known, message) if as_json else _as_table(known, message)
 
 
@@ -52,6 +59,32 @@ def _bytes_of(text: str) -> bytes:
     if len(digits) % 2:
         raise DecodingError(f"{len(digits)} hex digits are no whole number of bytes")
     return bytes.fromhex(digits)
+
+
+def _is_text(dialect: Dialect, given: str) -> bool:
+    """Whether what is no hex of a frame looks like the frame itself, as its characters."""
+    text = given.strip()
+    if not text or not (text.isascii() and text.isprintable()):
+        return False
+    digits = "".join(text.split())
+    strange = sum(digit not in string.hexdigits for digit in digits)
+    if strange > _STRANGE_SHARE * len(digits):
+        return True
+    if not _in_characters(dialect):
+        return False
+    if len(digits) % 2 and not strange:
+        return True
+    try:
+        dialect.codec.decode(text.encode())
+    except CodecError:
+        return False
+    return True
+
+
+def _in_characters(dialect: Dialect) -> bool:
+    """Whether the dialect's frames carry the message type in characters."""
+    probe = Message("0800", {}, bytes(5) if dialect.tpdu else b"", bytes(dialect.header_bytes))
+    return b"0800" in dialect.codec.encode(probe)
 
 
 def _decode(dialect: Dialect, raw: bytes) -> Message:

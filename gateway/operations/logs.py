@@ -2,6 +2,8 @@
 
 Every line, our own or a library's, passes the same last two steps: what repeats too often is held back, and what looks
 like a card number is masked (INV-8). Code does not log card data in the first place.
+
+A log that cannot be written never touches payments: logging neither waits nor raises (see writing.LineWriter).
 """
 
 from __future__ import annotations
@@ -9,21 +11,24 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.clock import Clock, SystemClock
 from gateway.config.values import LogFormat, LogLevel
+from gateway.operations.writing import DescriptorOutput, LineWriter, Output, StreamOutput
 from protocol.masking import mask_pans
 
 _LONG_RUN = re.compile(r"[0-9]{20,}")
 _DEPTH_MAX = 8
 _FIRST_KEYS = ("timestamp", "level", "component", "event")
 _OWN_KEYS = frozenset({"timestamp", "level", "held_back"})
+_FLUSHED_WITHIN_S: Final = 1.0
 
 
 def configure_logging(
@@ -39,30 +44,38 @@ def configure_logging(
         stream: where lines go; standard error by default.
         clock: for the rate limit.
     """
-    out = sys.stderr if stream is None else stream
+    output, colors = _output(sys.stderr if stream is None else stream, given=stream is not None)
     threshold = logging.getLevelNamesMapping()[level.value.upper()]
     limit = RepeatLimit(clock or SystemClock())
-    last: list[Processor] = [mask_values, _renderer(form, out)]
+    render = _renderer(form, colors=colors)
+    last: list[Processor] = [mask_values, render]
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+
+    def lost(count: int) -> str:
+        line: Any = {"component": "logs", "event": "lines lost: the log could not be written", "lost": count}
+        for step in (*first[1:3], *last):
+            line = step(None, "warning", line)
+        return str(line)
+
+    writer = _Current.replace(LineWriter(output, lost))
     structlog.configure(
         processors=[*first, limit, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        wrapper_class=_unraising(structlog.make_filtering_bound_logger(threshold), writer),
+        logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
+    handler = _LibraryLines(writer, limit)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=first,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    handler.addFilter(_LibraryLimit(limit))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -70,9 +83,94 @@ def configure_logging(
     root.setLevel(max(threshold, logging.WARNING))
 
 
+def capture_interpreter() -> None:
+    """Have the interpreter's own lines (warnings, exceptions that nobody can catch) logged too.
+
+    It would write them to standard error itself, and wait there.
+    """
+    logging.captureWarnings(capture=True)
+    log = logging.getLogger("python")
+
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        log.error("exception ignored: %s: %s", type(what.exc_value).__name__, what.exc_value)
+
+    def in_thread(what: threading.ExceptHookArgs) -> None:
+        log.error("a thread ended: %s: %s", what.exc_type.__name__, what.exc_value)
+
+    sys.unraisablehook = unraisable
+    threading.excepthook = in_thread
+
+
+def say(line: str) -> None:
+    """Write a line to the log as it is: what a command tells people on its way out."""
+    if _Current.writer is not None:
+        _Current.writer.write(line)
+
+
+def plain_lines(stream: TextIO | None) -> LineWriter:
+    """A writer for lines as they are to a stream of the process, such as standard output; what is lost is not told."""
+    output, _ = _output(stream, given=False)
+    return LineWriter(output, lambda count: f"({count} lines lost)")
+
+
+def flush_logs(timeout_s: float = _FLUSHED_WITHIN_S) -> bool:
+    """Wait until every line has been written or dropped, but not for long; whether that is so."""
+    return _Current.writer is None or _Current.writer.flush(timeout_s)
+
+
 def logger(component: str) -> Any:
     """A logger whose lines say which part of the gateway speaks."""
     return structlog.get_logger(component=component)
+
+
+class _Current:
+    """The writer of the process."""
+
+    writer: LineWriter | None = None
+
+    @classmethod
+    def replace(cls, writer: LineWriter) -> LineWriter:
+        """Let the one before end, once it has written what it has."""
+        if cls.writer is not None:
+            cls.writer.close()
+        cls.writer = writer
+        return writer
+
+
+class _Lines:
+    """What structlog hands rendered lines to."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def msg(self, line: str) -> None:
+        """Queue it."""
+        self._writer.write(line)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _unraising(base: Any, writer: LineWriter) -> Any:
+    """A bound logger whose callers never see that a line could not be made."""
+
+    class Unraising(base):  # type: ignore[misc]
+        def _proxy_to_logger(self, method: str, event: str | None = None, **facts: Any) -> Any:
+            try:
+                return super()._proxy_to_logger(method, event, **facts)
+            except Exception:  # noqa: BLE001 - a value that cannot be shown, say; payments go on
+                writer.drop()
+
+    return Unraising
+
+
+def _output(stream: TextIO | None, *, given: bool) -> tuple[Output | None, bool]:
+    """Where lines go, and whether people look at them there; None where standard error is closed."""
+    if stream is None:
+        return None, False
+    try:
+        return (StreamOutput(stream) if given else DescriptorOutput(stream.fileno())), stream.isatty()
+    except (OSError, ValueError):  # closed, or none that the system knows
+        return (None if stream.closed else StreamOutput(stream)), False
 
 
 class RepeatLimit:
@@ -142,19 +240,24 @@ def _masked(value: object, depth: int) -> object:
     return _without_cards(str(value))
 
 
-def _renderer(form: LogFormat, out: TextIO) -> Processor:
+def _renderer(form: LogFormat, *, colors: bool) -> Processor:
     if form is LogFormat.CONSOLE:
-        return structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
 
 
-class _LibraryLimit(logging.Filter):
-    """The rate limit for libraries' lines, told apart by their unformatted text."""
+class _LibraryLines(logging.Handler):
+    """Libraries' lines: the rate limit, by their unformatted text, then the same writer."""
 
-    def __init__(self, limit: RepeatLimit) -> None:
+    def __init__(self, writer: LineWriter, limit: RepeatLimit) -> None:
         super().__init__()
+        self._writer = writer
         self._limit = limit
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
-        return self._limit.passes(record.name, str(record.msg)) is not None
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue it, unless it repeats too often."""
+        try:
+            if self._limit.passes(record.name, str(record.msg)) is not None:
+                self._writer.write(self.format(record))
+        except Exception:  # noqa: BLE001 - what a library hands over may not fit its own text
+            self._writer.drop()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from gateway.terminals.accepting import Accepted
 from gateway.terminals.limits import Count, ListenerSettings
 from gateway.tls import TerminalNames
-from protocol.framing import Framing, FramingError
+from protocol.framing import Framing, FramingError, KeepAliveFloodError
+
+_SECOND_MS: Final = 1_000
 
 
 class ConnectionOwner(Protocol):
@@ -27,15 +29,20 @@ class ConnectionOwner(Protocol):
     def bad_framing(self, connection: TerminalConnection, detail: str) -> None:
         """The stream cannot be read any further; it is hung up by itself."""
 
+    def keepalive_flood(self, connection: TerminalConnection) -> None:
+        """More keep-alives have come than a second may bring; the connection is hung up by itself."""
+
     def count(self, count: Count) -> None:
         """Count something."""
 
 
 class TerminalConnection(Accepted):
-    """Callbacks of one connection. Nothing here awaits, and there is no task or timer per connection.
+    """Callbacks of one connection. Nothing here awaits, and there is no task; a timer only while it is slowed down.
 
-    Frames wait in `_frames` while as many requests are unanswered as the high-water mark allows; nothing is read from
-    the socket meanwhile, so it holds what one read brought at most.
+    Frames wait in `_frames` while as many requests are unanswered as the high-water mark allows, and when a turn of the
+    loop or a second has brought as many as it may; nothing is read from the socket meanwhile, so it holds what one read
+    brought at most. uvloop reads a socket many times in a turn until it is told to pause, so that without this one
+    connection's frames would come before everybody else's for seconds.
 
     Attributes:
         address, name: of the peer: "192.0.2.7", and "192.0.2.7:40312" for reports.
@@ -65,7 +72,13 @@ class TerminalConnection(Accepted):
         self._answers: list[bytes] = []
         self._turn_scheduled = False
         self._reading = True
+        self._full = False  # of unanswered requests: from the high-water mark down to the low one
         self._hanging_up = False
+        self._taken_in_turn = 0
+        self._second_began_ms = self._now_ms()
+        self._taken_in_second = 0
+        self._keepalives_before_second = 0
+        self._slowed: asyncio.TimerHandle | None = None
         self._frame_since_ms: int | None = None
         self._active_ms = self._now_ms()
 
@@ -141,8 +154,10 @@ class TerminalConnection(Accepted):
         begun_before = reader.pending_bytes > 0
         keepalives_before = reader.keepalives
         bad: FramingError | None = None
+        self._begin_second()
+        keepalives_left = self._settings.keepalives_per_s_max - keepalives_before + self._keepalives_before_second
         try:
-            frames = reader.feed(data)
+            frames = reader.feed(data, keepalives_left)
         except FramingError as error:
             frames, bad = error.frames, error
         progressed = bool(frames) or reader.keepalives != keepalives_before
@@ -154,7 +169,10 @@ class TerminalConnection(Accepted):
             self._frame_since_ms = self._now_ms()
         self._frames.extend(frames)
         if bad is not None:
-            self._owner.bad_framing(self, str(bad))
+            if isinstance(bad, KeepAliveFloodError):
+                self._owner.keepalive_flood(self)
+            else:
+                self._owner.bad_framing(self, str(bad))
             self.hang_up(drop_frames=False)
         self._take_frames()
 
@@ -165,6 +183,7 @@ class TerminalConnection(Accepted):
     def pause_writing(self) -> None:
         # The limit is a limit: a terminal that does not read its answers does not get to hold memory.
         self._owner.count(Count.CLOSED_WRITE_BUFFER)
+        self._frames.clear()  # nor to be asked further
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -172,6 +191,9 @@ class TerminalConnection(Accepted):
         self._transport = None
         self._frames.clear()
         self._answers.clear()
+        if self._slowed is not None:
+            self._slowed.cancel()
+            self._slowed = None
         self._owner.lost(self)
 
     # --- turns -----------------------------------------------------------------------------------------------------
@@ -184,12 +206,15 @@ class TerminalConnection(Accepted):
     def _turn(self) -> None:
         """Once per turn of the loop: write the answers, then take frames and read again if there is room now."""
         self._turn_scheduled = False
+        self._taken_in_turn = 0
         if self._transport is None:
             return
         if self._answers:
             self._write_answers()
             self._active_ms = self._now_ms()
-        if not self._reading and self.in_flight <= self._settings.in_flight_per_connection_low:
+        if self.in_flight <= self._settings.in_flight_per_connection_low:
+            self._full = False
+        if not self._reading and not self._full:
             self._take_frames()
             if not self._frames and not self._hanging_up and not self.gone:
                 self._resume_reading()
@@ -197,15 +222,46 @@ class TerminalConnection(Accepted):
             self.close()
 
     def _take_frames(self) -> None:
-        high = self._settings.in_flight_per_connection_high
+        settings = self._settings
         frames = self._frames
+        if frames:
+            self._begin_second()
+            self._schedule_turn()  # what this turn has taken is forgotten there
         while frames:
-            if self.in_flight >= high:
-                if self._reading:
+            if self.in_flight >= settings.in_flight_per_connection_high:
+                if not self._full:
+                    self._full = True
                     self._owner.count(Count.PAUSED)
                 self._pause_reading()
                 return
+            if self._taken_in_second >= settings.frames_per_s_max:
+                self._slow_down()
+                return
+            if self._taken_in_turn >= settings.frames_per_turn_max:
+                self._pause_reading()
+                return
+            self._taken_in_turn += 1
+            self._taken_in_second += 1
             self._owner.take(self, frames.popleft())
+
+    def _begin_second(self) -> None:
+        now_ms = self._now_ms()
+        if now_ms - self._second_began_ms >= _SECOND_MS:
+            self._second_began_ms = now_ms
+            self._taken_in_second = 0
+            self._keepalives_before_second = self._reader.keepalives
+
+    def _slow_down(self) -> None:
+        """Go on when the second is over."""
+        self._pause_reading()
+        if self._slowed is None:
+            self._owner.count(Count.SLOWED)
+            left_ms = self._second_began_ms + _SECOND_MS - self._now_ms()
+            self._slowed = self._loop.call_later(max(1, left_ms) / 1000, self._second_over)
+
+    def _second_over(self) -> None:
+        self._slowed = None
+        self._schedule_turn()
 
     def _write_answers(self) -> None:
         answers = self._answers
@@ -217,10 +273,11 @@ class TerminalConnection(Accepted):
     def _pause_reading(self) -> None:
         if self._reading and self._transport is not None:
             self._reading = False
-            self._transport.pause_reading()
+            if not self._transport.is_closing():  # uvloop lets nothing be done to a transport that was aborted
+                self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._transport is not None:
+        if self.writable and self._transport is not None:
             self._reading = True
             if self._frame_since_ms is not None:
                 self._frame_since_ms = self._now_ms()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gateway.core.answers import local_answer
 from gateway.core.events import Requested
-from gateway.core.identity import BadRequest, KeyedHash, request_from
+from gateway.core.identity import BadRequest, BatchMemory, KeyedHash, request_from
 from gateway.core.transaction import Answer
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
@@ -67,6 +67,7 @@ class Iso8583Listener:
         self._codec = dialect.codec
         self._framing = dialect.framing
         self._hashing = hashing
+        self._batches = BatchMemory()
         self._submit = submit
         self._utc_ms = utc_ms
         self._report = RateLimitedReport(report, settings.report_interval_ms)
@@ -162,6 +163,10 @@ class Iso8583Listener:
         """The stream cannot be cut any further, and nothing in the protocol could say so: it is hung up."""
         self._bad(connection, Count.BAD_FRAMING, {"detail": detail})
 
+    def keepalive_flood(self, connection: TerminalConnection) -> None:
+        """Nothing but keep-alives, so many that reading them would cost the others: it is hung up."""
+        self._bad(connection, Count.CLOSED_KEEPALIVE_FLOOD, {})
+
     def take(self, connection: TerminalConnection, frame: bytes) -> None:
         """Admit a frame to the core, or answer it here, or hang up."""
         self._counts[Count.FRAMES] += 1
@@ -185,7 +190,7 @@ class Iso8583Listener:
             self._refuse(connection, message, _OUR_FAULT)
             return
         try:
-            request = request_from(message, self._rules, self._hashing, self._utc_ms())
+            request = request_from(message, self._rules, self._hashing, self._utc_ms(), self._batches)
         except BadRequest as error:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
             self._refuse(connection, message, error.code)

@@ -23,6 +23,10 @@ class ListenerSettings:
             Handshakes under way count. Terminals behind one router share an address.
         in_flight_per_connection_high, in_flight_per_connection_low: a connection with as many unanswered requests as
             the first is not read from until it has no more than the second (back-pressure by the peer's window).
+        frames_per_turn_max: frames of one connection that are taken in one turn of the loop; the rest of what one read
+            brought waits for the next turn, so that everybody else's come in between.
+        frames_per_s_max: a connection that has sent as many within a second is not read from until the second is over.
+        keepalives_per_s_max: a connection that sends more keep-alives within a second is closed.
         in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted.
         frame_timeout_ms: a frame must be complete this long after its first byte, else the connection is closed.
         idle_timeout_ms: a connection that has sent no frame and awaits no answer for this long is closed.
@@ -45,6 +49,9 @@ class ListenerSettings:
     connections_per_address_max: int = 1_024
     in_flight_per_connection_high: int = 64
     in_flight_per_connection_low: int = 32
+    frames_per_turn_max: int = 8
+    frames_per_s_max: int = 2_000
+    keepalives_per_s_max: int = 20
     in_flight_max: int = 8_192
     frame_timeout_ms: int = 10_000
     idle_timeout_ms: int = 600_000
@@ -60,7 +67,8 @@ class ListenerSettings:
             f"{name} must be above 0"
             for name in (
                 "tls_handshake_timeout_ms", "tls_handshakes_max", "backlog", "connections_max",
-                "connections_per_address_max", "in_flight_per_connection_high", "in_flight_max", "frame_timeout_ms",
+                "connections_per_address_max", "in_flight_per_connection_high", "frames_per_turn_max",
+                "frames_per_s_max", "keepalives_per_s_max", "in_flight_max", "frame_timeout_ms",
                 "idle_timeout_ms", "write_buffer_limit_bytes", "reply_timeout_ms", "sweep_interval_ms",
                 "report_interval_ms", "close_timeout_ms",
             )
@@ -107,6 +115,7 @@ class Count(StrEnum):
     REPLIES_UNENCODABLE = "replies_unencodable"
     UNANSWERED = "requests_unanswered"
     PAUSED = "reading_paused"
+    SLOWED = "reading_slowed"  # more frames than a connection may send in a second
     OVERLOADED = "answered_overload"  # 96
     STOPPING = "answered_stopping"  # 96
     NOT_PERMITTED = "answered_not_permitted"  # 58: the connection's certificate names other terminals
@@ -117,4 +126,5 @@ class Count(StrEnum):
     BAD_REQUEST = "bad_request"  # answered with the code that the reason has
     CLOSED_FRAME_TIMEOUT = "closed_frame_timeout"
     CLOSED_IDLE = "closed_idle"
+    CLOSED_KEEPALIVE_FLOOD = "closed_keepalive_flood"
     CLOSED_WRITE_BUFFER = "closed_write_buffer"

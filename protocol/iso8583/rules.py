@@ -33,6 +33,8 @@ class TerminalRules:
         original: how a terminal's reversal names its original.
         sensitive_fields: sensitive authentication data (track, PIN block, CVV, chip data); kept apart from the rest.
         answer_echo: fields of the request that an answer made by the gateway gives back.
+        asked_advices: first two digits of field 3 of those advices (0120, 0220) that ask rather than tell, such as a
+            UnionPay refund: they are asked online, and stand in only if the policy says so.
         default_currency: ISO 4217 numeric code where field 49 is absent.
         retained_sensitive_fields: which of `sensitive_fields` may be stored, encrypted, until the transaction is
             final, so that an advice can carry them (D10, D21); empty by default.
@@ -48,6 +50,7 @@ class TerminalRules:
     sensitive_fields: frozenset[int] = frozenset({35, 36, 45, 52, 53, 55})
     retained_sensitive_fields: frozenset[int] = frozenset()
     answer_echo: tuple[int, ...] = (2, 3, 4, 7, 11, 12, 13, 22, 23, 25, 32, 37, 41, 42, 49, 60)
+    asked_advices: frozenset[str] = frozenset({"01", "20"})
     default_currency: str = "156"
 
 

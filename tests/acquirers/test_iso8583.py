@@ -125,6 +125,36 @@ class TestIso8583LinkWithTpdu(_Iso8583):
             await s.core.wait(Connected, nth=3)
 
     @on_each_loop
+    async def test_a_flood_from_the_host_leaves_turns_to_others_and_loses_no_answer(self) -> None:
+        async with self.scene() as s:
+            s.send(1)
+            exchange = await s.host.next()
+            stray = exchange.reply()
+            stray.fields[11] = "999999"
+            flood = self.host().framed(stray) * 1_000
+            exchange.connection.transport.write(flood + self.host().framed(exchange.reply()))
+            await until(lambda: s.link.counters()["unmatched_answers"] > 0, "the first taken")
+            assert s.link.counters()["unmatched_answers"] < 1_000  # this turn came although hundreds are there
+            await s.core.wait(Answered, 1)
+            assert s.link.counters()["unmatched_answers"] == 1_000
+            s.send(2)
+            exchange = await s.host.next()
+            exchange.connection.transport.write(flood + self.host().framed(exchange.reply()) + b"\xff\xff rubbish")
+            await s.core.wait(Answered, 2)  # although the connection ends before its turn has come
+            await s.core.wait(Connected, nth=3)
+            assert s.link.counters()["unmatched_answers"] == 2_000
+
+    @on_each_loop
+    async def test_a_host_that_floods_with_keepalives_is_hung_up_on_and_its_answers_before_count(self) -> None:
+        async with self.scene() as s:
+            s.send(1)
+            exchange = await s.host.next()
+            exchange.connection.transport.write(self.host().framed(exchange.reply()) + bytes(2 * 20_000))
+            await s.core.wait(Answered, 1)
+            await s.core.wait(Connected, nth=3)
+            assert any(facts.get("reason") == "keep-alive flood" for _, facts in s.core.reports)
+
+    @on_each_loop
     async def test_a_frame_that_the_host_never_completes_ends_the_connection(self) -> None:
         async with self.scene(frame_timeout_ms=40) as s:
             s.send(1)

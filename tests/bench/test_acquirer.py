@@ -175,6 +175,7 @@ def test_a_killed_acquirer_knows_afterwards_everything_that_it_had_answered(tmp_
     ledger = tmp_path / "ledger.jsonl"
     [port] = free_ports(1)
     command = [sys.executable, "-m", "bench", "acquirer", "--ledger", str(ledger), "--listen", f"127.0.0.1:{port}"]
+    command += ["--dialect", "iso87-binary"]
 
     async def sell(history: History, count: int, kill: Callable[[], None]) -> list[str]:
         habits = Habits(answer_timeout_s=2, tries=1, power_loss=0, answer_loss=0, double_send=0)

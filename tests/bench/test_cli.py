@@ -8,10 +8,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.records import LedgerEvent, TerminalEvent
+from bench.till import TEST_CARDS, Till
+from gateway.config import load_config
+from gateway.operations.installing import install
+from protocol.iso8583.dialect import load_dialect
 
 SENT = TerminalEvent(
     at=0, event="sent", business="sale", terminal="T", merchant="M", stan="000001", key="M/T/000001", mti="0200"
@@ -53,6 +58,38 @@ def test_check_tells_by_its_exit_status_whether_records_are_clean(
 )
 def test_a_wrong_argument_is_refused_before_anything_starts(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["acquirer", "--ledger", "x", "--dialect", "bogus"],
+        ["terminals", "127.0.0.1:1", "--dialect", "bogus"],
+        ["outage", "--dialect", "bogus"],
+        ["outage", "--acquirer-dialect", "bogus"],
+    ],
+)
+def test_a_dialect_that_is_not_there_is_one_line(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert done.output.startswith("holdfast-bench: bogus: no such dialect")
+    assert len(done.output.splitlines()) == 1
+
+
+def test_the_simulators_fit_a_new_shop_by_default(tmp_path: Path) -> None:
+    config = load_config(install(tmp_path / "shop").config)
+    defaults = {
+        name: {option.name: option.default for option in command.params}
+        for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+    assert defaults["acquirer"]["dialect"] == config.acquirer.dialect
+    assert defaults["acquirer"]["listen"] == str(config.acquirer.endpoints[0])
+    assert defaults["terminals"]["dialect"] == config.terminals[0].dialect
+    assert defaults["terminals"]["amount_max"] == config.standin.floor_limit_minor
+    sale = Till(load_dialect("unionpay"), "T0000001").sale(100, TEST_CARDS[0]).message.fields
+    assert sale[22][:2] in config.standin.entry_modes
+    assert sale[3][:2] in config.standin.processing_codes
+    assert sale[49] in config.standin.currencies
 
 
 def tell(folder: Path) -> subprocess.CompletedProcess[str]:

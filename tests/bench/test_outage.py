@@ -10,7 +10,7 @@ import pytest
 from bench.acquirer import Behaviour, Mode
 from bench.child import Gateway
 from bench.history import Defect, Finding, Verdict
-from bench.outage import FIVE_ZEROS, Result, run
+from bench.outage import FIVE_ZEROS, Result, cut_remark, run
 from bench.scenario import Options, plan
 
 
@@ -58,6 +58,16 @@ def test_the_json_has_the_counts_at_its_top() -> None:
     assert told["seed"] == 7
 
 
+def test_a_cut_that_was_hardly_one_is_remarked_upon_and_fails_nothing() -> None:
+    assert cut_remark(2, 0.1, 0.0) == "cut 2 lasted 0.1 s: tests little"
+    assert cut_remark(1, 2.1, 1.9) == "cut 1 lasted 2.1 s, and the gateway was up for 0.2 s of it: tests little"
+    assert not cut_remark(1, 0.5, 0.0)
+    assert not cut_remark(1, 3.0, 1.0)
+    result = Result(Options(), Verdict(acknowledged=1, booked=1), remarks=["cut 2 lasted 0.1 s: tests little"])
+    assert result.held
+    assert result.json()["remarks"] == ["cut 2 lasted 0.1 s: tests little"]
+
+
 @pytest.mark.timeout(150)
 def test_a_short_outage_with_kills_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "report.json"
@@ -70,6 +80,8 @@ def test_a_short_outage_with_kills_is_held(tmp_path: Path, capsys: pytest.Captur
     assert told["acknowledged"] > 20
     assert told["figures"]["restarts"] == 2
     assert "HELD" in shown
+    assert all(remark in shown for remark in told["remarks"])
+    assert "dials refused while the gateway was down" in shown
 
 
 @pytest.mark.timeout(150)

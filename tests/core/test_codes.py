@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.effects import Purpose
+from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import EntryKind, State
 from protocol.iso8583.rules import HostRules
 from tests.core.acquirer import SILENT_LOST, Mood, answers
-from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, sale, unionpay_sale
+from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_sale
 from tests.core.world import World
 
 APPROVED = ("00", "08", "10", "11", "16")
-DEBIT_OPEN = ("09", "68", "91", "96", "98", "A0", "")
-DECLINED = ("01", "05", "12", "25", "30", "51", "55", "77", "90", "92", "95", "000", "0", "0A", "8")
+DEBIT_OPEN = ("09", "68", "91", "96", "98", "A0")
+UNHEARD_OF = ("", "  ", "ZZ", "0 ", "000", "0", "0A", "8")
+DECLINED = ("01", "05", "12", "25", "30", "51", "55", "77", "90", "92", "95", "99")
 RETRY = ("09", "68", "90", "91", "92", "96", "98", "77", "A0")
 
 
 @pytest.mark.parametrize(
     ("code", "state"),
     [(code, State.APPROVED) for code in APPROVED]
-    + [(code, State.REVERSING) for code in DEBIT_OPEN]
+    + [(code, State.REVERSING) for code in (*DEBIT_OPEN, *UNHEARD_OF)]
     + [(code, State.DECLINED) for code in DECLINED]
     + [("94", State.PARKED)],
 )
@@ -29,7 +32,7 @@ def test_what_a_code_means_for_a_request(code: str, state: State) -> None:
     token = world.ask("0200", sale())
     world.run()
     assert world.journal.row(key()).state is state
-    assert world.code(token) == (code or "68")
+    assert world.code(token) == ("68" if code in UNHEARD_OF else code)
 
 
 def test_94_to_a_request_is_never_a_decline_but_a_persons_matter_with_an_alarm() -> None:
@@ -39,7 +42,15 @@ def test_94_to_a_request_is_never_a_decline_but_a_persons_matter_with_an_alarm()
     world.run()
     assert world.journal.log[-1].kind is EntryKind.PARKED
     assert world.alarms[-1].code == "request-duplicate-at-host"
-    assert world.journal.row(key()).resume is State.REVERSING
+    assert world.journal.row(key()).resume is State.CANCELLED
+    assert "ask the acquirer" in world.command(OperatorAct.RELEASE, 1)
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    assert world.journal.row(key()).state is State.PARKED, "a reversal could undo another customer's sale"
+    assert not [send for send in world.sends if send.purpose is Purpose.REVERSAL]
+    world.command(OperatorAct.VOID, 1)
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED
 
 
 def test_94_to_the_repeat_of_a_request_says_that_the_first_may_be_booked_and_is_reversed() -> None:

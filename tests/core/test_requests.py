@@ -194,7 +194,7 @@ def test_inv_5_an_approval_of_another_amount_is_reversed_with_an_alarm() -> None
     token = world.ask("0200", sale())
     world.run()
     assert world.code(token) == "68"
-    assert world.alarms[-1].code == "answer-amount-changed"
+    assert world.alarms[-1].code == "answer-changed"
     assert world.journal.row(key()).approval == "H00001"  # the reversal names it (D12)
     world.advance(1_000)
     assert world.sends[-1].message.fields[38] == "H00001"

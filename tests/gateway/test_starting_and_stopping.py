@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import resource
 import shutil
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -253,5 +260,193 @@ def test_a_gateway_that_cannot_start_says_so_once_and_ends(tmp_path: Path) -> No
             with pytest.raises(GatewayBroken, match=r"journal\.sqlite3 is not a journal"):
                 await shop.start()
             assert not shop.gateway.running
+
+    play(story())
+
+
+# --- what lies around the process ----------------------------------------------------------------------------------
+
+_LITTLE = 4096
+
+
+@contextlib.contextmanager
+def spawned(shop: Shop, *, out: int = -1, err: int = -1, prefix: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """The shop's gateway with descriptors of the test's choice; `prefix` is what a shell does before."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    command = [sys.executable, "-m", "gateway", "run", "-c", str(shop.gateway.config)]
+    with subprocess.Popen(  # noqa: S603
+        ["/bin/sh", "-c", f'{prefix} exec "$@" {"" if err != -2 else "2>&-"}', "sh", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if out < 0 else out,
+        stderr=subprocess.DEVNULL if err < 0 else err,
+        env=environment,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+async def _open(shop: Shop) -> None:
+    await comes_true("it is ready", shop.gateway.ready)
+    await shop.link_is("up")
+
+
+async def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    await comes_true("the process ends", lambda: child.poll() is not None)
+    return child.returncode
+
+
+def _small_pipe() -> tuple[int, int]:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _LITTLE)
+    return reading, writing
+
+
+@pytest.mark.parametrize("log", ["its reader has left", "nobody reads it", "a full device", "closed"])
+def test_a_log_that_cannot_be_written_never_touches_payments(tmp_path: Path, log: str) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            reading, writing = _small_pipe()
+            full = os.open("/dev/full", os.O_WRONLY)
+            err = {"a full device": full, "closed": -2}.get(log, writing)
+            with spawned(shop, err=err) as child:
+                os.close(writing)
+                await _open(shop)
+                if log == "its reader has left":
+                    os.close(reading)
+                terminal = shop.terminal()
+                sale = terminal.till.sale(1000, TEST_CARDS[0])
+                assert (await terminal.ask(sale)).response == "00"
+                for number in range(40):  # each is an alarm
+                    reused = terminal.till.sale(2000 + number, TEST_CARDS[1], stan=sale.stan)
+                    assert (await terminal.ask(reused)).response != "00"
+                assert (await terminal.ask(terminal.till.sale(1100, TEST_CARDS[2]))).response == "00"
+                await shop.host_leaves()
+                assert (await terminal.ask(terminal.till.sale(1200, TEST_CARDS[3]))).response == "00"
+                await shop.host_returns()
+                await shop.drained()
+                child.terminate()
+                assert await _ended(child) == 0
+            os.close(full)
+            if log != "its reader has left":
+                os.close(reading)
+
+    play(story())
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["the log cannot be written", "the log is read"])
+def test_with_its_journal_in_doubt_the_process_ends_with_1_whatever_becomes_of_its_log(
+    tmp_path: Path, read: bool
+) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            reading, writing = os.pipe()
+            with spawned(shop, err=writing) as child:
+                os.close(writing)
+                await _open(shop)
+                if not read:
+                    os.close(reading)
+                resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, 0))  # as a disk that fails
+                terminal = shop.terminal()
+                with contextlib.suppress(OSError):
+                    assert (await terminal.ask(terminal.till.sale(1000, TEST_CARDS[0]))).response != "00"
+                assert await _ended(child) == 1
+            if read:
+                assert b"journal in doubt: stopping" in os.read(reading, 65_536)
+                os.close(reading)
+
+    play(story())
+
+
+def test_sighup_without_tls_is_noted_and_ends_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            os.kill(shop.gateway.pid, signal.SIGHUP)
+            await comes_true("it is noted", lambda: len(shop.logged(_SIGHUP_IGNORED)) == 1)
+            terminal = shop.terminal()
+            assert (await terminal.ask(terminal.till.sale(1000, TEST_CARDS[0]))).response == "00"
+
+    play(story())
+
+
+_SIGHUP_IGNORED = "SIGHUP ignored: no line has TLS, there is nothing to read anew"
+
+
+def test_standard_output_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            reading, writing = os.pipe()
+            os.close(reading)
+            with spawned(shop, out=writing) as child:
+                os.close(writing)
+                await _open(shop)
+                terminal = shop.terminal()
+                assert (await terminal.ask(terminal.till.sale(1000, TEST_CARDS[0]))).response == "00"
+                child.terminate()
+                assert await _ended(child) == 0
+
+    play(story())
+
+
+def test_it_raises_its_limit_of_open_files_as_far_as_it_may(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            with (tmp_path / "gateway.log").open("wb") as log, spawned(
+                shop, err=log.fileno(), prefix="ulimit -Sn 256; ulimit -Hn 1000;"
+            ) as child:  # fmt: skip
+                await _open(shop)
+                assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
+                assert "open files" in shop.logged("worth a look")[-1]["remark"]
+
+    play(story())
+
+
+def test_a_clean_stop_says_so_and_raises_no_alarm_about_the_acquirer(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            assert await shop.gateway.stop() == 0
+            assert shop.log()[-1]["event"] == "stopped"
+            assert shop.log()[-1]["level"] == "info"
+            assert not shop.logged("acquirer-away")
+
+    play(story())
+
+
+def test_another_name_of_the_journal_is_the_same_journal(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            other = tmp_path / "other"
+            other.mkdir()
+            (other / "journal.sqlite3").symlink_to(tmp_path / "journal.sqlite3")
+            environment = {"HOLDFAST_JOURNAL__PATH": str(other / "journal.sqlite3")}
+            second = await shop.holdfast("run", environment=environment)
+            assert second.code == 1
+            assert "another gateway holds" in second.err
+            assert shop.gateway.running
+
+    play(story())
+
+
+@pytest.mark.parametrize("instead", [False, True], ids=["removed", "replaced"])
+def test_without_its_lock_file_it_takes_no_new_sales_and_is_not_ready(tmp_path: Path, instead: bool) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            terminal = shop.terminal()
+            sale = terminal.till.sale(1000, TEST_CARDS[0])
+            assert (await terminal.ask(sale)).response == "00"
+            (tmp_path / "journal.sqlite3.lock").unlink()
+            if instead:
+                (tmp_path / "journal.sqlite3.lock").touch()
+
+            async def told() -> bool:
+                code, body = await shop.get("/readyz")
+                return code == 503 and "journal.sqlite3.lock was removed or replaced" in body
+
+            await comes_true("/readyz says why", told)
+            assert (await terminal.ask(terminal.till.sale(1100, TEST_CARDS[1]))).response == "96"
+            assert (await terminal.ask(sale)).response == "00", "what is known is answered"
+            assert await shop.gateway.stop() == 0
+            await shop.start()
 
     play(story())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gateway.core.effects import Write
 from gateway.core.events import Committed, WriteRefused
 from gateway.core.lifecycle import State
+from gateway.core.transaction import Kind
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.port import JournalKeysWrong, JournalLocked, JournalUnreadable, Listing
 from gateway.journal.reader import open_for_reading
@@ -61,6 +63,9 @@ def test_new_transactions_are_refused_over_the_limit_while_outcomes_go_through(
     assert not health.writable
     assert "limit" in health.reason
     assert full.existing(sale("k|000001")) == loaded(full, 1)
+    undone = sale("k|000003")
+    reversal = replace(undone, transaction=replace(undone.transaction, kind=Kind.REVERSAL))
+    assert isinstance(full.write(reversal), Committed), "a reversal is always taken (D15)"
     assert isinstance(full.write(evolved(loaded(full, 1).transaction, State.APPROVED)), Committed)
     full.close()
     rig.open()

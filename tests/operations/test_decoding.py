@@ -104,7 +104,7 @@ mti = "bcd"
         ("", "no frame"),
         (" \n ", "no frame"),
         ("60 0", "whole number of bytes"),
-        ("60zz", "character 3"),
+        ("600z", "character 4"),
         ("6000", "TPDU"),
         ("60000300006031003101000200" + "2000000000000000" + "00000a", "field 3 at offset 21"),
         ("0018" + "60000300006031003101000200" + "2000000000000000" + "00000a", "behind the length, field 3"),
@@ -113,6 +113,33 @@ mti = "bcd"
 def test_what_cannot_be_shown_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(DecodingError, match=words):
         decode_command("unionpay", text, as_json=False)
+
+
+ASCII_FRAME = "0800822000000000000004000000000000001121101530000079301"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"),
+    [
+        ("iso87-ascii", ASCII_FRAME),
+        ("iso87-ascii", ASCII_FRAME[:-2]),
+        ("iso87-ascii", frame(Message("0800", {11: "000042"}), "iso87-ascii").decode()),
+        ("unionpay", "no hex, only words"),
+        ("iso87-binary", '{"mti": "0800"}'),
+    ],
+)
+def test_text_in_place_of_hex_is_told_apart(dialect: str, text: str) -> None:
+    with pytest.raises(DecodingError, match="looks like text, not hex"):
+        decode_command(dialect, text, as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"), [("unionpay", "60 0"), ("unionpay", "600z"), ("unionpay", "6000"), ("iso87-ascii", "3038")]
+)
+def test_hex_that_is_merely_wrong_is_not_called_text(dialect: str, text: str) -> None:
+    with pytest.raises(DecodingError) as refused:
+        decode_command(dialect, text, as_json=False)
+    assert "looks like text" not in str(refused.value)
 
 
 def test_a_dialect_that_is_not_there_is_told() -> None:

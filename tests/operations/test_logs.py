@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +15,8 @@ import pytest
 import structlog
 
 from gateway.config import LogFormat, LogLevel
-from gateway.operations.logs import RepeatLimit, configure_logging, logger
+from gateway.operations.logs import RepeatLimit, _LibraryLines, configure_logging, flush_logs, logger
+from gateway.operations.writing import DescriptorOutput, LineWriter
 
 CARD = "4761739001010010"
 MASKED = "476173******0010"
@@ -49,7 +53,12 @@ def lines(clock: SteppedClock) -> Iterator[io.StringIO]:
 
 
 def written(stream: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(line) for line in text_of(stream).splitlines()]
+
+
+def text_of(stream: io.StringIO) -> str:
+    assert flush_logs(10)
+    return stream.getvalue()
 
 
 def test_a_line_is_one_json_object_with_time_level_component_and_facts(lines: io.StringIO) -> None:
@@ -81,7 +90,7 @@ def test_a_line_is_one_json_object_with_time_level_component_and_facts(lines: io
 )
 def test_no_value_shows_a_card_number_however_it_is_wrapped(lines: io.StringIO, value: object) -> None:
     logger("terminals").warning("oops", value=value)
-    text = lines.getvalue()
+    text = text_of(lines)
     assert "oops" in text
     assert CARD not in text.replace(" ", "")
 
@@ -96,8 +105,8 @@ def test_an_exceptions_text_is_masked_too(lines: io.StringIO) -> None:
         int(f"{CARD}x")
     except ValueError:
         logger("terminals").exception("failed")
-    assert "ValueError" in lines.getvalue()
-    assert CARD not in lines.getvalue()
+    assert "ValueError" in text_of(lines)
+    assert CARD not in text_of(lines)
 
 
 def test_a_librarys_lines_take_the_same_way(lines: io.StringIO) -> None:
@@ -116,7 +125,7 @@ def test_ordinary_numbers_are_left_alone(lines: io.StringIO) -> None:
 def test_lines_below_the_level_are_not_written(lines: io.StringIO) -> None:
     logger("core").debug("detail")
     logging.getLogger("aiohttp").info("detail")
-    assert not lines.getvalue()
+    assert not text_of(lines)
 
 
 def test_an_event_that_repeats_is_held_back_and_counted_and_others_are_not(
@@ -150,4 +159,113 @@ def test_lines_for_people_are_masked_as_well(clock: SteppedClock, lines: io.Stri
     stream = io.StringIO()
     configure_logging(LogLevel.INFO, LogFormat.CONSOLE, stream=stream, clock=clock)
     logger("terminals").info("stored", card=CARD)
-    assert MASKED in stream.getvalue()
+    assert MASKED in text_of(stream)
+
+
+# --- a log that cannot be written ---------------------------------------------------------------------------------
+
+
+class Unshowable:
+    """A value without a text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class BrokenStream(io.StringIO):
+    """A stream that fails while it is told to."""
+
+    broken = True
+
+    def write(self, text: str) -> int:
+        if self.broken:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def lost(count: int) -> str:
+    return f"lost {count}"
+
+
+def test_what_cannot_be_shown_is_lost_and_whoever_logged_it_goes_on(lines: io.StringIO) -> None:
+    logger("terminals").warning("before", value=Unshowable())
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if isinstance(one, _LibraryLines)]  # pytest's own would raise
+    logging.getLogger("aiohttp.server").error("%d", "no number")
+    logging.getLogger("aiohttp.server").error(Unshowable())
+    logger("terminals").warning("after")
+    told, after = written(lines)
+    assert told["lost"] == 3
+    assert after["event"] == "after"
+
+
+def test_lines_that_could_not_be_written_are_counted_and_told_of_once_it_works_again(clock: SteppedClock) -> None:
+    stream = BrokenStream()
+    configure_logging(LogLevel.INFO, LogFormat.JSON, stream=stream, clock=clock)
+    try:
+        for number in range(7):
+            logger("core").warning(f"unseen {number}")
+        assert flush_logs(10)
+        stream.broken = False
+        logger("core").warning("seen")
+        told, seen = written(stream)
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers[:] = []
+    assert (told["event"], told["lost"]) == ("lines lost: the log could not be written", 7)
+    assert seen["event"] == "seen"
+
+
+def test_a_pipe_that_nobody_reads_keeps_nobody_waiting_and_what_waits_is_bounded() -> None:
+    reading, writing = os.pipe()
+    writer = LineWriter(DescriptorOutput(writing), lost, lines_max=100)
+    os.close(writing)
+    before = time.monotonic()
+    for number in range(5_000):
+        writer.write(f"{number} {'x' * 1000}")
+    assert time.monotonic() - before < 1
+    assert not writer.flush(0.05)
+    assert len(writer._lines) <= 100
+    got = bytearray()
+
+    def read() -> None:
+        while piece := os.read(reading, 65_536):
+            got.extend(piece)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert writer.flush(10)
+    writer.write("the last")
+    assert writer.flush(10)
+    deadline = time.monotonic() + 10
+    while not got.endswith(b"the last\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    seen = bytes(got).decode().splitlines()
+    counted = sum(int(line.split()[1]) for line in seen if line.startswith("lost"))
+    assert counted + sum(1 for line in seen if line.endswith("x")) == 5_000
+
+
+def test_lines_without_end_take_bounded_memory() -> None:
+    reading, writing = os.pipe()
+    writer = LineWriter(DescriptorOutput(writing), lost, bytes_max=1_000_000)
+    for _ in range(50):
+        writer.write("x" * 200_000)
+    assert writer.dropped >= 44
+    os.close(reading)
+    assert writer.flush(10), "a reader that leaves ends the waiting"
+
+
+def test_a_closed_reader_and_a_full_device_lose_lines_and_nothing_else() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for descriptor in (writing, full):
+        writer = LineWriter(DescriptorOutput(descriptor), lost)
+        os.close(descriptor)
+        writer.write("unseen")
+        assert writer.flush(10)
+        assert writer.dropped == 1
+    nowhere = LineWriter(None, lost)
+    nowhere.write("unseen")
+    assert nowhere.flush(0)

@@ -10,11 +10,15 @@ import socket
 import pytest
 
 from gateway.terminals.limits import ListenerSettings
+from protocol.framing import KeepAliveFloodError
 from protocol.iso8583.dialect import load_dialect
+from protocol.iso8583.message import Message
 from tests.acquirers.waiting import on_each_loop, until
 from tests.terminals.terminal import Terminal, sale, shop
 
 BINARY = load_dialect("iso87-binary")
+KEEPALIVE = b"\x00\x00"
+SIGN_ON = Message("0800", {11: "000001", 41: "T0000001", 42: "M00000000000001"})
 
 
 @pytest.mark.parametrize(
@@ -172,6 +176,76 @@ async def test_a_terminal_that_does_not_read_is_closed_and_holds_no_memory() -> 
         sock.close()
         assert s.listener.counters()["closed_write_buffer"] == 1
         await s.serves_others(other)
+
+
+@on_each_loop
+async def test_a_flood_of_keepalives_is_hung_up_on_after_the_good_requests_before_it_are_answered() -> None:
+    async with shop(BINARY, report_interval_ms=60_000) as s, await s.terminal() as other:
+        for nth in (1, 2):
+            async with await s.terminal() as flooding:
+                flooding.writer.write(flooding.framed(sale(BINARY, nth)) + KEEPALIVE * 20_000)
+                assert (await flooding.receive()).fields[11] == f"{nth:06}"
+                await flooding.hung_up()
+            await s.counted("closed_keepalive_flood", nth)
+        assert [facts["reason"] for _, facts in s.reports if "reason" in facts].count("closed_keepalive_flood") <= 1
+        assert len(s.reports) == 1
+        await s.serves_others(other)
+
+
+@on_each_loop
+async def test_keepalives_within_the_limit_go_on_for_ever() -> None:
+    async with shop(BINARY, keepalives_per_s_max=4) as s, await s.terminal() as terminal:
+        for _ in range(2):
+            terminal.writer.write(KEEPALIVE * 4)
+            await s.serves_others(terminal)
+            await asyncio.sleep(1.01)  # the limit is by the second
+        terminal.writer.write(KEEPALIVE * 2 + terminal.framed(sale(BINARY, 1)))
+        assert (await terminal.receive()).fields[11] == "000001"
+        terminal.writer.write(KEEPALIVE * 3)  # however they are cut into chunks
+        await terminal.hung_up()
+
+
+def test_reading_stops_at_the_first_keepalive_over_the_limit_however_many_follow() -> None:
+    reader = BINARY.framing.reader()
+    with pytest.raises(KeepAliveFloodError) as flood:
+        reader.feed(BINARY.framing.wrap(b"good") + KEEPALIVE * 100_000, 20)
+    assert flood.value.frames == [b"good"]
+    assert reader.keepalives == 21
+
+
+@pytest.mark.parametrize("flood", [SIGN_ON, sale(BINARY, 1)], ids=["network messages", "sales"])
+@on_each_loop
+async def test_others_get_their_turn_while_one_connections_frames_are_taken(flood: Message) -> None:
+    frames = 1_000
+    settings = {"frames_per_turn_max": 2, "frames_per_s_max": 10_000, "write_buffer_limit_bytes": 1_000_000}
+    async with shop(BINARY, None, **settings) as s, await s.terminal() as greedy, await s.terminal() as other:
+
+        def taken() -> int:
+            return s.listener.counters()["frames"]
+
+        greedy.writer.write(greedy.framed(flood) * frames)
+        await until(lambda: taken() > 0, "the first taken")
+        assert taken() < frames  # this turn came although hundreds are there
+        await s.serves_others(other)
+        assert taken() < frames
+        for nth in range(frames):
+            await greedy.receive()
+            assert nth or taken() < frames  # answers leave with each slice, so that their limit is looked at
+        assert taken() == frames + 1  # nothing is lost, and nothing taken twice
+
+
+@on_each_loop
+async def test_a_connection_that_sends_more_than_a_second_may_bring_waits_and_others_do_not() -> None:
+    async with shop(BINARY, frames_per_s_max=10) as s, await s.terminal() as greedy, await s.terminal() as other:
+        began = asyncio.get_running_loop().time()
+        greedy.send(*(sale(BINARY, stan) for stan in range(15)))
+        await s.counted("reading_slowed")
+        await s.serves_others(other)
+        assert len(s.requested) == 10 + 1
+        assert [int((await greedy.receive()).fields[11]) for _ in range(15)] == list(range(15))
+        assert asyncio.get_running_loop().time() - began > 0.9
+        assert s.listener.counters()["reading_slowed"] == 1
+        await s.serves_others(greedy)
 
 
 @on_each_loop

@@ -1,0 +1,103 @@
+"""Hosts that say otherwise than they were asked, and terminals that leave things out (INV-5, INV-8, D12, D15, D21)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.core.answers import relayed_answer
+from gateway.core.identity import BadRequest, BatchMemory, KeyedHash, request_from
+from gateway.core.lifecycle import State
+from gateway.core.requests import changed_by_host
+from gateway.core.standin import Policy
+from gateway.core.transaction import Kind
+from protocol.iso8583.message import Fields, Message
+from tests.core.messages import ISO, MASTERCARD, UNIONPAY_HOST, UNIONPAY_RULES, VISA, sale, unionpay_sale
+from tests.core.world import World
+
+HASHING = KeyedHash(bytes(32))
+NOW = 1_763_726_400_000
+TRACK = f"{VISA}=30121011234567890123"
+
+
+def test_inv_8_track_and_pin_that_a_host_echoes_are_neither_kept_nor_given_to_whoever_retries() -> None:
+    host = {11: "000001", 35: TRACK, 36: TRACK, 39: "00", 52: "0123456789abcdef", 64: "00" * 8}
+    answer = relayed_answer("0200", sale(), host, ISO)
+    assert not {35, 36, 52, 64} & answer.fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("chip", "kept"), [("910a00112233445566778899", True), (f"5711{VISA}d30121011234567890f", False), ("91", False)]
+)
+def test_inv_8_chip_data_of_an_answer_is_handed_on_unless_it_holds_a_track(chip: str, kept: bool) -> None:
+    assert (55 in relayed_answer("0200", sale(), {39: "00", 55: chip}, ISO).fields) is kept
+
+
+def test_inv_5_a_terminal_never_sees_another_card_amount_or_currency_than_its_own() -> None:
+    host = {2: MASTERCARD, 3: "200000", 4: "000000000001", 39: "00", 49: "840"}
+    asked: Fields = {number: value for number, value in sale().items() if number != 2}
+    answer = relayed_answer("0200", asked, host, ISO)
+    assert 2 not in answer.fields
+    assert (answer.fields[3], answer.fields[4], answer.fields[49]) == ("000000", "000000001000", "156")
+
+
+@pytest.mark.parametrize(("said", "what"), [({2: MASTERCARD}, "card"), ({49: "840"}, "currency"), ({4: "1"}, "amount")])
+def test_inv_5_an_approval_of_something_else_is_noticed(said: Fields, what: str) -> None:
+    request = request_from(Message("0200", sale()), ISO, HASHING, NOW)
+    assert changed_by_host(request, {39: "00", **said}) == what
+    assert changed_by_host(request, {39: "00", 2: VISA, 4: "000000001000", 49: "156"}) == ""
+
+
+def test_d12_a_reversal_that_does_not_name_its_batch_means_the_one_its_terminal_is_in() -> None:
+    batches = BatchMemory()
+    asked = request_from(Message("0200", unionpay_sale(batch="000007")), UNIONPAY_RULES, HASHING, NOW, batches)
+    undone = Message("0400", {**unionpay_sale(), 60: "22"})
+    reversal = request_from(undone, UNIONPAY_RULES, HASHING, NOW, batches)
+    assert asked.key in reversal.original_keys
+    request_from(Message("0200", unionpay_sale(2, batch="000008")), UNIONPAY_RULES, HASHING, NOW, batches)
+    later = request_from(undone, UNIONPAY_RULES, HASHING, NOW, batches)
+    assert later.key != reversal.key, "the same STAN in another batch is another reversal"
+
+
+@pytest.mark.parametrize("business", ["030000", "000000"])
+def test_d12_of_an_authorisation_and_a_sale_under_one_stan_the_one_of_the_same_business_is_reversed(
+    business: str,
+) -> None:
+    both = Policy(processing_codes=frozenset({"00", "03"}))
+    world = World(rules=UNIONPAY_RULES, host=UNIONPAY_HOST, policy=both, up=False)
+    authorisation = {**unionpay_sale(), 3: "030000", 60: "10000001000"}
+    for mti, fields in (("0100", authorisation), ("0200", unionpay_sale()), ("0400", {**unionpay_sale(), 3: business})):
+        world.ask(mti, fields)
+        world.run()
+    states = {row.transaction.kind: row.transaction.state for row in world.journal.rows.values()}
+    undone, kept = Kind.SALE, Kind.AUTHORISATION
+    if business == "030000":
+        undone, kept = kept, undone
+    assert (states[undone], states[kept]) == (State.CANCELLED, State.STORED)
+
+
+@pytest.mark.parametrize("code", ["200000", "010000"])
+def test_d21_a_refund_or_cash_advice_is_asked_and_never_approved_unseen(code: str) -> None:
+    refund = {**unionpay_sale(), 3: code, 4: "999999999999"}
+    away = World(rules=UNIONPAY_RULES, host=UNIONPAY_HOST, up=False)
+    token = away.ask("0220", refund)
+    away.run()
+    assert away.code(token) == "91"
+    there = World(rules=UNIONPAY_RULES, host=UNIONPAY_HOST)
+    token = there.ask("0220", refund)
+    there.run()
+    assert there.code(token) == "00"
+    assert [send.message.mti for send in there.sends] == ["0220"]
+
+
+def test_a_message_without_merchant_is_answered_30_because_its_lane_would_be_another() -> None:
+    with pytest.raises(BadRequest, match="field 42") as refused:
+        request_from(Message("0400", {n: v for n, v in sale().items() if n != 42}), ISO, HASHING, NOW)
+    assert refused.value.code == "30"
+
+
+def test_rules_of_a_dialect_can_let_every_advice_tell_of_something_done() -> None:
+    rules = replace(ISO, asked_advices=frozenset())
+    request = request_from(Message("0220", {**sale(), 3: "200000"}), rules, HASHING, NOW)
+    assert request.kind is Kind.ADVICE
