@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.port import EndpointState
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock, SystemClock, refuse_wrong_clock
 from gateway.conductor import Conductor
 from gateway.config import Address, Config, TerminalsSection, remarks
 from gateway.config.values import Speaks
@@ -422,10 +422,12 @@ async def run_gateway(config: Config, *, started: Callable[[str], None] = print)
 
     Args:
         started: told the endpoints, one line each, once the gateway is open for business; it may fail.
-    Raises: JournalError, TlsError, ConfigError and OSError of the start.
+    Raises: ClockWrong, JournalError, TlsError, ConfigError and OSError of the start.
     """
+    clock = SystemClock()
+    refuse_wrong_clock(clock.utc_ms())
     files = raise_file_limit()
-    gateway = Gateway(config, load_keyring(config.journal.keys), SystemClock())
+    gateway = Gateway(config, load_keyring(config.journal.keys), clock)
     log = logger("gateway")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

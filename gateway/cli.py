@@ -75,6 +75,7 @@ def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     import asyncio  # noqa: PLC0415
 
     from gateway.app import run_gateway  # noqa: PLC0415
+    from gateway.clock import ClockWrong  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
     from gateway.operations.logs import (  # noqa: PLC0415
         capture_interpreter,
@@ -96,7 +97,7 @@ def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
             import uvloop  # noqa: PLC0415
 
             code = uvloop.run(run_gateway(loaded, started=printed.write))
-    except (JournalError, TokenError, TlsError, OSError) as error:
+    except (ClockWrong, JournalError, TokenError, TlsError, OSError) as error:
         for line in str(error).splitlines():
             say(f"holdfast: {line}")
         code = FAILED
