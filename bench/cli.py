@@ -149,11 +149,20 @@ def check(
 
 
 @app.command()
-def codec(json_path: Json = None) -> None:
+def codec(
+    json_path: Json = None,
+    frame: Annotated[str, typer.Option(help="Measure with this UnionPay frame, in hex, without its length.")] = "",
+) -> None:
     """Measure the codec against pyiso8583."""
     from bench import codec as measured
+    from protocol.iso8583.codec import CodecError
 
-    measured.run(None if json_path is None else str(json_path))
+    try:
+        measured.run(None if json_path is None else str(json_path), frame or None)
+    except CodecError as error:
+        raise typer.BadParameter(str(error), param_hint="--frame") from None
+    except ValueError:
+        raise typer.BadParameter("not an even number of hexadecimal digits", param_hint="--frame") from None
 
 
 def _check_dialects(*names: str) -> None:
