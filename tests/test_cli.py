@@ -273,13 +273,13 @@ def test_steering_carries_who_and_why_to_the_gateway(config_file: Path, act: str
 def test_who_is_the_user_of_the_machine_unless_said_otherwise(
     config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOGNAME", "bob")
+    monkeypatch.setenv("LOGNAME", "shift-2")
     with running(config_file) as gateway:
         assert told(holdfast("maintenance", "on", "-c", config_file, "--why", "host upgrade", "--json"))["done"]
         assert holdfast("maintenance", "off", "-c", config_file, "--why", "done").exit_code == 0
     assert [(one.value, who) for one, _, who, _ in gateway.acts] == [
-        ("maintenance-on", "bob"),
-        ("maintenance-off", "bob"),
+        ("maintenance-on", "shift-2"),
+        ("maintenance-off", "shift-2"),
     ]
 
 

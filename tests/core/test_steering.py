@@ -32,7 +32,7 @@ def test_d18_a_release_puts_the_message_back_into_its_lane_as_a_repeat_with_who_
     assert world.command(OperatorAct.RELEASE, 1) == "transaction 1 is now stored"
     assert [send.message.mti for send in world.sends] == ["0220", "0221"]
     entry = next(entry for entry in world.journal.log if entry.kind is EntryKind.OPERATOR)
-    assert entry.detail == "release by anna: a reason"
+    assert entry.detail == "release by operator: a reason"
     world.check_settled()
 
 
@@ -122,7 +122,7 @@ def test_a_terminals_reversal_is_not_voided_itself() -> None:
 
 def test_two_operators_and_a_terminal_at_once_change_the_row_one_after_the_other() -> None:
     world = parked()
-    world.step(Commanded(901, OperatorAct.RELEASE, 1, "anna", "x"))
+    world.step(Commanded(901, OperatorAct.RELEASE, 1, "operator", "x"))
     world.step(Commanded(902, OperatorAct.VOID, 1, "bert", "y"))
     token = world.ask("0400", reversal(sale(1), 2))
     for _ in range(20):  # every lookup before any write

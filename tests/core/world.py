@@ -416,7 +416,7 @@ class World:
     def command(self, act: OperatorAct, transaction_id: int = 0) -> str:
         """An operator's act, carried out at once; returns what the operator is told, "" while that is nothing."""
         self._last_token += 1
-        self.step(Commanded(self._last_token, act, transaction_id, "anna", "a reason"))
+        self.step(Commanded(self._last_token, act, transaction_id, "operator", "a reason"))
         self.run()
         reply = self.operator_replies.get(self._last_token)
         return reply.text if reply else ""

@@ -111,7 +111,7 @@ def test_a_parked_sale_is_cancelled_or_voided_by_a_person_and_nets_to_zero(tmp_p
             ran = await shop.holdfast("queue", "cancel", str(first), "--why", "the customer paid in cash")
             assert ran.code == 0, ran.err
             assert await state_of(shop, first) == "cancelled"
-            ran = await shop.holdfast("queue", "void", str(second), "--why", "a mistake", "--who", "anna")
+            ran = await shop.holdfast("queue", "void", str(second), "--why", "a mistake", "--who", "operator")
             assert ran.code == 0, ran.err
             await becomes(shop, second, "reversed")
             await shop.drained()
