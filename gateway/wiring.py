@@ -115,16 +115,12 @@ def lines(config: Config) -> Lines:
 def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | None) -> ListenerSettings:
     """A listener's settings; `tls` is its context out of `lines`."""
     in_flight = section.in_flight_per_connection_max
-    handshakes = {}
-    if section.tls is not None:
-        handshakes["tls_handshake_timeout_ms"] = section.tls.handshake_timeout_ms
-        handshakes["tls_handshakes_max"] = section.tls.handshakes_max
     return ListenerSettings(
         name=str(section.listen),
         host=section.listen.host,
         port=section.listen.port,
         tls=tls,
-        **handshakes,
+        **_handshakes(section),
         connections_max=section.connections_max,
         connections_per_address_max=section.connections_per_address_max,
         in_flight_per_connection_high=in_flight,
@@ -138,21 +134,27 @@ def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | 
     )
 
 
+def _handshakes(section: TerminalsSection) -> dict[str, int]:
+    """Limits of handshakes, where there are any."""
+    if section.tls is None:
+        return {}
+    return {
+        "tls_handshake_timeout_ms": section.tls.handshake_timeout_ms,
+        "tls_handshakes_max": section.tls.handshakes_max,
+    }
+
+
 def http_settings(
     section: TerminalsSection, tls: ReloadableServerContext | None, approved_codes: frozenset[str]
 ) -> HttpListenerSettings:
     """An HTTP listener's settings; `tls` is its context out of `lines`, `approved_codes` the acquirer's."""
-    handshakes = {}
-    if section.tls is not None:
-        handshakes["tls_handshake_timeout_ms"] = section.tls.handshake_timeout_ms
-        handshakes["tls_handshakes_max"] = section.tls.handshakes_max
     return HttpListenerSettings(
         name=str(section.listen),
         host=section.listen.host,
         port=section.listen.port,
         tls=tls,
         allow_unauthenticated=section.allow_unauthenticated,
-        **handshakes,
+        **_handshakes(section),
         connections_max=section.connections_max,
         connections_per_address_max=section.connections_per_address_max,
         head_timeout_ms=section.frame_timeout_ms,

@@ -31,6 +31,17 @@ class Retries:
     def __init__(self, work: Work) -> None:
         self._work = work
 
+    def settled_at_the_door(self, terminal_token: int, request: Request) -> bool:
+        """Whether nothing new is to begin: a retry of what is under way, or one transaction too many (INV-9)."""
+        work = self._work
+        if self.joined(terminal_token, request):
+            return True
+        if len(work.running) < work.settings.in_flight_max:
+            return False
+        work.counts["refused.overload"] += 1
+        self._reply([terminal_token], self._local(request, "96"))
+        return True
+
     def joined(self, terminal_token: int, request: Request) -> bool:
         """Whether the request's key is under way; then the retry waits for that outcome, or is refused (94)."""
         work = self._work

@@ -37,11 +37,7 @@ class Reversals:
     def arrive(self, terminal_token: int, request: Request) -> None:
         """A terminal's reversal: always taken (D15)."""
         work = self._work
-        if self._retries.joined(terminal_token, request):
-            return
-        if len(work.running) >= work.settings.in_flight_max:
-            work.counts["refused.overload"] += 1
-            work.reply(terminal_token, self._local(request, "96"))
+        if self._retries.settled_at_the_door(terminal_token, request):
             return
         run = Run(
             transaction=self._row(request),
