@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.core.effects import (
     Alarm,
     Effect,
+    FetchBatch,
     FetchHeads,
     Find,
     Load,
@@ -100,6 +101,8 @@ class Conductor:
                     self._journal.find(effect)
                 case FetchHeads():
                     self._journal.fetch_heads(effect)
+                case FetchBatch():
+                    self._journal.fetch_batch(effect)
                 case Load():
                     self._journal.load(effect)
                 case Alarm():

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Callable
-from enum import StrEnum
 from functools import reduce
 from operator import xor
 from typing import Final, assert_never
@@ -31,19 +30,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.cmac import CMAC
 
+from protocol.mac_method import MacMethod
 from protocol.tdes import BLOCK_BYTES, SINGLE_BYTES, ZERO_BLOCK, ecb, tdes
 
 MAC_BYTES: Final = 8
-
-
-class MacMethod(StrEnum):
-    """How the MAC of a message is computed; profile data, agreed with the peer."""
-
-    UNIONPAY_ECB = "unionpay-ecb"
-    X9_9 = "x9.9"
-    X9_19 = "x9.19"
-    AES_CMAC = "aes-cmac"
-    NONE = "none"
 
 
 MAC_KEY_BYTES: Final = {

@@ -112,6 +112,17 @@ class Load:
     id: int
 
 
+@dataclass(slots=True, frozen=True)
+class FetchBatch:
+    """Read the transactions of one terminal's batch, oldest first, parts opened. Answered by BatchRead.
+
+    `batch` is what their keys begin with: `PERIOD|MERCHANT|TERMINAL`. Second keys (Kind.ALIAS) are left out.
+    """
+
+    token: int
+    batch: str
+
+
 class Purpose(IntEnum):
     """Why a message goes upstream."""
 
@@ -171,4 +182,4 @@ class Alarm:
     facts: dict[str, str]
 
 
-Effect = Write | Find | FetchHeads | Load | Send | Reply | OperatorReply | Alarm
+Effect = Write | Find | FetchHeads | FetchBatch | Load | Send | Reply | OperatorReply | Alarm

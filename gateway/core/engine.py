@@ -17,6 +17,7 @@ from gateway.core.answers import local_answer
 from gateway.core.effects import Effect, Purpose, Severity, Update
 from gateway.core.events import (
     Answered,
+    BatchRead,
     Commanded,
     Committed,
     Connected,
@@ -180,6 +181,8 @@ class Engine:
                 self._work.found(event)
             case Heads():
                 self._work.fetched(event)
+            case BatchRead():
+                self._work.batch_read(event)
             case LateAnswered():
                 self._reversals.answered_late(event)
             case Connected():

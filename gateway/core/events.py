@@ -91,6 +91,19 @@ class Heads:
 
 
 @dataclass(slots=True, frozen=True)
+class BatchRead:
+    """Result of FetchBatch.
+
+    `whole` is False where a record is damaged or the batch has more than the journal reads at once: its totals are not
+    known then.
+    """
+
+    token: int
+    stored: tuple[Stored, ...]
+    whole: bool
+
+
+@dataclass(slots=True, frozen=True)
 class Damaged:
     """The journal met a damaged record and quarantined it. `sequence` is that of the record."""
 
@@ -100,11 +113,12 @@ class Damaged:
 
 @dataclass(slots=True, frozen=True)
 class Answered:
-    """The acquirer answered in time."""
+    """The acquirer answered in time. `verified` is False where the answer's MAC is wrong: it proves nothing (D12)."""
 
     token: int
     mti: str
     fields: Fields = field(repr=False)
+    verified: bool = True
 
 
 @dataclass(slots=True, frozen=True)
@@ -169,6 +183,6 @@ class Ticked:
     """Time has passed up to `Engine.next_wakeup_ms`."""
 
 
-JournalEvent = Committed | Existing | OverLimit | WriteRefused | Found | Heads | Damaged
+JournalEvent = Committed | Existing | OverLimit | WriteRefused | Found | Heads | BatchRead | Damaged
 LinkEvent = Answered | TimedOut | NotSent | LateAnswered | Connected
 Event = Requested | JournalEvent | LinkEvent | Commanded | Stopping | Ticked

@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 from gateway.core.lifecycle import OBLIGATION, Obligation, State
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import TerminalRules
+from protocol.settlement import Totals
 
 DEFAULT_RULES = TerminalRules()
 PARKED_FROM = " < "
@@ -26,6 +27,18 @@ class Kind(IntEnum):
     NETWORK = 5  # 0800, 0820; never stored
     UNSEEN = 6  # stands for an original that only its reversal has told us of (D15)
     ALIAS = 7  # a second key to the transaction in `original`; its fingerprint is the digest of what was asked (D1)
+    INQUIRY = 8  # moves no money: handed on, never stored (balance, download of parameters)
+    SETTLEMENT = 9  # 0500, or the 0320 that ends an upload: closes a batch
+    UPLOAD = 10  # 0320 with details of a batch
+
+
+@dataclass(slots=True, frozen=True)
+class UploadedDetail:
+    """What a terminal says of one transaction of its batch; the card as its keyed hash."""
+
+    stan: str
+    amount_minor: int
+    card: bytes
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -35,7 +48,7 @@ class Request:
     Attributes:
         kind: what is wanted.
         mti: as received, repeats included.
-        key: transaction key (D1); empty for NETWORK.
+        key: transaction key (D1); empty for NETWORK and INQUIRY.
         horizon_ms: 0, or how far back `key` is matched against the newest transaction of that key (D1).
         fingerprint: 16-byte keyed hash of card, amount, currency and processing code (D2).
         card: 16-byte keyed hash of the PAN; empty where the message has none.
@@ -49,6 +62,10 @@ class Request:
         rules: habits of the dialect that it came in; answers made here follow them.
         alias: a second key to the same transaction (D1); empty where it came with none.
         alias_digest: what the message under that alias says; the same alias with another digest is answered 94.
+        batch: for dialects that settle: `PERIOD|MERCHANT|TERMINAL`, what all keys of its batch begin with; else empty.
+        network_code: of NETWORK, INQUIRY, SETTLEMENT and UPLOAD; empty where the message has none.
+        totals: of a 0500, domestic and foreign together; None for all else.
+        details: of an UPLOAD: STAN, amount and keyed hash of the card of each transaction.
     """
 
     kind: Kind
@@ -72,6 +89,10 @@ class Request:
     rules: TerminalRules = field(default=DEFAULT_RULES, repr=False)
     alias: str = ""
     alias_digest: bytes = b""
+    batch: str = ""
+    network_code: str = ""
+    totals: Totals | None = None
+    details: tuple[UploadedDetail, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -18,6 +18,7 @@ from gateway.core.effects import (
     Change,
     Create,
     Effect,
+    FetchBatch,
     FetchHeads,
     Find,
     Load,
@@ -31,6 +32,7 @@ from gateway.core.effects import (
 )
 from gateway.core.events import (
     Answered,
+    BatchRead,
     Committed,
     Existing,
     Found,
@@ -133,6 +135,7 @@ class Work:
         self._writes: dict[int, tuple[Callable[[WriteResult], None], tuple[Change, ...]]] = {}
         self._lookups: dict[int, Callable[[Found], None]] = {}
         self._fetches: dict[int, Callable[[Heads], None]] = {}
+        self._batches: dict[int, Callable[[BatchRead], None]] = {}
         self._sends: dict[int, Callable[[SendResult], None]] = {}
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
 
@@ -187,6 +190,12 @@ class Work:
         self._fetches[token] = then
         self.effects.append(FetchHeads(token, lane.name, self.settings.heads_read_ahead))
         return token
+
+    def fetch_batch(self, batch: str, then: Callable[[BatchRead], None]) -> None:
+        """Read the transactions of a terminal's batch."""
+        token = self._token()
+        self._batches[token] = then
+        self.effects.append(FetchBatch(token, batch))
 
     def send(self, purpose: Purpose, message: Message, timeout_ms: int, then: Callable[[SendResult], None]) -> int:
         """Send upstream; returns the token."""
@@ -292,6 +301,10 @@ class Work:
     def fetched(self, event: Heads) -> None:
         """The journal answered a read of heads."""
         self._fetches.pop(event.token)(event)
+
+    def batch_read(self, event: BatchRead) -> None:
+        """The journal answered a read of a batch."""
+        self._batches.pop(event.token)(event)
 
     def answered(self, event: SendResult) -> None:
         """The link answered a send."""

@@ -1,7 +1,7 @@
 """The journal's port: what any journal must do, and what it must not. One conformance suite runs on every journal.
 
 A journal MUST
-- answer every Write, Find, FetchHeads and Load handed to it with exactly one event of the same token, through
+- answer every Write, Find, FetchHeads, FetchBatch and Load handed to it with exactly one event of the same token, through
   `deliver`, in batches, in the order in which writes were handed over (INV-4);
 - deliver Committed only after the commit that covers the write has reached the disk (INV-1);
 - decide the uniqueness of keys and the limits of exposure inside the commit (D1, D21);
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.effects import FetchHeads, Find, Load, Write
+from gateway.core.effects import FetchBatch, FetchHeads, Find, Load, Write
 from gateway.core.events import JournalEvent
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Stored, Transaction
@@ -109,6 +109,12 @@ class Journal(Protocol):
 
     def fetch_heads(self, fetch: FetchHeads) -> None:
         """Read the head of a lane. Answered by Heads. Sees every write answered before this call."""
+
+    def fetch_batch(self, fetch: FetchBatch) -> None:
+        """Read a terminal's batch. Answered by BatchRead. Sees every write answered before this call.
+
+        Costs what the batch has, not what the journal has.
+        """
 
     def load(self, load: Load) -> None:
         """Read one transaction. Answered by Found with one element."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from gateway.core.effects import Create, FetchHeads, Find, Load, Write
+from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, Load, Write
 from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
 from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, State
 from gateway.core.transaction import Stored, Transaction
@@ -339,6 +339,10 @@ class SqliteJournal:
     def fetch_heads(self, fetch: FetchHeads) -> None:
         """See port.Journal.fetch_heads."""
         self._ask(lambda: self._records.heads(fetch.token, fetch.lane, fetch.limit), None)
+
+    def fetch_batch(self, fetch: FetchBatch) -> None:
+        """Read a terminal's batch. Answered by BatchRead."""
+        raise NotImplementedError
 
     def load(self, load: Load) -> None:
         """See port.Journal.load."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from protocol.mac_method import MacMethod
+
 
 class Period(StrEnum):
     """What tells two uses of the same STAN apart (D1)."""
@@ -19,6 +21,14 @@ class OriginalForm(StrEnum):
 
     SAME_STAN = "same-stan"
     DE_90 = "de90"
+
+
+class MacKeys(StrEnum):
+    """Where the key of a terminal's MACs comes from (D10)."""
+
+    SIGN_ON = "sign-on"  # a work key, given in the answer to its sign-on
+    FIXED = "fixed"  # its master key itself
+    DUKPT = "dukpt"  # derived for each message from the base derivation key (X9.24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,29 @@ class TerminalRules:
         default_currency: ISO 4217 numeric code where field 49 is absent.
         retained_sensitive_fields: which of `sensitive_fields` may be stored, encrypted, until the transaction is
             final, so that an advice can carry them (D10, D21); empty by default.
+        inquiries: first two digits of field 3 of requests that move no money, such as a balance inquiry: handed on to
+            the acquirer, never stored, never stood in for.
+        type_field, type_start, type_length: where the type of a message stands, in digits from 0 (UnionPay: 60.1).
+        advice_types: types of requests that tell rather than ask, such as an offline sale sent as 0200.
+        network_field, network_start, network_length: where the network code of 0800, 0820 and 0320 stands (UnionPay:
+            60.3; ISO 1987: field 70).
+        sign_on_codes: network codes of a sign-on that is answered with work keys in field 62.
+        passed_codes: first two digits of network codes that are the acquirer's to answer, such as the download of
+            parameters.
+        totals_field: where 0500 carries its totals and 0320 its details; 0 where terminals do not settle here.
+        debit_types, credit_types: what counts in the totals: message type and first two digits of field 3, such as
+            "0200/00"; message types of first sends.
+        upload_end_codes: network codes of the 0320 that ends a batch upload.
+        mac_method: of terminals' MACs, checked where the listener has keys.
+        mac_keys: where their key comes from.
+        mac_field: 64 or 128: where the MAC stands, always the last field.
+        mac_exempt: first two digits of message types that carry no MAC.
+        key_serial_field: with DUKPT, the field of the key serial number.
+        work_key_hours: how long work keys are good for; those of the period before pass as well.
+        check_value_bytes: of work keys.
+        requirement_digit: which hexadecimal digit of the header, from 0, tells the terminal what to do; -1 for none.
+        requirement_sign_on: its value for "sign on again".
+        clock_offset_min: of the terminals' local time, told in the answer to a sign-on, from UTC.
     """
 
     period: Period = Period.DATE
@@ -52,6 +85,30 @@ class TerminalRules:
     answer_echo: tuple[int, ...] = (2, 3, 4, 7, 11, 12, 13, 22, 23, 25, 32, 37, 41, 42, 49, 60)
     asked_advices: frozenset[str] = frozenset({"01", "20"})
     default_currency: str = "156"
+    inquiries: frozenset[str] = frozenset({"30", "31"})
+    type_field: int = 0
+    type_start: int = 0
+    type_length: int = 2
+    advice_types: frozenset[str] = frozenset()
+    network_field: int = 70
+    network_start: int = 0
+    network_length: int = 3
+    sign_on_codes: frozenset[str] = frozenset()
+    passed_codes: frozenset[str] = frozenset()
+    totals_field: int = 0
+    debit_types: frozenset[str] = frozenset()
+    credit_types: frozenset[str] = frozenset()
+    upload_end_codes: frozenset[str] = frozenset()
+    mac_method: MacMethod = MacMethod.NONE
+    mac_keys: MacKeys = MacKeys.FIXED
+    mac_field: int = 64
+    mac_exempt: frozenset[str] = frozenset({"08"})
+    key_serial_field: int = 0
+    work_key_hours: int = 24
+    check_value_bytes: int = 4
+    requirement_digit: int = -1
+    requirement_sign_on: str = "3"
+    clock_offset_min: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +127,13 @@ class HostRules:
         advice_drop_fields: fields of a request that its advice must not carry.
         echo_mti, echo_fields: the echo test of this host.
         approved_codes: field 39 values that mean approved; compared whole.
+        settles: whether a closed batch is settled with this host (0500), and uploaded (0320) where it differs.
+        settlement_fields: fields of a 0500 beside 11, 41, 42 and the totals; the batch number is put in its place.
+        upload_fields, upload_end_fields: the same for an 0320 with details, and for the one that ends an upload.
+        totals_field, batch_field, batch_start, batch_length: as for terminals.
+        sign_on_mti, sign_on_fields: the gateway's own sign-on, answered with work keys in field 62.
+        mac_method: of messages to this host, and of its answers, where the gateway signs on or has a key.
+        mac_field, mac_exempt, check_value_bytes, requirement_digit, requirement_sign_on: as for terminals.
     """
 
     match_fields: tuple[int, ...] = (11, 41, 42)
@@ -86,3 +150,19 @@ class HostRules:
     echo_mti: str = "0800"
     echo_fields: dict[int, str] = field(default_factory=lambda: {70: "301"})
     approved_codes: frozenset[str] = frozenset({"00", "08", "10", "11", "16"})
+    settles: bool = False
+    settlement_fields: dict[int, str] = field(default_factory=dict)
+    upload_fields: dict[int, str] = field(default_factory=dict)
+    upload_end_fields: dict[int, str] = field(default_factory=dict)
+    totals_field: int = 48
+    batch_field: int = 60
+    batch_start: int = 2
+    batch_length: int = 6
+    sign_on_mti: str = "0800"
+    sign_on_fields: dict[int, str] = field(default_factory=dict)
+    mac_method: MacMethod = MacMethod.NONE
+    mac_field: int = 64
+    mac_exempt: frozenset[str] = frozenset({"08"})
+    check_value_bytes: int = 4
+    requirement_digit: int = -1
+    requirement_sign_on: str = "3"

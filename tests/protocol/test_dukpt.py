@@ -22,7 +22,8 @@ from protocol.dukpt import (
     transaction_key,
     working_key,
 )
-from protocol.mac import MacMethod, compute_mac
+from protocol.mac import compute_mac
+from protocol.mac_method import MacMethod
 from protocol.tdes import ecb_decrypt, ecb_encrypt
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "mac_and_keys.json"

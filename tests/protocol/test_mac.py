@@ -18,11 +18,11 @@ from protocol.mac import (
     MacInputError,
     MacKey,
     MacKeyError,
-    MacMethod,
     compute_mac,
     mac_input,
     verify_mac,
 )
+from protocol.mac_method import MacMethod
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "mac_and_keys.json"
 
