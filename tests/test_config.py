@@ -75,7 +75,7 @@ def test_the_shipped_file_shows_every_key_of_the_models_with_a_comment(folder: P
 def test_the_optional_tables_of_the_shipped_file_are_right_once_their_marks_are_taken_off() -> None:
     shown = tomllib.loads(re.sub(r"^#(?! )", "", default_config_toml(), flags=re.MULTILINE))
     found = [inner for name, model, _ in sections() for inner in tables_within(name, model)]
-    assert [name for name, _ in found] == ["terminals.tls", "acquirer.tls"]
+    assert [name for name, _ in found] == ["terminals.tls", "acquirer.tls", "acquirer.session"]
     assert set(shown["terminals"][0]["tls"]) == set(found[0][1].model_fields)
     assert set(shown["acquirer"]["tls"]) == set(found[1][1].model_fields)
     Config.model_validate(shown)

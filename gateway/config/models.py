@@ -147,7 +147,56 @@ class TerminalsSection(Section):
         False,
         right="true or false",
     )
+    master_keys_file: OptionalFilePath = _key(
+        "ISO 8583 only: file of the terminals' keys, mode 0600, a line for each: its id, a blank, its master key in "
+        "hex. With it terminals get work keys at sign-on, and every message must carry a right MAC. Empty for neither.",
+        "",
+        right="the path of a file that its owner alone can read, or empty",
+    )
+    frames_per_s_max: Whole = _number(
+        "ISO 8583 only: messages a second of one connection above which it is not read from until the second is over.",
+        2000,
+        1,
+        1_000_000,
+        "messages/s",
+    )
+    frames_per_turn_max: Whole = _number(
+        "ISO 8583 only: messages of one connection that are taken in one go, before others have their turn.",
+        8,
+        1,
+        10_000,
+        "messages",
+    )
+    keepalives_per_s_max: Whole = _number(
+        "ISO 8583 only: keep-alives (empty frames) a second above which a connection is closed.",
+        20,
+        1,
+        100_000,
+        "keep-alives/s",
+    )
     tls: TerminalsTlsSection | None = _key("TLS on this listener.", None, right="a table [terminals.tls]")
+
+
+class AcquirerSessionSection(Section):
+    """With this table the gateway signs on to the host as itself, and every message to it carries a MAC (D10)."""
+
+    terminal: str = _key(
+        "The gateway's own terminal id at the host.", right="1 to 8 printable characters", example="GATEWAY1"
+    )
+    merchant: str = _key(
+        "The gateway's own merchant id at the host.", right="1 to 15 printable characters", example="000000000000001"
+    )
+    master_key_file: FilePath = _key(
+        "File of the master key shared with the host, in hex, mode 0600; it opens the work keys of the sign-on.",
+        right="the path of a file that its owner alone can read",
+        example="host.key",
+    )
+    sign_on: bool = _key(
+        "Whether the host gives work keys at a sign-on; if not, the key in the file makes the MACs itself.",
+        True,
+        right="true or false",
+    )
+    sign_on_timeout_ms: Whole = _number("How long the answer to a sign-on may take.", 10_000, 10, _HOUR_MS, "ms")
 
 
 class AcquirerSection(Section):
@@ -221,7 +270,25 @@ class AcquirerSection(Section):
         description="Header of messages to the host, where its dialect carries one.",
         json_schema_extra={"right": "up to 128 hexadecimal digits, an even number of them", "unit": "hex"},
     )
+    speaks: Speaks = _key(
+        "What the host speaks: ISO 8583 over TCP, or JSON over HTTP by a mapping. Its rules are its dialect's.",
+        Speaks.ISO8583,
+        right='"iso8583" or "http"',
+    )
+    mapping_file: OptionalFilePath = _key(
+        "HTTP only: file that says how fields become JSON and back; a shipped one is copied from the documents.",
+        "",
+        right="the path of a mapping file, or empty",
+    )
+    credentials_file: OptionalFilePath = _key(
+        "HTTP only: file of the token or secret that requests carry, mode 0600; empty for none.",
+        "",
+        right="the path of a file that its owner alone can read, or empty",
+    )
     tls: AcquirerTlsSection | None = _key("TLS to the host.", None, right="a table [acquirer.tls]")
+    session: AcquirerSessionSection | None = _key(
+        "The gateway's own sign-on to the host, and MACs.", None, right="a table [acquirer.session]"
+    )
 
 
 class StandInSection(Section):

@@ -129,8 +129,9 @@ class Purpose(IntEnum):
     REQUEST = 1
     ADVICE = 2
     REVERSAL = 3
-    NETWORK = 4
+    INQUIRY = 4
     PROBE = 5
+    SETTLEMENT = 6
 
 
 @dataclass(slots=True, frozen=True)

@@ -2,6 +2,8 @@
 
     requests.py   a terminal's requests and advices        retries.py    what was asked before
     reversals.py  a terminal's reversals, late answers      replay.py     what is owed goes upstream
+    settlement.py a batch is closed                         closing.py    and settled with the acquirer
+    batches.py    which batch a terminal is in              inquiries.py  what is asked and not stored
     steering.py   operators                                 standin.py    the policy
 
 The engine has no clock: each step is told the monotonic time (durations) and UTC (times of record).
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from gateway.core.answers import local_answer
+from gateway.core.batches import Batches
 from gateway.core.effects import Effect, Purpose, Severity, Update
 from gateway.core.events import (
     Answered,
@@ -36,6 +39,7 @@ from gateway.core.events import (
     TimedOut,
     WriteRefused,
 )
+from gateway.core.inquiries import Inquiries
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, EntryKind, State, after_crash
 from gateway.core.link import LinkState
@@ -44,6 +48,7 @@ from gateway.core.replay import Replay
 from gateway.core.requests import Requests
 from gateway.core.retries import Retries
 from gateway.core.reversals import Reversals
+from gateway.core.settlement import Settlement
 from gateway.core.standin import Policy
 from gateway.core.steering import Explained, Steering
 from gateway.core.transaction import DEFAULT_RULES, Kind, Stored, Transaction
@@ -97,8 +102,11 @@ class Engine:
             settings, host, policy, jitter=jitter, unencodable=unencodable, mono_ms=mono_ms, utc_ms=utc_ms
         )
         retries = Retries(self._work)
-        self._requests = Requests(self._work, retries)
+        self._batches = Batches(self._work, retries)
+        self._requests = Requests(self._work, retries, self._batches)
         freed: Callable[[Lane], None] = self._requests.lane_freed
+        self._inquiries = Inquiries(self._work)
+        self._settlement = Settlement(self._work, retries, self._batches, freed)
         self._replay = Replay(self._work, freed)
         self._reversals = Reversals(self._work, retries, freed)
         self._steering = Steering(self._work, self._replay, freed)
@@ -202,15 +210,21 @@ class Engine:
         request = event.request
         work = self._work
         work.counts[_RECEIVED[request.kind]] += 1
-        if request.kind is Kind.NETWORK:
-            # Sign-on, echo: answered here, because the gateway is the terminal's host; never stored.
-            work.reply(
-                event.terminal_token, local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
-            )
-        elif request.kind is Kind.REVERSAL:
-            self._reversals.arrive(event.terminal_token, request)
-        else:
-            self._requests.arrive(event.terminal_token, request)
+        match request.kind:
+            case Kind.NETWORK if request.batch:
+                self._batches.sign_on(event.terminal_token, request)
+            case Kind.NETWORK:
+                # Echo, sign-off: answered here, because the gateway is the terminal's host; never stored.
+                answer = local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
+                work.reply(event.terminal_token, answer)
+            case Kind.INQUIRY:
+                self._inquiries.arrive(event.terminal_token, request)
+            case Kind.SETTLEMENT | Kind.UPLOAD:
+                self._settlement.arrive(event.terminal_token, request)
+            case Kind.REVERSAL:
+                self._reversals.arrive(event.terminal_token, request)
+            case _:
+                self._requests.arrive(event.terminal_token, request)
 
     def _damaged(self, event: Damaged) -> None:
         self._work.alarm(

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final
 
-from gateway.core.transaction import Kind, Request
+from gateway.core.transaction import Kind, Request, UploadedDetail
 from protocol.emv import TlvError, parse_tlv
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import OriginalForm, Period, TerminalRules
 from protocol.masking import mask_pan
+from protocol.settlement import Detail, SettlementFieldError, Totals, parse_details, parse_totals
 
 KINDS: Final = {
     "0100": Kind.AUTHORISATION,
@@ -28,15 +30,20 @@ KINDS: Final = {
     "0201": Kind.SALE,
     "0220": Kind.ADVICE,
     "0221": Kind.ADVICE,
+    "0320": Kind.UPLOAD,
+    "0321": Kind.UPLOAD,
     "0400": Kind.REVERSAL,
     "0401": Kind.REVERSAL,
     "0420": Kind.REVERSAL,
     "0421": Kind.REVERSAL,
+    "0500": Kind.SETTLEMENT,
+    "0501": Kind.SETTLEMENT,
     "0800": Kind.NETWORK,
     "0801": Kind.NETWORK,
     "0820": Kind.NETWORK,
     "0821": Kind.NETWORK,
 }
+_SETTLING: Final = frozenset({Kind.SETTLEMENT, Kind.UPLOAD})
 _MAC_FIELDS = (64, 128)
 _TERMINALS_REMEMBERED_MAX: Final = 100_000
 _IDENTIFIER_MAX: Final = 40
@@ -75,6 +82,14 @@ class KeyedHash:
         text = f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}"
         return self._digest(text)
 
+    def totals(self, totals: Totals) -> bytes:
+        """What a retry of a settlement must have in common with its first sending."""
+        return self._digest(f"totals|{totals}")
+
+    def details(self, details: Sequence[UploadedDetail]) -> bytes:
+        """The same for what a terminal uploads of its batch."""
+        return self._digest("details|" + "|".join(f"{d.stan},{d.amount_minor},{d.card.hex()}" for d in details))
+
     def card(self, pan: str) -> bytes:
         """What stands for a card in exposure counters and hot-card lists (D21); empty without a PAN."""
         return self._digest(f"card|{pan}") if pan else b""
@@ -106,12 +121,21 @@ def _date_period(month_day: str, utc_ms: int) -> str:
 
 
 def _batch(fields: Fields, rules: TerminalRules) -> str:
-    text = fields.get(rules.batch_field, "")[rules.batch_start : rules.batch_start + rules.batch_length]
+    text = _part(fields, rules.batch_field, rules.batch_start, rules.batch_length)
     if len(text) != rules.batch_length:
         return ""
     if not _all_digits(text):
         raise BadRequest("30", f"the batch number in field {rules.batch_field} must be digits")
     return text
+
+
+def _part(fields: Fields, number: int, start: int, length: int) -> str:
+    """Some digits of a field; empty where the message has no such."""
+    return fields.get(number, "")[start : start + length]
+
+
+def _network_code(fields: Fields, rules: TerminalRules) -> str:
+    return _part(fields, rules.network_field, rules.network_start, rules.network_length)
 
 
 def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
@@ -209,17 +233,15 @@ def request_from(
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
-    if kind is None:
+    if kind is None or (kind in _SETTLING and not rules.totals_field):
         raise BadRequest("30", "this message type is not supported")
     fields = message.fields
-    terminal = _identifier(fields, 41, required=kind is not Kind.NETWORK)
-    merchant = _identifier(fields, 42, required=kind is not Kind.NETWORK)
-    if kind is Kind.NETWORK:
-        stan = fields.get(11, "")
-        return Request(
-            kind=kind, mti=message.mti, key="", lane="", terminal=terminal, merchant=merchant, stan=stan,
-            fields=fields, rules=rules,
-        )  # fmt: skip
+    if kind is Kind.NETWORK or _is_inquiry(kind, fields, rules):
+        return _unstored_request(message, rules, utc_ms)
+    terminal = _identifier(fields, 41, required=True)
+    merchant = _identifier(fields, 42, required=True)
+    if kind in _SETTLING:
+        return _settling_request(message, rules, hashing, f"{merchant}|{terminal}")
     stan = _digits(fields, 11, 6)
     processing_code = fields.get(3, "")
     amount_minor = 0
@@ -227,6 +249,8 @@ def request_from(
         processing_code = _digits(fields, 3, 6)
         if kind is Kind.ADVICE and processing_code[:2] in rules.asked_advices:
             kind = Kind.SALE  # it may be declined, so that it is asked, and never approved unseen (D21)
+        elif _part(fields, rules.type_field, rules.type_start, rules.type_length) in rules.advice_types:
+            kind = Kind.ADVICE
         amount_minor = int(_digits(fields, 4, 12))
     elif 4 in fields:
         amount_minor = int(_digits(fields, 4, 12))
@@ -262,7 +286,98 @@ def request_from(
         retained=rules.retained_sensitive_fields,
         pan=pan,
         rules=rules,
+        batch=_batch_key(period, f"{merchant}|{terminal}", rules),
     )
+
+
+def _is_inquiry(kind: Kind, fields: Fields, rules: TerminalRules) -> bool:
+    """A request that moves no money: a balance. Whether a network message is one, its network code says."""
+    return kind in {Kind.SALE, Kind.AUTHORISATION} and fields.get(3, "")[:2] in rules.inquiries
+
+
+def _batch_key(period: str, lane: str, rules: TerminalRules) -> str:
+    """What the keys of a terminal's batch begin with, where its dialect settles; else empty."""
+    return f"{period}|{lane}" if rules.totals_field and period.startswith("B") else ""
+
+
+def closing_key(batch: str) -> str:
+    """The second key of whatever closes a batch: there is at most one."""
+    return f"{batch}|5|"
+
+
+def _unstored_request(message: Message, rules: TerminalRules, utc_ms: int) -> Request:
+    """A network message or an inquiry: nothing of it is kept."""
+    fields, network = message.fields, message.mti[1] == "8"
+    code = _network_code(fields, rules) if network else ""
+    inquiry = not network or code[:2] in rules.passed_codes
+    terminal = _identifier(fields, 41, required=inquiry)
+    merchant = _identifier(fields, 42, required=inquiry)
+    lane = f"{merchant}|{terminal}"
+    sensitive = rules.sensitive_fields
+    return Request(
+        kind=Kind.INQUIRY if inquiry else Kind.NETWORK,
+        mti=message.mti,
+        key="",
+        lane="",
+        terminal=terminal,
+        merchant=merchant,
+        stan=_digits(fields, 11, 6) if inquiry else fields.get(11, ""),
+        fields={n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS},
+        sensitive={n: v for n, v in fields.items() if n in sensitive},
+        rules=rules,
+        batch=_batch_key(_period(fields, rules, utc_ms), lane, rules) if code in rules.sign_on_codes else "",
+        network_code=code,
+    )
+
+
+def _settling_request(message: Message, rules: TerminalRules, hashing: KeyedHash, lane: str) -> Request:
+    """A 0500 with totals, an 0320 with details, or the 0320 that ends an upload and closes the batch."""
+    fields = message.fields
+    stan = _digits(fields, 11, 6)
+    if not (number := _batch(fields, rules)):
+        raise BadRequest("30", f"field {rules.batch_field} must name the batch")
+    code = _network_code(fields, rules)
+    text = fields.get(rules.totals_field, "")
+    totals: Totals | None = None
+    details: tuple[UploadedDetail, ...] = ()
+    kept: Fields = {n: v for n, v in fields.items() if n not in rules.sensitive_fields and n not in _MAC_FIELDS}
+    kind = Kind.SETTLEMENT
+    try:
+        if message.mti[1] == "5":
+            domestic, foreign = parse_totals(text)
+            totals = domestic + foreign
+        elif code not in rules.upload_end_codes:
+            kind = Kind.UPLOAD
+            details = _uploaded(parse_details(text), hashing)
+            kept = {n: v for n, v in kept.items() if n not in (2, rules.totals_field)}  # it holds card numbers
+    except SettlementFieldError as error:
+        raise BadRequest("30", f"field {rules.totals_field}: {error}") from None
+    batch = f"B{number}|{lane}"
+    said = hashing.totals(totals) if totals is not None else hashing.details(details)
+    merchant, _, terminal = lane.partition("|")
+    return Request(
+        kind=kind,
+        mti=message.mti,
+        key=f"{batch}|{message.mti[1]}|{stan}",
+        fingerprint=said,
+        lane=lane,
+        terminal=terminal,
+        merchant=merchant,
+        stan=stan,
+        currency=fields.get(49, "") or rules.default_currency,
+        fields=kept,
+        rules=rules,
+        batch=batch,
+        alias=closing_key(batch) if kind is Kind.SETTLEMENT else "",
+        alias_digest=said if kind is Kind.SETTLEMENT else b"",
+        network_code=code,
+        totals=totals,
+        details=details,
+    )
+
+
+def _uploaded(details: Sequence[Detail], hashing: KeyedHash) -> tuple[UploadedDetail, ...]:
+    return tuple(UploadedDetail(each.stan, each.amount_minor, hashing.card(each.pan)) for each in details)
 
 
 def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str, utc_ms: int) -> tuple[str, ...]:

@@ -6,16 +6,19 @@ for the MTI and the fields that the host wants fresh (D8).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gateway.core.lifecycle import Obligation
-from gateway.core.transaction import Kind, Stored, StoredMessage, Transaction
+from gateway.core.transaction import Kind, Request, Stored, StoredMessage, Transaction
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.mti import first_mti, repeat_mti
 from protocol.iso8583.rules import HostRules, OriginalForm
+from protocol.settlement import DETAILS_MAX, Detail, Totals, details_text, totals_text
 
 REASON_NO_ANSWER = "98"
 REASON_TERMINAL_FAULT = "96"
+REASON_WRONG_MAC = "A0"
 REASON_OTHER = "06"
 _MAC_FIELDS = (64, 128)
 
@@ -87,6 +90,48 @@ def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: i
     return Message(mti, fields)
 
 
+def inquiry_message(request: Request, host: HostRules, utc_ms: int) -> Message:
+    """An inquiry as it goes upstream: its fields as they are, its MAC dropped (D10)."""
+    fields = request.fields | request.sensitive
+    if host.original is OriginalForm.DE_90 and 7 not in fields:
+        fields[7] = transmission_time(utc_ms)
+    return Message(first_mti(request.mti), fields)
+
+
+def settlement_message(transaction: Transaction, host: HostRules, totals: Totals) -> Message:
+    """The 0500 of a closed batch, with what the journal says that the acquirer has booked.
+
+    Raises: SettlementFieldError, where the totals do not fit their field.
+    """
+    fields = _settling_fields(transaction, host, host.settlement_fields)
+    return Message("0500", {**fields, host.totals_field: totals_text(totals)})
+
+
+def upload_messages(transaction: Transaction, host: HostRules, details: Sequence[Detail]) -> list[Message]:
+    """The 0320s of a batch that the acquirer found out of balance, and the one that ends them. STANs follow on."""
+    messages = []
+    stan = int(transaction.sent_stan)
+    for number, first in enumerate(range(0, len(details), DETAILS_MAX)):
+        fields = _settling_fields(transaction, host, host.upload_fields)
+        fields[11] = f"{(stan + number) % 999_999 + 1:06}"
+        fields[host.totals_field] = details_text(details[first : first + DETAILS_MAX])
+        messages.append(Message("0320", fields))
+    end = _settling_fields(transaction, host, host.upload_end_fields)
+    end[11] = f"{(stan + len(messages)) % 999_999 + 1:06}"
+    return [*messages, Message("0320", end)]
+
+
+def _settling_fields(transaction: Transaction, host: HostRules, template: Fields) -> Fields:
+    """Fields of a profile's template, with batch, STAN, terminal and merchant of the batch."""
+    fields = {**template, 11: transaction.sent_stan, 41: transaction.terminal, 42: transaction.merchant}
+    if host.batch_field in fields:
+        end = host.batch_start + host.batch_length
+        text = fields[host.batch_field]
+        number = transaction.key[1:].partition("|")[0]
+        fields[host.batch_field] = text[: host.batch_start] + number + text[end:]
+    return fields
+
+
 def probe_message(host: HostRules, stan: int, utc_ms: int) -> Message:
     """The echo test that keeps a link known, and closes an outage."""
     fields = {**host.echo_fields, 11: f"{stan % 999_999 + 1:06}"}
@@ -136,6 +181,8 @@ def _reason_code(transaction: Transaction) -> str:
     """Field 39 of a UnionPay reversal (D12): why it is sent."""
     if transaction.reason.startswith("answer.none"):
         return REASON_NO_ANSWER
+    if transaction.reason.startswith("answer.mac-wrong"):
+        return REASON_WRONG_MAC
     if transaction.reason.startswith("terminal."):
         return REASON_TERMINAL_FAULT
     return REASON_OTHER

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from gateway.core.closing import Closing
 from gateway.core.effects import Purpose, Severity, Update
 from gateway.core.events import Answered, Heads, NotSent, TimedOut
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import EntryKind, Obligation, State
 from gateway.core.outgoing import outgoing
 from gateway.core.standin import counters_of
-from gateway.core.transaction import PARKED_FROM, Stored
+from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
 from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST
 
@@ -28,6 +29,7 @@ class Replay:
     def __init__(self, work: Work, freed: Callable[[Lane], None]) -> None:
         self._work = work
         self._freed = freed
+        self._closing = Closing(work)
         self.active = 0
         self.stopping = False
         self._allowance = 0.0
@@ -119,6 +121,9 @@ class Replay:
         if not work.link.usable:
             self._give_back(run)
             return
+        if run.transaction.kind is Kind.SETTLEMENT:
+            self._closing.begin(run, partial(self._sent, run))
+            return
         message = outgoing(run.stored, work.host, utc_ms=work.utc_ms)
         is_reversal = run.transaction.obligation is Obligation.REVERSAL
         work.counts["sent.reversal" if is_reversal else "sent.advice"] += 1
@@ -142,7 +147,9 @@ class Replay:
             self._decide(run, event)
 
     def _decide(self, run: Run, event: SendResult) -> None:
-        if isinstance(event, Answered):
+        if isinstance(event, Answered) and not event.verified:
+            self._retry_later(run, "answer.mac-wrong")
+        elif isinstance(event, Answered):
             self._answered(run, event.fields.get(39, ""))
         elif isinstance(event, NotSent) and event.reason.startswith("unencodable"):
             self._park(run, "replay.unencodable")

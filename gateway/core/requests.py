@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.core.acceptance import new_transaction, retained, stored_message, with_alias, with_assigned_stan
 from gateway.core.answers import approval_code, local_answer, relayed_answer
+from gateway.core.batches import Batches
 from gateway.core.effects import Change, Create, Purpose, Severity, Update
 from gateway.core.events import (
     Answered,
@@ -31,7 +32,7 @@ from gateway.core.standin import Refusal, decide
 from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
 from gateway.core.work import SendResult, Sent, Work, WriteResult
 from protocol.iso8583.message import Fields
-from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, is_known
+from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, SIGN_ON_FIRST, is_known
 
 _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 """Answers to a request that leave open whether the card was debited: reverse (response codes)."""
@@ -43,14 +44,19 @@ DEBIT_LEFT_OPEN: Final = _IN_DOUBT_CODES | LOOK_UP_ORIGINAL
 class Requests:
     """Decides what becomes of requests and advices."""
 
-    def __init__(self, work: Work, retries: Retries) -> None:
+    def __init__(self, work: Work, retries: Retries, batches: Batches) -> None:
         self._work = work
         self._retries = retries
+        self._batches = batches
 
     def arrive(self, terminal_token: int, request: Request) -> None:
         """A new request, or a retry of one."""
         work = self._work
         if self._retries.settled_at_the_door(terminal_token, request):
+            return
+        # What an advice tells of has happened, in whatever batch (D18).
+        asks = request.batch and request.kind is not Kind.ADVICE
+        if asks and not self._batches.may_begin(terminal_token, request, partial(self.arrive, terminal_token, request)):
             return
         run = Run(
             transaction=new_transaction(request, State.ASKING, work.utc_ms),
@@ -137,7 +143,9 @@ class Requests:
             self._decide(run, request, repeat, event)
 
     def _decide(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
-        if isinstance(event, Answered):
+        if isinstance(event, Answered) and not event.verified:
+            self._in_doubt(run, request, "answer.mac-wrong")  # it proves nothing, whatever it says (D12)
+        elif isinstance(event, Answered):
             self._answered(run, request, event.fields, repeat=repeat)
         elif isinstance(event, NotSent):
             if repeat:
@@ -174,6 +182,9 @@ class Requests:
         elif not is_known(code):
             # A blank, malformed or unheard-of code is no proof of a decline: the money may have been taken.
             self._in_doubt(run, request, "answer.code-unknown")
+        elif code in SIGN_ON_FIRST and code in _IN_DOUBT_CODES:
+            # It concerns the gateway's own session: the terminal, whose keys are others, is told 68.
+            self._in_doubt(run, request, f"answer.code-{code}")
         elif code in _IN_DOUBT_CODES or (code == "94" and repeat):
             self._in_doubt(run, request, f"answer.code-{code}", fields)
         elif code == "94":

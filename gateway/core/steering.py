@@ -167,6 +167,8 @@ def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None
     state, tried = transaction.state, transaction.attempts > 0
     if transaction.kind is Kind.REVERSAL:
         return None, f"it is a terminal's reversal of transaction {transaction.original}: act on that one"
+    if transaction.kind is Kind.SETTLEMENT and act is OperatorAct.VOID:
+        return None, "it settles a batch, there is nothing to void: release it (settle with the acquirer) or cancel it"
     if act is OperatorAct.RELEASE:
         if state is State.PARKED and transaction.resume is State.CANCELLED:
             return None, _ANOTHER_AT_HOST

@@ -130,7 +130,7 @@ class HostRules:
         settles: whether a closed batch is settled with this host (0500), and uploaded (0320) where it differs.
         settlement_fields: fields of a 0500 beside 11, 41, 42 and the totals; the batch number is put in its place.
         upload_fields, upload_end_fields: the same for an 0320 with details, and for the one that ends an upload.
-        totals_field, batch_field, batch_start, batch_length: as for terminals.
+        totals_field, debit_types, credit_types, batch_field, batch_start, batch_length: as for terminals.
         sign_on_mti, sign_on_fields: the gateway's own sign-on, answered with work keys in field 62.
         mac_method: of messages to this host, and of its answers, where the gateway signs on or has a key.
         mac_field, mac_exempt, check_value_bytes, requirement_digit, requirement_sign_on: as for terminals.
@@ -155,6 +155,8 @@ class HostRules:
     upload_fields: dict[int, str] = field(default_factory=dict)
     upload_end_fields: dict[int, str] = field(default_factory=dict)
     totals_field: int = 48
+    debit_types: frozenset[str] = frozenset()
+    credit_types: frozenset[str] = frozenset()
     batch_field: int = 60
     batch_start: int = 2
     batch_length: int = 6

@@ -75,7 +75,7 @@ def test_a_probe_may_use_its_key_again_whatever_it_carries() -> None:
     m = matching()
     flight(m, 1, fields(1, f7="1121120000"))
     list(m.expire(100))
-    assert refusal(m, fields(1, f7="1121120001"), 200, Purpose.NETWORK)
+    assert refusal(m, fields(1, f7="1121120001"), 200, Purpose.INQUIRY)
     assert not refusal(m, fields(1, f7="1121120001"), 200, Purpose.PROBE)
 
 

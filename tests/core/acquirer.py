@@ -89,6 +89,12 @@ class Acquirer:
     def arrive(self, purpose: Purpose, message: Message, mood: Mood) -> Fields:
         """Take a message into the ledger; returns the fields of the answer."""
         self.arrived.append((purpose, message))
+        if purpose in {Purpose.INQUIRY, Purpose.SETTLEMENT}:  # moves no money
+            return (
+                {n: message.fields[n] for n in (3, 11, 41, 42) if n in message.fields}
+                | {39: mood.code}
+                | dict(mood.extra)
+            )
         key = host_key(purpose, message)
         code = self._reverse(key, mood) if purpose is Purpose.REVERSAL else self._book(key, purpose, message, mood)
         fields: Fields = {n: message.fields[n] for n in (3, 4, 7, 11, 41, 42) if n in message.fields}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from gateway.core.effects import Change, Create, FetchHeads, Find, Limit, Load, Update, Write
+from gateway.core.effects import Change, Create, FetchBatch, FetchHeads, Find, Limit, Load, Update, Write
 from gateway.core.events import (
+    BatchRead,
     Committed,
     Existing,
     Found,
@@ -195,6 +196,17 @@ class MemoryJournal:
         return Heads(
             fetch.token, fetch.lane, tuple(row.stored for row in owed[: fetch.limit]), more=len(owed) > fetch.limit
         )
+
+    def batch(self, fetch: FetchBatch) -> BatchRead:
+        """The transactions of a terminal's batch, oldest first."""
+        prefix = f"{fetch.batch}|"
+        found = [
+            row.stored
+            for number, row in sorted(self.rows.items())
+            if row.transaction.key.startswith(prefix) and row.transaction.kind is not Kind.ALIAS
+        ]
+        whole = [stored for stored in found if stored.transaction.id not in self.damaged]
+        return BatchRead(fetch.token, tuple(whole), len(whole) == len(found))
 
     # Starting
 

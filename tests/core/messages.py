@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import HostRules, TerminalRules
+from protocol.settlement import Detail, Totals, details_text, totals_text
 
 VISA = "4111111111111111"
 MASTERCARD = "5555555555554444"
@@ -41,3 +42,31 @@ def unionpay_sale(stan: int = 1, amount: int = 1_000, *, batch: str = "000001") 
 def key(stan: int = 1, *, message_class: str = "2", terminal: str = "TERM0001") -> str:
     """The key of a `sale` (message class 2) or of a `reversal` (4)."""
     return f"D20251121|{MERCHANT}|{terminal}|{message_class}|{stan:06}"
+
+
+def unionpay(number_60: str, stan: int, *, batch: str = "000001", **fields: str) -> Fields:
+    """A UnionPay message that is no sale: field 60 is type, batch and network code, e.g. "00201" around the batch."""
+    more = {int(name.removeprefix("f")): value for name, value in fields.items()}
+    return {
+        11: f"{stan:06}", 41: "TERM0001", 42: MERCHANT, 60: number_60[:2] + batch + number_60[2:], **more,
+    }  # fmt: skip
+
+
+def settlement(stan: int, totals: Totals, *, batch: str = "000001") -> Fields:
+    """A 0500 with the totals of domestic cards."""
+    return unionpay("00201", stan, batch=batch, f48=totals_text(totals), f49="156")
+
+
+def upload(stan: int, *details: Detail, batch: str = "000001") -> Fields:
+    """An 0320 with details."""
+    return unionpay("00201", stan, batch=batch, f48=details_text(details))
+
+
+def upload_end(stan: int, *, batch: str = "000001") -> Fields:
+    """The 0320 that ends an upload."""
+    return unionpay("00202", stan, batch=batch)
+
+
+def unionpay_key(stan: int, *, message_class: str = "2", batch: str = "000001") -> str:
+    """The key of a UnionPay terminal's message."""
+    return f"B{batch}|{MERCHANT}|TERM0001|{message_class}|{stan:06}"

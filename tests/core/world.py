@@ -17,6 +17,7 @@ from gateway.core.acceptance import with_assigned_stan
 from gateway.core.effects import (
     Alarm,
     Effect,
+    FetchBatch,
     FetchHeads,
     Find,
     Load,
@@ -40,7 +41,7 @@ from gateway.core.events import (
     Ticked,
     TimedOut,
 )
-from gateway.core.identity import BadRequest, KeyedHash, request_from
+from gateway.core.identity import BadRequest, KeyedHash, closing_key, request_from
 from gateway.core.lifecycle import Obligation, State
 from gateway.core.standin import Exposure, Policy
 from gateway.core.transaction import Answer, Kind, Request, Transaction
@@ -141,7 +142,7 @@ class World:
     def _start(self) -> Engine:
         self.writes: deque[Write] = deque()
         self.reports: deque[JournalEvent] = deque()
-        self.lookups: deque[Find | FetchHeads | Load] = deque()
+        self.lookups: deque[Find | FetchHeads | FetchBatch | Load] = deque()
         self.flights: dict[int, Flight] = {}
         self.link_events: deque[Event] = deque()
         self._later = [later for later in self._later if later.outlives]
@@ -191,7 +192,7 @@ class World:
             match effect:
                 case Write():
                     self.writes.append(effect)
-                case Find() | FetchHeads() | Load():
+                case Find() | FetchHeads() | FetchBatch() | Load():
                     self.lookups.append(effect)
                 case Send():
                     self._send(effect)
@@ -221,6 +222,8 @@ class World:
         lookup = self.lookups.popleft()
         if isinstance(lookup, Find):
             return self.journal.find(lookup, self.utc_ms)
+        if isinstance(lookup, FetchBatch):
+            return self.journal.batch(lookup)
         return self.journal.load(lookup) if isinstance(lookup, Load) else self.journal.heads(lookup)
 
     def look_up(self) -> None:
@@ -254,7 +257,8 @@ class World:
             self._probe(send)
             return
         self.sends.append(send)
-        self._check_send(send, lane)
+        if send.purpose is not Purpose.INQUIRY:
+            self._check_send(send, lane)
         mood = self.acquirer.next_mood()
         flight = Flight(send, lane, self.mono_ms + send.timeout_ms, mood)
         self.flights[send.token] = flight
@@ -435,10 +439,19 @@ class World:
         rows = [self.journal.rows[found].transaction for found in self.journal.by_stan[lane, stan]]
         return next(row for row in reversed(rows) if not stands_beside(row))
 
+    def _settling_row(self, lane: str) -> Transaction:
+        """The closed batch that a lane owes."""
+        owed = (row.transaction for row in self.journal.owed_rows(lane))
+        return next(row for row in owed if row.kind is Kind.SETTLEMENT)
+
     def _check_send(self, send: Send, lane: str) -> None:
-        others = [flight for flight in self.flights.values() if flight.lane == lane and not flight.over]
+        others = [
+            flight
+            for flight in self.flights.values()
+            if flight.lane == lane and not flight.over and flight.send.purpose is not Purpose.INQUIRY
+        ]
         assert not others, f"two messages of lane {lane} in flight"  # (a), INV-4
-        row = self.row_of(send)
+        row = self._settling_row(lane) if send.purpose is Purpose.SETTLEMENT else self.row_of(send)
         before_it = [
             owed.transaction.id
             for owed in self.journal.owed_rows(lane)
@@ -460,7 +473,11 @@ class World:
         request, answer = told.request, told.answer
         assert answer is not None
         code = answer.fields[39]
-        if request.kind is Kind.NETWORK or code in TRANSIENT_CODES:
+        if request.kind in {Kind.NETWORK, Kind.INQUIRY} or code in TRANSIENT_CODES:
+            return
+        if request.batch and request.key not in self.journal.by_key:  # its batch is closed: nothing is kept
+            assert code == "77" or (code == "00" and request.totals is not None)
+            assert closing_key(request.batch) in self.journal.by_key
             return
         stored = self.journal.stored(request.key)  # (c): raises where nothing is committed
         row = stored.transaction
@@ -478,7 +495,8 @@ class World:
         """Everything has healed: nothing owed, nothing in doubt, one effect at most, and what was told is true."""
         for row in (stored.transaction for stored in self.journal.rows.values()):
             assert row.obligation in {Obligation.NONE, Obligation.PERSON}, (row.id, row.state.name, row.reason)
-            if row.state is not State.PARKED and row.kind is not Kind.REVERSAL and not stands_beside(row):
+            beside = stands_beside(row) or row.kind in {Kind.REVERSAL, Kind.SETTLEMENT, Kind.UPLOAD}
+            if row.state is not State.PARKED and not beside:
                 key: HostKey = (row.lane, row.sent_stan)
                 assert self.acquirer.net(key) == int(row.state is State.APPROVED), (row, self.acquirer.net(key))  # (e)
                 if row.state is State.APPROVED:

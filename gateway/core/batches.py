@@ -1,0 +1,147 @@
+"""Batches of terminals that settle: which one a terminal is in, and that a closed one takes nothing new (UnionPay).
+
+A batch is closed by a transaction with a second key of its own (`closing_key`), so that the journal decides: it is
+closed once, by whichever message comes first, and stays closed after a restart.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from gateway.core.answers import local_answer
+from gateway.core.events import Found, Lookup
+from gateway.core.identity import closing_key
+from gateway.core.retries import Retries
+from gateway.core.transaction import Answer, Request, Stored
+from gateway.core.work import Work
+from protocol.iso8583.rules import TerminalRules
+
+_REMEMBERED_MAX: Final = 100_000
+_STEPS: Final = tuple(2**n for n in range(16))
+_LOOKS_AT_ONCE: Final = 16
+
+
+class Batches:
+    """Knows the batches that are open, as far as it has looked; the journal knows them all."""
+
+    def __init__(self, work: Work, retries: Retries) -> None:
+        self._work = work
+        self._retries = retries
+        self._open: OrderedDict[str, None] = OrderedDict()
+        self._closing: dict[str, list[Callable[[], None]]] = {}
+
+    def may_begin(self, terminal_token: int, request: Request, again: Callable[[], None]) -> bool:
+        """Whether a new transaction may begin in the request's batch.
+
+        If that is not known at once, `again` is called when it is, or the terminal is answered here: with the stored
+        outcome of a retry, or 77 where the batch is closed (sign on first).
+        """
+        batch = request.batch
+        if (waiting := self._closing.get(batch)) is not None:
+            waiting.append(again)
+            return False
+        if batch in self._open:
+            return True
+        self._work.find(
+            (closing_key(batch), request.key), 0, partial(self._looked, terminal_token, request, again)
+        )  # fmt: skip
+        return False
+
+    def _looked(self, terminal_token: int, request: Request, again: Callable[[], None], event: Found) -> None:
+        closing, own = event.results
+        if closing is Lookup.ABSENT:
+            self._is_open(request.batch)
+            again()
+        elif own is not Lookup.ABSENT:
+            self._retries.answer_existing([terminal_token], request, own if isinstance(own, Stored) else None)
+        else:
+            self.refuse(terminal_token, request)
+
+    def refuse(self, terminal_token: int, request: Request) -> None:
+        """77: the batch is closed, and the next one begins with a sign-on."""
+        work = self._work
+        work.counts["refused.batch-closed"] += 1
+        work.reply(terminal_token, local_answer(request.mti, request.fields, "77", request.rules, work.utc_ms))
+
+    def _is_open(self, batch: str) -> None:
+        self._open[batch] = None
+        if len(self._open) > _REMEMBERED_MAX:
+            self._open.popitem(last=False)
+
+    def begin_closing(self, batch: str) -> bool:
+        """Let nothing begin in the batch until `end_closing`; False when it is being closed already."""
+        if batch in self._closing:
+            return False
+        self._closing[batch] = []
+        self._open.pop(batch, None)
+        return True
+
+    def end_closing(self, batch: str) -> None:
+        """Whoever wanted to begin something meanwhile looks again."""
+        for again in self._closing.pop(batch):
+            again()
+
+    # Sign-on
+
+    def sign_on(self, terminal_token: int, request: Request) -> None:
+        """Answer a sign-on with the batch that the terminal is in: its own, or the next one that is not closed."""
+        number = int(request.batch[1:].partition("|")[0])
+        if number == 0:
+            number = 1
+        keys = (closing_key(_renumbered(request, number)),)
+        self._work.find(keys, 0, partial(self._seen, terminal_token, request, number))
+
+    def _seen(self, terminal_token: int, request: Request, number: int, event: Found) -> None:
+        if event.results[0] is Lookup.ABSENT:
+            self._signed_on(terminal_token, request, number)
+        else:
+            self._look(terminal_token, request, number, _STEPS)
+
+    def _look(self, terminal_token: int, request: Request, closed: int, steps: tuple[int, ...]) -> None:
+        """Look at some batches behind a closed one; batches are closed one after another, none is left out."""
+        keys = tuple(closing_key(_renumbered(request, closed + step)) for step in steps)
+        self._work.find(keys, 0, partial(self._looked_ahead, terminal_token, request, closed, steps))
+
+    def _looked_ahead(
+        self, terminal_token: int, request: Request, closed: int, steps: tuple[int, ...], event: Found
+    ) -> None:
+        first_open = next((n for n, result in enumerate(event.results) if result is Lookup.ABSENT), len(steps))
+        last_closed = closed + (steps[first_open - 1] if first_open else 0)
+        if first_open == len(steps):
+            self._look(terminal_token, request, last_closed, _STEPS)
+            return
+        gap = closed + steps[first_open] - last_closed
+        if gap == 1:
+            self._signed_on(terminal_token, request, last_closed + 1)
+        else:
+            count = min(gap, _LOOKS_AT_ONCE)
+            between = tuple(gap * (n + 1) // count for n in range(count))
+            self._look(terminal_token, request, last_closed, between)
+
+    def _signed_on(self, terminal_token: int, request: Request, number: int) -> None:
+        work = self._work
+        batch = _renumbered(request, number)
+        if batch not in self._closing:
+            self._is_open(batch)
+        work.counts["sign-ons"] += 1
+        answer = local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
+        rules = request.rules
+        if rules.batch_field in answer.fields:
+            text = placed(answer.fields[rules.batch_field], rules, batch[1:].partition("|")[0])
+            answer = Answer(answer.mti, {**answer.fields, rules.batch_field: text})
+        work.reply(terminal_token, answer)
+
+
+def placed(text: str, rules: TerminalRules, number: str) -> str:
+    """A field with the batch number in its place."""
+    end = rules.batch_start + rules.batch_length
+    return text[: rules.batch_start] + number + text[end:]
+
+
+def _renumbered(request: Request, number: int) -> str:
+    """The request's batch with another number; they run from 1 and wrap (D4)."""
+    digits = request.rules.batch_length
+    return f"B{(number - 1) % (10**digits - 1) + 1:0{digits}}|{request.batch.partition('|')[2]}"

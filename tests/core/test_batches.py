@@ -1,0 +1,65 @@
+"""A sign-on tells the terminal its batch: its own, or the first that is not closed (UnionPay session, D4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.settlement import Totals
+from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, settlement, unionpay, unionpay_sale
+from tests.core.world import World
+
+
+def signed_on(world: World, batch: str) -> str:
+    """The batch that the answer to a sign-on names."""
+    token = world.ask("0800", unionpay("00003", 1, batch=batch))
+    world.run()
+    answer = world.told[token].answer
+    assert answer is not None
+    assert answer.fields[39] == "00"
+    assert answer.fields[60][:2] + answer.fields[60][8:] == "00003"
+    return answer.fields[60][2:8]
+
+
+def close(world: World, *batches: int) -> None:
+    for number in batches:
+        token = world.ask("0500", settlement(1, Totals(), batch=f"{number:06}"))
+        world.run()
+        assert world.code(token) == "00"
+
+
+def test_a_terminal_keeps_the_batch_that_it_names_as_long_as_that_is_open() -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    assert signed_on(world, "000726") == "000726"
+    assert signed_on(world, "000000") == "000001"
+
+
+@pytest.mark.parametrize("closed", [1, 2, 3, 15, 16, 17, 40])
+def test_after_closed_batches_comes_the_first_that_is_not(closed: int) -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    close(world, *range(1, closed + 1))
+    assert signed_on(world, "000001") == f"{closed + 1:06}"
+    assert signed_on(world, f"{closed:06}") == f"{closed + 1:06}"
+    world.crash_and_restart()
+    assert signed_on(world, "000001") == f"{closed + 1:06}"
+
+
+def test_batch_numbers_wrap() -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    close(world, 999_999, 1)
+    assert signed_on(world, "999999") == "000002"
+
+
+def test_stans_wrap_within_a_batch() -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    for stan in (999_998, 999_999, 1, 2):
+        token = world.ask("0200", unionpay_sale(stan))
+        world.run()
+        assert world.code(token) == "00"
+    assert len(world.acquirer.booked) == 4
+
+
+def test_an_echo_and_a_sign_off_are_answered_without_looking() -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    for number in ("00301", "00002"):
+        token = world.ask("0820", unionpay(number, 1))
+        assert world.code(token) == "00"
