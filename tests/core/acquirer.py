@@ -26,6 +26,7 @@ class Mood:
         answers: the answer gets back.
         breaks: the connection breaks at once: the gateway is told TimedOut before the deadline.
         extra: further fields of the answer.
+        verified: the MAC of the answer is right.
     """
 
     sent: bool = True
@@ -36,6 +37,7 @@ class Mood:
     answers: bool = True
     breaks: bool = False
     extra: tuple[tuple[int, str], ...] = ()
+    verified: bool = True
 
 
 APPROVES = Mood()
@@ -45,6 +47,8 @@ SILENT_LOST = Mood(arrives=False, answers=False)
 LATE = Mood(after_ms=20_000)
 LATE_DECLINE = Mood(after_ms=20_000, books=False, code="51")
 REFUSES = Mood(sent=False)
+WRONG_MAC_BOOKED = Mood(verified=False)
+WRONG_MAC_LOST = Mood(arrives=True, books=False, code="51", verified=False)
 BREAKS_BOOKED = Mood(breaks=True, after_ms=25_000, answers=False)
 
 

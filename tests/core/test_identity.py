@@ -11,7 +11,21 @@ from gateway.core.identity import BadRequest, KeyedHash, pan_of, request_from
 from gateway.core.transaction import Kind, Request
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import Period, TerminalRules
-from tests.core.messages import ISO, MASTERCARD, MERCHANT, UNIONPAY, UNIONPAY_RULES, VISA, reversal, sale, unionpay_sale
+from protocol.settlement import Totals
+from tests.core.messages import (
+    ISO,
+    MASTERCARD,
+    MERCHANT,
+    UNIONPAY,
+    UNIONPAY_RULES,
+    VISA,
+    reversal,
+    sale,
+    settlement,
+    unionpay_sale,
+    upload,
+    upload_end,
+)
 
 HASHING = KeyedHash(bytes(range(32)))
 HORIZON = replace(ISO, period=Period.HORIZON)
@@ -196,6 +210,57 @@ def test_a_batch_number_that_is_not_digits_is_answered_with_30() -> None:
 @pytest.mark.parametrize("mti", ["0300", "0210", "9999", "", "0202"])
 def test_a_message_type_that_we_do_not_know_is_answered_with_30(mti: str) -> None:
     assert refusal(mti, sale()) == "30"
+
+
+@pytest.mark.parametrize("mti", ["0500", "0320"])
+def test_terminals_whose_dialect_does_not_settle_are_answered_30(mti: str) -> None:
+    assert refusal(mti, sale()) == "30"
+
+
+@pytest.mark.parametrize(
+    ("mti", "changed"),
+    [
+        ("0500", {48: "0" * 61}), ("0500", {48: ""}), ("0500", {60: "00"}), ("0500", {60: ""}), ("0500", {11: "1"}),
+        ("0500", {41: ""}), ("0320", {48: "0100"}), ("0320", {48: "09" + "0" * 360}),
+        ("0320", {60: "00X00001201"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_malformed_settlement_is_answered_30(mti: str, changed: Fields) -> None:
+    fields = settlement(1, Totals()) if mti == "0500" else upload(1)
+    assert refusal(mti, fields | changed, UNIONPAY_RULES) == "30"
+
+
+def test_an_upload_is_known_by_its_network_code() -> None:
+    assert made("0320", upload(1), UNIONPAY_RULES).kind is Kind.UPLOAD
+    for code in ("202", "207"):
+        end = upload_end(1) | {60: f"00000001{code}"}
+        assert made("0320", end, UNIONPAY_RULES).kind is Kind.SETTLEMENT
+
+
+@pytest.mark.parametrize(
+    ("mti", "changed", "kind"),
+    [
+        ("0200", {3: "310000"}, Kind.INQUIRY),
+        ("0100", {3: "310000"}, Kind.INQUIRY),
+        ("0220", {3: "310000"}, Kind.ADVICE),
+        ("0800", {60: "00000001360"}, Kind.INQUIRY),
+        ("0800", {60: "00000001003"}, Kind.NETWORK),
+        ("0820", {60: "00000001301"}, Kind.NETWORK),
+        ("0200", {60: "36000001000"}, Kind.ADVICE),
+        ("0220", {60: "36000001000"}, Kind.ADVICE),
+        ("0220", {3: "200000"}, Kind.SALE),
+    ],
+    ids=str,
+)
+def test_what_a_unionpay_message_is(mti: str, changed: Fields, kind: Kind) -> None:
+    assert made(mti, unionpay_sale() | changed, UNIONPAY_RULES).kind is kind
+
+
+def test_an_inquiry_names_its_terminal_and_its_stan() -> None:
+    for missing in (11, 41, 42):
+        fields = {n: v for n, v in unionpay_sale().items() if n != missing} | {3: "310000"}
+        assert refusal("0200", fields, UNIONPAY_RULES) == "30"
 
 
 def test_network_messages_need_neither_stan_nor_terminal() -> None:

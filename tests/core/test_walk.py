@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.core.events import Connected, OperatorAct
+from gateway.core.identity import closing_key
 from gateway.core.lifecycle import State
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Policy
+from gateway.core.totals import counted, totals_of
+from gateway.core.transaction import Kind
 from gateway.core.work import EngineSettings
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.rules import HostRules, TerminalRules
+from protocol.settlement import Detail, Totals, details_text, totals_text
 from tests.core import acquirer
 from tests.core.world import MASTERCARD, UNIONPAY, VISA, World
 
@@ -36,6 +40,9 @@ MOODS = (
     acquirer.answers("30"),
     acquirer.answers("25"),
     acquirer.answers(""),
+    acquirer.WRONG_MAC_BOOKED,
+    acquirer.WRONG_MAC_LOST,
+    acquirer.answers("95"),
 )
 
 
@@ -45,6 +52,7 @@ class Till:
 
     number: int
     stan: int = 0
+    batch: int = 1
     sent: list[tuple[str, dict[int, str]]] = field(default_factory=list)
 
 
@@ -79,7 +87,7 @@ class Walk:
             2: card, 3: "000000", 4: f"{amount:012}", 11: f"{till.stan:06}", 22: "012", 25: "00",
             41: f"TERM000{till.number}", 42: "MERCHANT0000001", 49: "156",
         }  # fmt: skip
-        return fields | ({60: "22000001"} if self.unionpay else {7: "1121120000", 13: "1121"})
+        return fields | ({60: f"22{till.batch:06}"} if self.unionpay else {7: "1121120000", 13: "1121"})
 
     def sale(self) -> None:
         """A request, or now and then an advice."""
@@ -100,7 +108,7 @@ class Walk:
         """One of the last is taken back."""
         if (till := self.random.choice(self.tills)).sent:
             mti, original = self.random.choice(till.sent[-4:])
-            if mti[1] == "4":
+            if mti[1] not in "12":
                 return
             fields = dict(original)
             if not self.unionpay:
@@ -108,6 +116,33 @@ class Walk:
                 fields |= {11: f"{till.stan:06}", 90: f"{mti}{original[11]}{original[7]}" + "0" * 22}
             till.sent.append(("0400", fields))
             self.world.ask("0400", fields)
+
+    def settle(self) -> None:
+        """A terminal closes its batch with totals that are right or not, uploads it, or signs on for the next."""
+        till = self.random.choice(self.tills)
+        if not self.unionpay:
+            return
+        till.stan += 1
+        fields = {11: f"{till.stan:06}", 41: f"TERM000{till.number}", 42: "MERCHANT0000001", 49: "156"}
+        prefix = f"B{till.batch:06}|MERCHANT0000001|TERM000{till.number}|"
+        rows = [row.stored for row in self.world.journal.rows.values() if row.transaction.key.startswith(prefix)]
+        rows = counted(rows, self.rules, self.world.host.approved_codes)
+        way = self.random.choice(("0500", "0500", "0320", "end", "0800"))
+        mti = {"end": "0320"}.get(way, way)
+        fields[60] = f"00{till.batch:06}" + {"0800": "003", "end": "202"}.get(way, "201")
+        if way == "0500":
+            wrong = Totals(self.random.choice((0, 0, 0, 1)))
+            fields[48] = totals_text(totals_of(rows, self.rules) + wrong)
+        elif way == "0320":
+            some = self.random.sample(rows, min(len(rows), self.random.randint(1, 8)))
+            fields[48] = details_text(
+                [Detail(row.transaction.stan, row.transaction.amount_minor, row.request.fields[2]) for row in some]
+            )
+        elif way == "0800":
+            till.batch += closing_key(prefix[:-1]) in self.world.journal.by_key
+        if mti != "0800":
+            till.sent.append((mti, fields))
+        self.world.ask(mti, fields)
 
     def time(self) -> None:
         """Time passes."""
@@ -159,8 +194,8 @@ class Walk:
     def walk(self) -> None:
         """The steps, then healing."""
         ways: list[Callable[[], None]] = [
-            *[self.sale] * 8, *[self.retry] * 3, *[self.reversal] * 3, *[self.time] * 4, self.mood, self.mixed,
-            self.outage, self.crash, self.disk, self.clock, self.person, self.maintenance,
+            *[self.sale] * 8, *[self.retry] * 3, *[self.reversal] * 3, *[self.time] * 4, self.settle, self.mood,
+            self.mixed, self.outage, self.crash, self.disk, self.clock, self.person, self.maintenance,
         ]  # fmt: skip
         for _ in range(STEPS):
             self.random.choice(ways)()
@@ -179,6 +214,19 @@ class Walk:
         world.up()
         world.advance(3_600_000)
         world.check_settled()
+        self.check_batches()
+
+    def check_batches(self) -> None:
+        """A closed batch takes nothing new but advices and reversals, and is closed once."""
+        closed: dict[str, int] = {}
+        for number, row in sorted(self.world.journal.rows.items()):
+            transaction = row.transaction
+            batch = transaction.key.rsplit("|", 2)[0]
+            if transaction.kind in {Kind.SALE, Kind.AUTHORISATION, Kind.UPLOAD} and batch in closed:
+                raise AssertionError(f"{number} began in a batch that {closed[batch]} had closed")
+            if transaction.kind is Kind.SETTLEMENT and transaction.state is not State.DECLINED:
+                assert batch not in closed, "closed twice"
+                closed[batch] = number
 
 
 @pytest.mark.parametrize("first_seed", range(0, SEEDS, 25))

@@ -284,10 +284,10 @@ class World:
             if not mood.answers or engine is not self.engine:
                 return
             mti = answer_mti(send.message.mti)
-            if flight.over:
+            if not flight.over:
+                self._end(flight, Answered(send.token, mti, fields, mood.verified))
+            elif mood.verified:  # a late answer whose MAC is wrong is nobody's
                 self.link_events.append(LateAnswered(send.token, mti, fields))
-            else:
-                self._end(flight, Answered(send.token, mti, fields))
 
         if mood.after_ms:
             self._at(self.mono_ms + mood.after_ms, arrive, outlives=True)
@@ -476,7 +476,7 @@ class World:
         if request.kind in {Kind.NETWORK, Kind.INQUIRY} or code in TRANSIENT_CODES:
             return
         if request.batch and request.key not in self.journal.by_key:  # its batch is closed: nothing is kept
-            assert code == "77" or (code == "00" and request.totals is not None)
+            assert code == "77" or (code == "00" and request.kind is Kind.SETTLEMENT)
             assert closing_key(request.batch) in self.journal.by_key
             return
         stored = self.journal.stored(request.key)  # (c): raises where nothing is committed
