@@ -233,7 +233,7 @@ def request_from(
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
-    if kind is None or (kind in _SETTLING and not rules.totals_field):
+    if kind is None or (kind in _SETTLING and not rules.settles):
         raise BadRequest("30", "this message type is not supported")
     fields = message.fields
     if kind is Kind.NETWORK or _is_inquiry(kind, fields, rules):
@@ -297,7 +297,7 @@ def _is_inquiry(kind: Kind, fields: Fields, rules: TerminalRules) -> bool:
 
 def _batch_key(period: str, lane: str, rules: TerminalRules) -> str:
     """What the keys of a terminal's batch begin with, where its dialect settles; else empty."""
-    return f"{period}|{lane}" if rules.totals_field and period.startswith("B") else ""
+    return f"{period}|{lane}" if rules.settles and period.startswith("B") else ""
 
 
 def closing_key(batch: str) -> str:

@@ -10,6 +10,7 @@ from gateway.operations.learned import table
 from protocol.iso8583.dialect import Dialect, dialect_of, load_dialect, read_toml, shipped_dialects
 from protocol.iso8583.fields import FieldSpec
 from protocol.iso8583.rules import OriginalForm, Period
+from protocol.mac_method import MacMethod
 
 _NEEDED = {3: "the processing code", 4: "the amount", 11: "the STAN", 41: "the terminal", 42: "the merchant"}
 
@@ -38,6 +39,12 @@ def summary_of(dialect: Dialect) -> dict[str, Any]:
 def described(dialect: Dialect) -> dict[str, Any]:
     """A dialect with the format of each of its fields."""
     return summary_of(dialect) | {
+        "mac": {
+            "terminal": str(dialect.terminal.mac_method),
+            "keys": str(dialect.terminal.mac_keys),
+            "host": str(dialect.host.mac_method),
+        },
+        "settles": {"terminal": dialect.terminal.settles, "host": dialect.host.settles},
         "fields": [
             {
                 "field": number,
@@ -88,6 +95,8 @@ def described_text(dialect: Dialect) -> str:
         f"  reversal   {terminal.original} from the terminal, {host.original} to the host ({host.reversal_mti})",
         f"  advice     {host.advice_mti}",
         f"  repeats    {', '.join(repeated) or 'none'} by the message type's last digit",
+        f"  MAC        {_mac(dialect)}",
+        f"  settlement {_settlement(dialect)}",
     ]
     rows = [
         (
@@ -111,6 +120,23 @@ def _identity(dialect: Dialect) -> str:
     if terminal.period is Period.DATE:
         return f"by date: field {terminal.date_field}"
     return f"by the newest of the same STAN within {terminal.horizon_hours} hours"
+
+
+def _mac(dialect: Dialect) -> str:
+    terminal, host = dialect.terminal, dialect.host
+    if MacMethod.NONE is terminal.mac_method is host.mac_method:
+        return "none"
+    return (
+        f"{terminal.mac_method} from the terminal in field {terminal.mac_field}, keys by {terminal.mac_keys}; "
+        f"{host.mac_method} to the host in field {host.mac_field}"
+    )
+
+
+def _settlement(dialect: Dialect) -> str:
+    if not dialect.terminal.settles:
+        return "none"
+    host = "the host settles as well" if dialect.host.settles else "the host does not settle"
+    return f"a batch at a time, totals in field {dialect.terminal.totals_field}; {host}"
 
 
 def _word(value: object) -> object:
@@ -162,6 +188,11 @@ def _remarks(dialect: Dialect) -> list[str]:
         found.append("host.match_fields names fields that the dialect does not have: no answer could be matched")
     if not set(host.echo_fields) <= set(fields):
         found.append("host.echo_fields names fields that the dialect does not have: the echo test cannot be sent")
+    for side, rules in (("terminal", terminal), ("host", host)):
+        if rules.mac_method is not MacMethod.NONE and rules.mac_field not in fields:
+            found.append(f"{side}.mac_field is {rules.mac_field}, which the dialect does not have")
+    if terminal.settles and not {terminal.totals_field, terminal.network_field} <= set(fields):
+        found.append("terminal.totals_field or network_field names a field that the dialect does not have")
     if 39 not in fields:
         found.append("fields.39 (the response code) is missing: answers have no outcome")
     if kept := sorted(terminal.retained_sensitive_fields):

@@ -110,6 +110,11 @@ class TerminalRules:
     requirement_sign_on: str = "3"
     clock_offset_min: int = 0
 
+    @property
+    def settles(self) -> bool:
+        """Whether terminals close batches here: by 0500 with totals, for batches that their keys name."""
+        return self.period is Period.BATCH and self.totals_field > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRules:
