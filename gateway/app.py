@@ -25,7 +25,7 @@ from gateway.core.engine import Engine
 from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct, Stopping
 from gateway.core.identity import KeyedHash
 from gateway.core.link import LinkState
-from gateway.core.transaction import Answer, Kind, Stored, Transaction
+from gateway.core.transaction import Answer, Stored, Transaction
 from gateway.journal.keyring import Keyring, load_keyring
 from gateway.journal.port import JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
@@ -46,6 +46,7 @@ from gateway.operations.view import (
 )
 from gateway.terminals.http import HttpListener
 from gateway.terminals.iso8583 import Iso8583Listener
+from gateway.terminals.sessions import TerminalSessions
 from gateway.tls import CertificateWatch, ReloadableServerContext
 from gateway.wiring import (
     engine_settings,
@@ -55,6 +56,7 @@ from gateway.wiring import (
     listener_settings,
     policy,
     signing_secrets,
+    terminal_sessions,
 )
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect, load_dialect
@@ -63,7 +65,6 @@ from protocol.iso8583.message import Message
 Listener = Iso8583Listener | HttpListener
 
 _RECOVERY_BATCH = 1_000
-_SEARCH_PAGE = 500
 _RECOVERY_TIMEOUT_S = 60.0
 _LAST_WRITES_TIMEOUT_S = 2.0
 _END_AFTER_FAILURE_S = 10.0
@@ -88,6 +89,7 @@ class Gateway:
         self._maintenance = MaintenanceMark(config.journal.path)
         self._lookup_tokens = itertools.count(-1, -1)
         self._lookups: dict[int, asyncio.Future[list[Stored | Lookup]]] = {}
+        self._sessions: dict[Address, TerminalSessions] = {}
         self._operator_tokens = itertools.count(1)
         self._commands: dict[int, asyncio.Future[CommandResult]] = {}
 
@@ -127,14 +129,30 @@ class Gateway:
         sections = self._config.terminals
         tokens = [itertools.count(number, len(sections)) for number in range(len(sections))]
         return tuple(
-            self._http_listener(section, hashing, contexts[number], tokens[number])
-            if section.speaks is Speaks.HTTP
-            else Iso8583Listener(
-                listener_settings(section, contexts[number]), load_dialect(section.dialect), hashing, self._submit,
-                self._clock.utc_ms, self._report("terminals"), tokens=tokens[number],
+            (self._http_listener if section.speaks is Speaks.HTTP else self._iso8583_listener)(
+                section, hashing, contexts[number], tokens[number]
             )
             for number, section in enumerate(sections)
+        )
+
+    def _iso8583_listener(
+        self,
+        section: TerminalsSection,
+        hashing: KeyedHash,
+        tls: ReloadableServerContext | None,
+        tokens: Iterator[int],
+    ) -> Iso8583Listener:
+        dialect = load_dialect(section.dialect)
+        return Iso8583Listener(
+            listener_settings(section, tls), dialect, hashing, self._submit, self._clock.utc_ms,
+            self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
         )  # fmt: skip
+
+    def _sessions_of(self, section: TerminalsSection, dialect: Dialect) -> TerminalSessions | None:
+        sessions = terminal_sessions(section, dialect)
+        if sessions is not None:
+            self._sessions[section.listen] = sessions
+        return sessions
 
     def _http_listener(
         self,
@@ -301,8 +319,12 @@ class Gateway:
                 outages=engine.outages,
             ),
             terminals=tuple(
-                TerminalsStatus(listen=str(bound), **_gauges(listener))
-                for listener, bound in zip(self._listeners, self._bound, strict=True)
+                TerminalsStatus(
+                    listen=str(bound),
+                    macs_refused=sessions.refusals() if (sessions := self._sessions.get(section.listen)) else {},
+                    **_gauges(listener),
+                )
+                for listener, bound, section in zip(self._listeners, self._bound, self._config.terminals, strict=True)
             ),
             journal=await self._journal.health(),
             lanes_owing=engine.lanes_owing,
@@ -334,15 +356,9 @@ class Gateway:
 
     async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
         """What tills ask about: transactions of a terminal, oldest first; second keys to them are left out."""
-        found: list[Transaction] = []
-        while len(found) < limit:
-            page = Listing(states=frozenset(), terminal=terminal, after_id=after, limit=_SEARCH_PAGE)
-            rows = await self._journal.listing(page)
-            found += [row for row in rows if row.kind is not Kind.ALIAS and stan in ("", row.sent_stan)]
-            if len(rows) < _SEARCH_PAGE:
-                break
-            after = rows[-1].id
-        return found[:limit]
+        return await self._journal.listing(
+            Listing(states=frozenset(), terminal=terminal, stan=stan, aliases=False, after_id=after, limit=limit)
+        )
 
     async def explain(self, id: int) -> Explanation | None:  # noqa: A002 - the journal's word
         """What blocks a transaction, by which rule, and when it is tried next."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.acquirers.session import HostSession
 from gateway.acquirers.settings import EndpointSettings
 from gateway.acquirers.settings import LinkSettings as AcquirerLinkSettings
 from gateway.config import (
@@ -16,12 +17,15 @@ from gateway.config import (
     tls_client_settings,
     tls_server_settings,
 )
+from gateway.config.host_key import read_host_key
+from gateway.config.master_keys import read_master_keys
 from gateway.config.secrets import read_signing_secrets
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Exposure, Policy
 from gateway.core.work import EngineSettings
 from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.limits import ListenerSettings
+from gateway.terminals.sessions import TerminalSessions
 from gateway.tls import (
     ReloadableClientContext,
     ReloadableContext,
@@ -178,6 +182,34 @@ def signing_secrets(section: TerminalsSection) -> Callable[[str], bytes | None] 
     return None if path is None else read_signing_secrets(path).get
 
 
+def terminal_sessions(section: TerminalsSection, dialect: Dialect) -> TerminalSessions | None:
+    """The keys of a listener's terminals; None where MACs are not asked for.
+
+    Raises: MasterKeysWrong, where the file has changed since the configuration was checked.
+    """
+    path = section.master_keys_file
+    return None if path is None else TerminalSessions(dialect, read_master_keys(path, dialect.terminal))
+
+
+def host_session(section: AcquirerSection) -> HostSession | None:
+    """As whom the gateway signs on to the host; None where it does not.
+
+    Raises: HostKeyWrong, where the file has changed since the configuration was checked.
+    """
+    session = section.session
+    if session is None:
+        return None
+    key = read_host_key(session.master_key_file)
+    return HostSession(
+        terminal=session.terminal,
+        merchant=session.merchant,
+        master_key=key if session.sign_on else b"",
+        fixed_key=b"" if session.sign_on else key,
+        sign_on_timeout_ms=session.sign_on_timeout_ms,
+        previous_key_ms=max(60_000, 2 * section.longest_flight_ms),
+    )
+
+
 def link_settings(
     section: AcquirerSection, dialect: Dialect, tls: ReloadableClientContext | None
 ) -> AcquirerLinkSettings:
@@ -197,4 +229,5 @@ def link_settings(
         reconnect_jitter_ms=section.reconnect_min_ms,
         in_flight_max=section.in_flight_max,
         abandoned_age_ms=max(600_000, 2 * section.longest_flight_ms),
+        session=host_session(section),
     )

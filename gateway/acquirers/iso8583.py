@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
-from enum import StrEnum
 
+from gateway.acquirers.counts import Count
 from gateway.acquirers.endpoint import Endpoint
-from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
+from gateway.acquirers.matching import Flight, Late, Matching, MatchKey, NoFlight
 from gateway.acquirers.port import Deliver, EndpointStatus
+from gateway.acquirers.session import MacCheck, Session, session_mistakes
 from gateway.acquirers.settings import LinkSettings
-from gateway.core.effects import Send
+from gateway.acquirers.signing_on import SigningOn
+from gateway.core.effects import Purpose, Send
 from gateway.core.events import Answered, Connected, LateAnswered, NotSent, TimedOut
 from gateway.reporting import RateLimitedReport, Report
 from protocol.framing import FramingError
@@ -20,31 +23,10 @@ from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti, first_mti, is_answer
 
 _MAC_FIELDS = (64, 128)
-_ANSWER_FUNCTIONS = "135"
 _NETWORK_CLASS = "8"
 
-
-class Count(StrEnum):
-    """Names of the link's counters."""
-
-    SENT = "sent"
-    ANSWERED = "answered"
-    TIMED_OUT = "timed_out"
-    NOT_SENT = "not_sent"
-    LATE_ANSWERED = "late_answered"
-    DUPLICATE_ANSWERS = "duplicate_answers"
-    UNMATCHED_ANSWERS = "unmatched_answers"
-    UNREADABLE_FRAMES = "unreadable_frames"
-    UNSOLICITED = "unsolicited"
-    ECHOES_ANSWERED = "echoes_answered"
-    REFUSED_MATCH_KEY = "refused_match_key"
-    REFUSED_NO_ROOM = "refused_no_room"
-    REFUSED_NOT_CONNECTED = "refused_not_connected"
-    REFUSED_UNENCODABLE = "refused_unencodable"
-    REFUSED_CLOSED = "refused_closed"
-    CONNECTED = "connected"
-    CONNECT_FAILED = "connect_failed"
-    CONNECTION_LOST = "connection_lost"
+_OWN_TOKEN = -1
+"""Of the gateway's own sign-on, which is matched like all else; the core's tokens are above 0."""
 
 
 class Iso8583Link:
@@ -65,13 +47,16 @@ class Iso8583Link:
         """Nothing is connected before `start`.
 
         Raises:
-            ValueError: TPDU or header do not have the dialect's length; all mistakes at once.
+            ValueError: TPDU or header do not have the dialect's length, or no such session can be had in this
+                dialect; all mistakes at once.
         """
         mistakes = []
         if len(settings.tpdu) != (5 if dialect.tpdu else 0):
             mistakes.append(f"tpdu must have {5 if dialect.tpdu else 0} bytes")
         if len(settings.header) != dialect.header_bytes:
             mistakes.append(f"header must have {dialect.header_bytes} bytes")
+        if settings.session is not None:
+            mistakes += session_mistakes(settings.session, dialect)
         if mistakes:
             raise ValueError(f"link {settings.name}, dialect {dialect.name}: " + "; ".join(mistakes))
         self._settings = settings
@@ -90,6 +75,12 @@ class Iso8583Link:
             Endpoint(index, endpoint, settings, framing=dialect.framing, owner=self, mono_ms=mono_ms)
             for index, endpoint in enumerate(settings.endpoints)
         ]
+        self._session: Session | None = None
+        self._signing_on: SigningOn | None = None
+        if settings.session is not None:
+            self._session = Session(settings.session, dialect, settings.tpdu, settings.header)
+            first_stan = 1 + secrets.randbelow(999_999)  # a restart does not begin with the STANs of the last start
+            self._signing_on = SigningOn(settings.session, self._session, self._endpoints, self, mono_ms, first_stan)
         self._told_connected = False
         self._refusals: list[NotSent] = []
         self._deadline: asyncio.TimerHandle | None = None
@@ -119,6 +110,8 @@ class Iso8583Link:
         try:
             key = self._matching.key(answer_mti(message.mti), message.fields)
             fields = self._dialect.carried(message.fields)
+            if self._session is not None:
+                fields = self._session.with_place_for_mac(message.mti, fields)
             frame = self._framing.wrap(
                 self._codec.encode(Message(message.mti, fields, self._settings.tpdu, self._settings.header))
             )
@@ -135,23 +128,15 @@ class Iso8583Link:
             else:
                 self._refuse(send, Count.REFUSED_NOT_CONNECTED, "no endpoint is connected")
             return
-        deadline_ms = now_ms + send.timeout_ms
-        self._matching.add(
-            Flight(
-                token=send.token,
-                purpose=send.purpose,
-                key=key,
-                endpoint=endpoint.index,
-                fields=message.fields,
-                timeout_ms=send.timeout_ms,
-                deadline_ms=deadline_ms,
-            )
-        )
+        if self._session is not None:
+            frame = self._session.sealed(message.mti, frame)
+        self._add(Flight(
+            token=send.token, purpose=send.purpose, key=key, endpoint=endpoint.index, fields=message.fields,
+            timeout_ms=send.timeout_ms, deadline_ms=now_ms + send.timeout_ms,
+        ), now_ms)  # fmt: skip
         endpoint.in_flight += 1
         endpoint.sent += 1
         self._counts[Count.SENT] += 1
-        if self._deadline is None or deadline_ms < self._deadline_ms:
-            self._set_deadline(deadline_ms, now_ms)
         endpoint.write(frame)  # in doubt from here on
 
     def counters(self) -> dict[str, int]:
@@ -185,13 +170,49 @@ class Iso8583Link:
         self._deliver_refusals()
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
-    # --- called by the endpoints -----------------------------------------------------------------------------------
+    # --- called by the signing-on ----------------------------------------------------------------------------------
 
-    def opened(self, endpoint: Endpoint) -> None:
-        """A connection is there."""
+    def carry(self, endpoint: Endpoint, message: Message, timeout_ms: int) -> bool:
+        """Write a message of the gateway's own; False, and nothing was written, where its match key is in flight."""
+        now_ms = self._mono_ms()
+        key = self._matching.key(answer_mti(message.mti), message.fields)
+        bare_key = self._matching.bare_key(answer_mti(message.mti), message.fields)
+        if self._in_flight(key, now_ms) or self._in_flight(bare_key, now_ms):
+            return False
+        frame = self._framing.wrap(self._codec.encode(message))  # tried out when the link was made
+        self._add(Flight(
+            token=_OWN_TOKEN, purpose=Purpose.PROBE, key=key, endpoint=endpoint.index, fields=message.fields,
+            timeout_ms=timeout_ms, deadline_ms=now_ms + timeout_ms,
+        ), now_ms)  # fmt: skip
+        self._counts[Count.SIGN_ONS] += 1
+        endpoint.write(frame)
+        return True
+
+    def admit(self, endpoint: Endpoint) -> None:
+        """Let messages go over a connection."""
+        endpoint.admit()
         self._counts[Count.CONNECTED] += 1
         self._report.line("link.connected", endpoint.name, self._facts(endpoint), self._mono_ms())
         self._tell_connected()
+
+    def signed_on(self, endpoint: Endpoint) -> None:
+        """New keys have come."""
+        self._counts[Count.SIGNED_ON] += 1
+        self._report.line("link.signed-on", endpoint.name, self._facts(endpoint), self._mono_ms())
+
+    def sign_on_failed(self, endpoint: Endpoint, reason: str, detail: str) -> None:
+        """No keys have come; the texts hold none."""
+        self._counts[Count.SIGN_ON_FAILED] += 1
+        self._report.line("link.sign-on-failed", reason, {**self._facts(endpoint), "detail": detail}, self._mono_ms())
+
+    # --- called by the endpoints -----------------------------------------------------------------------------------
+
+    def opened(self, endpoint: Endpoint) -> None:
+        """A connection is there; where the host wants a session, keys come first."""
+        if self._signing_on is not None:
+            self._signing_on.opened(endpoint)
+        else:
+            self.admit(endpoint)
 
     def lost(self, endpoint: Endpoint, reason: str, detail: str) -> None:
         """The connection is gone: first nobody is to send there, then what was in flight is in doubt (D6)."""
@@ -200,8 +221,14 @@ class Iso8583Link:
             self._counts[Count.CONNECTION_LOST] += 1
             facts = {**self._facts(endpoint), "detail": detail, "in_flight": str(endpoint.in_flight)}
             self._report.line("link.connection-lost", reason, facts, now_ms)
+        self.given_up(endpoint)
+
+    def given_up(self, endpoint: Endpoint) -> None:
+        """A connection is gone; if it was never admitted, nothing but a sign-on can have been in flight there."""
+        if self._signing_on is not None:
+            self._signing_on.gone()
         self._tell_connected()
-        for flight in self._matching.lost(endpoint.index, now_ms):
+        for flight in self._matching.lost(endpoint.index, self._mono_ms()):
             self._timed_out(flight)
 
     def connect_failed(self, endpoint: Endpoint, reason: str, detail: str) -> None:
@@ -224,17 +251,22 @@ class Iso8583Link:
             self._unsolicited(endpoint, message)
             return
         now_ms = self._mono_ms()
-        found = self._matching.answered(self._matching.key(message.mti, message.fields), now_ms)
-        if found is NoFlight.UNKNOWN and message.mti[1] == _NETWORK_CLASS:
+        keys = [self._matching.key(message.mti, message.fields)]
+        if message.mti[1] == _NETWORK_CLASS:
             # Hosts put their idea of terminal and merchant into the answer to an echo that had neither.
-            found = self._matching.answered(self._matching.bare_key(message.mti, message.fields), now_ms)
+            keys.append(self._matching.bare_key(message.mti, message.fields))
+        mac = MacCheck.RIGHT if self._session is None else self._session.check(message, frame, now_ms)
+        if mac is not MacCheck.RIGHT:
+            self._counts[Count.MAC_WRONG] += 1
+            self._note(endpoint, mac.value, {"mti": message.mti})
+            if not any(self._in_flight(key, now_ms) for key in keys):
+                return  # late or nobody's: it proves nothing, and must not close the way for a right one
+        found = self._matching.answered(keys[0], now_ms)
+        if found is NoFlight.UNKNOWN and len(keys) > 1:
+            found = self._matching.answered(keys[1], now_ms)
         if isinstance(found, Flight):
-            origin = self._endpoints[found.endpoint]
-            origin.in_flight -= 1
-            origin.answered += 1
-            self._counts[Count.ANSWERED] += 1
-            self._deliver(Answered(found.token, message.mti, message.fields))
-        elif isinstance(found, Late):
+            self._answered(found, message, mac)
+        elif isinstance(found, Late) and found.token != _OWN_TOKEN:
             self._counts[Count.LATE_ANSWERED] += 1
             self._deliver(LateAnswered(found.token, message.mti, message.fields))
         elif found is NoFlight.DUPLICATE:
@@ -243,6 +275,18 @@ class Iso8583Link:
         else:
             self._counts[Count.UNMATCHED_ANSWERS] += 1
             self._note(endpoint, "unmatched answer", {"mti": message.mti})
+
+    def _answered(self, flight: Flight, message: Message, mac: MacCheck) -> None:
+        origin = self._endpoints[flight.endpoint]
+        if self._signing_on is not None and flight.token == _OWN_TOKEN:
+            self._signing_on.answered(origin, message)
+            return
+        origin.in_flight -= 1
+        origin.answered += 1
+        self._counts[Count.ANSWERED] += 1
+        self._deliver(Answered(flight.token, message.mti, message.fields, verified=mac is MacCheck.RIGHT))
+        if self._signing_on is not None:
+            self._signing_on.judge(message, mac, sent_ms=flight.deadline_ms - flight.timeout_ms)
 
     def _unsolicited(self, endpoint: Endpoint, message: Message) -> None:
         """Answer the host's echo test; ignore what else a host may send by itself."""
@@ -277,6 +321,14 @@ class Iso8583Link:
             message.fields.get(number) == value for number, value in echo.items()
         )
 
+    def _in_flight(self, key: MatchKey, now_ms: int) -> bool:
+        return bool(self._matching.refusal(key, {}, Purpose.PROBE, now_ms))  # a probe is refused for nothing else
+
+    def _add(self, flight: Flight, now_ms: int) -> None:
+        self._matching.add(flight)
+        if self._deadline is None or flight.deadline_ms < self._deadline_ms:
+            self._set_deadline(flight.deadline_ms, now_ms)
+
     # --- outcomes --------------------------------------------------------------------------------------------------
 
     def _refuse(self, send: Send, count: Count, reason: str) -> None:
@@ -294,6 +346,10 @@ class Iso8583Link:
 
     def _timed_out(self, flight: Flight) -> None:
         endpoint = self._endpoints[flight.endpoint]
+        if self._signing_on is not None and flight.token == _OWN_TOKEN:
+            if not self._closing:
+                self._signing_on.unanswered(endpoint)
+            return
         endpoint.in_flight -= 1
         endpoint.timed_out += 1
         self._counts[Count.TIMED_OUT] += 1
@@ -330,6 +386,8 @@ class Iso8583Link:
         now_ms = self._mono_ms()
         for endpoint in self._endpoints:
             endpoint.sweep(now_ms)
+        if self._signing_on is not None:
+            self._signing_on.proceed()
         self._report.flush(now_ms)
         self._schedule_sweep()
 

@@ -13,13 +13,17 @@ A link MUST
   whose answer may still come;
 - after TimedOut, deliver a late answer as LateAnswered at most once, and to no other Send (D16);
 - deliver Connected(True) when the first endpoint connects and Connected(False) when none is connected any more, the
-  latter before the TimedOut of what was in flight there, so that nothing new is sent in between;
+  latter before the TimedOut of what was in flight there, so that nothing new is sent in between; where the host wants a
+  session, an endpoint counts as connected only once the gateway has keys to send under;
+- where messages carry MACs, make them at the moment of sending (D10), deliver an answer whose MAC is wrong or missing
+  with `verified` False, and ignore a late one;
 - reconnect by itself, with growing and jittered pauses, for as long as it is started;
 - have a limit on everything it holds (INV-9).
 A link MUST NOT
 - repeat, reorder or change a message: what it is given is sent once, or not at all (D7, D8);
-- send probes of its own: when to ask the host is the core's decision;
-- put a value of a field into a report, a counter's name or an exception.
+- send probes of its own: when to ask the host is the core's decision; its own sign-on is no probe;
+- put a key, or a value of a field, into a report, a counter's name or an exception; but for the response code by which
+  the host refuses the gateway's own sign-on.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ class EndpointState(StrEnum):
     """Where one endpoint of an acquirer stands."""
 
     CONNECTING = "connecting"
+    SIGNING_ON = "signing-on"  # connected, and nothing may be sent before the host has given keys
     CONNECTED = "connected"
     WAITING = "waiting"  # for the next attempt to connect
     CLOSED = "closed"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from gateway.acquirers.session import HostSession
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class EndpointSettings:
@@ -35,6 +37,7 @@ class LinkSettings:
         name: of the acquirer, for reports.
         endpoints: in order of preference.
         tpdu, header: what stands before every message, for dialects that have them.
+        session: as whom the gateway signs on, and how it makes MACs; None for a host that wants neither.
         connect_timeout_ms: for name look-up, TCP and TLS together.
         reconnect_initial_ms, reconnect_max_ms, reconnect_jitter_ms: pauses between attempts double from the first to
             the second, and a random part of the third is added to each.
@@ -59,6 +62,7 @@ class LinkSettings:
     endpoints: tuple[EndpointSettings, ...]
     tpdu: bytes = b""
     header: bytes = b""
+    session: HostSession | None = None
     connect_timeout_ms: int = 5_000
     reconnect_initial_ms: int = 200
     reconnect_max_ms: int = 30_000

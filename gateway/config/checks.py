@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.config.host_key import HostKeyWrong, read_host_key
 from gateway.config.lines import tls_client_settings, tls_server_settings
-from gateway.config.models import Config, TerminalsSection
+from gateway.config.master_keys import MasterKeysWrong, read_master_keys
+from gateway.config.models import AcquirerSection, AcquirerSessionSection, Config, TerminalsSection
 from gateway.config.secrets import SigningSecretsWrong, read_signing_secrets
 from gateway.config.values import Address, Speaks
 
 if TYPE_CHECKING:
     from gateway.tls import TlsClientSettings, TlsServerSettings
+    from protocol.iso8583.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,77 @@ def _files(config: Config) -> Iterator[Mistake]:
         yield from _hot_cards(config.standin.hot_cards_file)
     for place, terminals in _listeners(config):
         yield from _http(place, terminals)
+        yield from _master_keys(place, terminals)
+    if config.acquirer.session is not None:
+        yield from _session(config.acquirer, config.acquirer.session)
+
+
+def _master_keys(place: str, terminals: TerminalsSection) -> Iterator[Mistake]:
+    """The terminals' keys can be used with their dialect, if they are needed at all."""
+    path, key = terminals.master_keys_file, f"{place}.master_keys_file"
+    if path is None:
+        return
+    if terminals.speaks is Speaks.HTTP:
+        right = "is for ISO 8583; empty: HTTP requests are signed by signing_secrets_file"
+        yield Mistake(key, right, (f"{place}.speaks",))
+        return
+    dialect = _dialect(terminals.dialect)
+    if dialect is None:
+        return  # told already
+    from gateway.terminals.session_keys import session_mistakes  # noqa: PLC0415 - cryptography is slow to import
+
+    if impossible := session_mistakes(dialect):
+        for mistake in impossible:
+            yield Mistake(key, f"cannot be used with this dialect: {mistake}", (f"{place}.dialect",))
+        return
+    try:
+        read_master_keys(path, dialect.terminal)
+    except MasterKeysWrong as wrong:
+        for mistake in wrong.mistakes:
+            yield Mistake(key, mistake)
+
+
+def _session(acquirer: AcquirerSection, session: AcquirerSessionSection) -> Iterator[Mistake]:
+    """The gateway's own session fits the host's dialect, and its key can be read."""
+    place = "acquirer.session"
+    if acquirer.speaks is Speaks.HTTP:
+        yield Mistake(f"{place}.terminal", "is for ISO 8583; without a table [acquirer.session]", ("acquirer.speaks",))
+        return
+    for key, longest in (("terminal", 8), ("merchant", 15)):
+        text = getattr(session, key)
+        if not 1 <= len(text) <= longest or not (text.isascii() and text.isprintable()):
+            yield Mistake(f"{place}.{key}", f"is not 1 to {longest} printable characters of ASCII")
+    try:
+        master_key = read_host_key(session.master_key_file)
+    except HostKeyWrong as wrong:
+        yield Mistake(f"{place}.master_key_file", str(wrong))
+        return
+    if (dialect := _dialect(acquirer.dialect)) is None:
+        return  # told already
+    from gateway.acquirers.session import HostSession, session_mistakes  # noqa: PLC0415 - slow to import
+
+    try:
+        settings = HostSession(
+            terminal=session.terminal,
+            merchant=session.merchant,
+            master_key=master_key if session.sign_on else b"",
+            fixed_key=b"" if session.sign_on else master_key,
+        )
+    except ValueError as error:
+        yield Mistake(f"{place}.master_key_file", str(error))
+        return
+    for mistake in session_mistakes(settings, dialect):
+        yield Mistake(f"{place}.master_key_file", mistake, ("acquirer.dialect",))
+
+
+def _dialect(name: str) -> Dialect | None:
+    """A dialect by name; None where it cannot be loaded, which `_dialects` tells."""
+    from protocol.iso8583.dialect import DialectError, load_dialect  # noqa: PLC0415 - only a check needs it
+
+    try:
+        return load_dialect(name)
+    except DialectError:
+        return None
 
 
 def _http(place: str, terminals: TerminalsSection) -> Iterator[Mistake]:

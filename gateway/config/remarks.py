@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.models import Config
+from gateway.config.models import Config, TerminalsSection
+from gateway.config.values import Speaks
+from protocol.mac_method import MacMethod
+
+
+def _has_macs(terminals: TerminalsSection) -> bool:
+    from protocol.iso8583.dialect import load_dialect  # noqa: PLC0415 - only a remark needs it
+
+    return terminals.speaks is Speaks.ISO8583 and (
+        load_dialect(terminals.dialect).terminal.mac_method is not MacMethod.NONE
+    )
 
 
 def remarks(config: Config) -> Iterator[str]:
@@ -21,6 +31,11 @@ def remarks(config: Config) -> Iterator[str]:
             yield (
                 f"{place}.tls.require_client_certificate: is false: whoever shows no certificate can speak for any "
                 f"terminal; true as soon as every terminal has one"
+            )
+        if tls is not None and tls.client_ca_file is None and not terminals.master_keys_file and _has_macs(terminals):
+            yield (
+                f"{place}.master_keys_file: is empty, and terminals show no certificates: whoever connects can speak "
+                f"for any terminal; a file of the terminals' keys (docs/unionpay-day.md), or tls.client_ca_file"
             )
     if config.acquirer.tls is None and not all(endpoint.loopback for endpoint in config.acquirer.endpoints):
         yield (

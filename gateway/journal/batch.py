@@ -31,6 +31,7 @@ from gateway.core.lifecycle import FINAL, REPLAYABLE, State
 from gateway.core.transaction import Kind
 from gateway.journal.counters import SELECT_COUNTERS, Counters
 from gateway.journal.draft import Draft, JournalDefect
+from gateway.journal.groups import Newest
 from gateway.journal.port import JournalInDoubt, JournalLocked, JournalUnreadable
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader, is_damage
 from gateway.journal.rows import Row, RowCodec, RowDamaged
@@ -41,7 +42,7 @@ BATCH_WRITES_MAX: Final = 512
 """Writes in one commit: bounds the time that the first of them waits for the last, and the batch's memory."""
 
 RECENT_MAX: Final = 4_096
-"""Keys and counters that are in memory before they are put in their places: bounds memory, and the time to open."""
+"""Transactions and counters that are in memory before they are put in their places: bounds memory and time to open."""
 
 _WIDTHS: Final = (1, 8, 32, 128)
 _ALWAYS_TAKEN: Final = frozenset({Kind.REVERSAL, Kind.UNSEEN})
@@ -81,9 +82,11 @@ class Batcher:
         self.head = head
         self.recent: dict[str, int] = {}
         """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
+        self.newest = Newest()
+        """Transactions that are not in the tables of groups yet. Committed ones only; read by others."""
 
     def recover(self) -> list[Damage]:
-        """Read back what the last run had in memory: the newest keys, from their entries, and the counters' log.
+        """Read back what the last run had in memory: the newest transactions, and the counters' log.
 
         Raises:
             JournalUnreadable: neither entry nor row of a new transaction tells its key, so that a retry of it would
@@ -91,30 +94,39 @@ class Batcher:
         """
         damages = self._counters.recover()
         for sequence in range(self.head.indexed + 1, self.head.sequence + 1):
+            key = ""
             try:
                 entry, _ = self._reader.entry(sequence)
-                if entry.transaction == sequence:
-                    self.recent[entry.key] = sequence
+                if entry.transaction != sequence:
+                    continue
+                key = entry.key
             except RecordDamaged as damaged:
                 damages.append(Damage(sequence, damaged.what, removes=True))
-                try:
-                    row = self._reader.row(sequence)
-                except RecordDamaged:
+            try:
+                row = self._reader.row(sequence)
+            except RecordDamaged as damaged:
+                if not key:
                     raise JournalUnreadable(f"entry and row {sequence} are both damaged: restore or repair") from None
-                if row is not None:
-                    self.recent[row.key] = sequence
+                damages.append(Damage(sequence, damaged.what, removes=True))
+                row = None
+            if row is not None:
+                self.recent[row.key] = sequence
+                self.newest.add(row)
+            elif key:
+                self.recent[key] = sequence
+                self.newest.add_damaged(sequence, key)
         return damages
 
     def untidy(self) -> bool:
         """Whether enough is in memory that it should be put in its place."""
         return (
-            len(self.recent) >= RECENT_MAX
+            len(self.newest) >= RECENT_MAX
             or len(self._counters) >= RECENT_MAX
             or self.head.sequence - self.head.indexed >= 4 * RECENT_MAX
         )
 
     def tidy(self) -> None:
-        """Put recent keys and counters in their places, in one commit. A crash leaves all of it or none.
+        """Put recent transactions and counters in their places, in one commit. A crash leaves all of it or none.
 
         Raises: as `commit`.
         """
@@ -126,6 +138,7 @@ class Batcher:
             self._connection.execute("BEGIN IMMEDIATE")
             many("INSERT OR IGNORE INTO by_key (hash, id) VALUES (?, ?)", sorted((h[0], h[2]) for h in hashes))
             many("INSERT OR IGNORE INTO by_key_again (hash, id) VALUES (?, ?)", sorted((h[1], h[2]) for h in hashes))
+            self.newest.put_away(self._connection, self._codec)
             self._counters.put_away()
             write_head(self._connection, self._codec, head)
             self._connection.execute("COMMIT")
@@ -134,6 +147,7 @@ class Batcher:
             return
         self.head = head
         self.recent.clear()  # only now: a reader that does not find a key here finds it in the tables
+        self.newest = Newest()
         self._counters.forget_logged()
 
     def commit(
@@ -174,6 +188,8 @@ class Batcher:
         self._counters.committed()
         for key, row in draft.fresh.items():
             self.recent[key] = row.id
+        for number in draft.created:
+            self.newest.add(draft.rows[number])
         return [*(self._resolved(each) for each in judged), *reported]
 
     def _undo(self, error: sqlite3.Error) -> None:

@@ -1,8 +1,8 @@
 """The journal's port: what any journal must do, and what it must not. One conformance suite runs on every journal.
 
 A journal MUST
-- answer every Write, Find, FetchHeads, FetchBatch and Load handed to it with exactly one event of the same token, through
-  `deliver`, in batches, in the order in which writes were handed over (INV-4);
+- answer every Write, Find, FetchHeads, FetchBatch and Load handed to it with exactly one event of the same token,
+  through `deliver`, in batches, in the order in which writes were handed over (INV-4);
 - deliver Committed only after the commit that covers the write has reached the disk (INV-1);
 - decide the uniqueness of keys and the limits of exposure inside the commit (D1, D21);
 - give entries dense sequences from 1, in commit order;
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.core.effects import FetchBatch, FetchHeads, Find, Load, Write
 from gateway.core.events import JournalEvent
@@ -27,6 +27,9 @@ from gateway.core.transaction import Stored, Transaction
 
 Deliver = Callable[[Sequence[JournalEvent]], None]
 """Called on the event loop's thread, once per batch."""
+
+BATCH_TRANSACTIONS_MAX: Final = 5_000
+"""Transactions of a terminal's batch that are read at once: bounds memory, and how long other reads wait."""
 
 
 class JournalError(Exception):
@@ -80,11 +83,19 @@ class JournalHealth:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Listing:
-    """Which transactions an operator wants to see: newest last, `limit` after `after_id`."""
+    """Which transactions an operator or a till wants to see: newest last, `limit` after `after_id`.
+
+    Attributes:
+        terminal: only its transactions; costs what this terminal has, not what the journal has.
+        stan: only those with this field 11 upstream; with a terminal, costs what it has of this STAN.
+        aliases: second keys to a transaction (Kind.ALIAS) too.
+    """
 
     states: frozenset[State]
     lane: str = ""
     terminal: str = ""
+    stan: str = ""
+    aliases: bool = True
     after_id: int = 0
     limit: int = 100
 
@@ -113,7 +124,9 @@ class Journal(Protocol):
     def fetch_batch(self, fetch: FetchBatch) -> None:
         """Read a terminal's batch. Answered by BatchRead. Sees every write answered before this call.
 
-        Costs what the batch has, not what the journal has.
+        `whole` is False where a record that is or may be of the batch is damaged, or where the batch has more than
+        BATCH_TRANSACTIONS_MAX; what is whole of the oldest so many is there all the same. All of it is of one state of
+        the journal. Costs what the batch has, not what the journal has.
         """
 
     def load(self, load: Load) -> None:

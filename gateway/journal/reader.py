@@ -13,6 +13,7 @@ from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.connections import Threaded, connect_reader
 from gateway.journal.keyring import Keyring
+from gateway.journal.listings import Listings, newest_of
 from gateway.journal.port import JournalUnreadable, Listing
 from gateway.journal.reading import RecordDamaged, RecordReader, is_damage
 from gateway.journal.rows import RowCodec
@@ -59,14 +60,14 @@ async def list_in_steps(
 
 
 async def scan_in_doubt(
-    records: RecordReader, asked: Callable[[Callable[[], Any]], Awaitable[Any]], limit: int
+    records: RecordReader, listings: Listings, asked: Callable[[Callable[[], Any]], Awaitable[Any]], limit: int
 ) -> list[Stored]:
     """The transactions in doubt, from every row of the journal, in steps."""
     whole = Listing(states=IN_DOUBT_AFTER_CRASH | FINAL)  # a listing with final states goes by the rows themselves
     after = 0
     numbers: list[int] = []
     while True:
-        rows, after = await asked(partial(records.listing_step, whole, after))
+        rows, after = await asked(partial(listings.step, whole, after))
         numbers += [row.id for row in rows if row.state in IN_DOUBT_AFTER_CRASH]
         if not after or len(numbers) >= limit:
             break
@@ -77,9 +78,12 @@ async def scan_in_doubt(
 class JournalReader:
     """A journal opened to be read only, by tools and while no gateway runs. Takes no lock, writes no quarantine."""
 
-    def __init__(self, reader: Threaded, records: RecordReader) -> None:
+    def __init__(self, reader: Threaded, codec: RowCodec, records: RecordReader, path: Path) -> None:
         self._reader = reader
+        self._codec = codec
         self._records = records
+        self._listings = Listings(records, codec)
+        self._path = path
 
     async def _asked(self, read: Callable[[], _T]) -> _T:
         results: list[_T] = []
@@ -93,9 +97,15 @@ class JournalReader:
 
     async def listing(self, listing: Listing) -> list[Transaction]:
         """As port.Journal.listing."""
+        newest = await self._asked(partial(self._newest, listing)) if listing.terminal else ()
         return await list_in_steps(
-            listing, lambda after: self._asked(lambda: self._records.listing_step(listing, after))
+            listing, lambda after: self._asked(lambda: self._listings.step(listing, after, newest))
         )
+
+    def _newest(self, listing: Listing) -> tuple[int, ...]:
+        """What of a terminal's the last gateway had in memory when it ended without closing."""
+        head = read_head(self._reader.connection, self._codec, self._path)
+        return newest_of(self._records, self._codec, head.indexed).of_terminal(listing.terminal, listing.stan)
 
     async def load(self, number: int) -> Stored | Lookup:
         """One transaction by id, every part verified."""
@@ -134,4 +144,4 @@ async def open_for_reading(path: Path, keyring: Keyring) -> JournalReader:
     except BaseException:
         await reader.close()
         raise
-    return JournalReader(reader, RecordReader(reader.connection, codec, Sealer(keyring)))
+    return JournalReader(reader, codec, RecordReader(reader.connection, codec, Sealer(keyring)), path)

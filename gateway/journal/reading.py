@@ -12,15 +12,11 @@ from typing import Final, cast
 
 from gateway.core.events import Heads, Lookup
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, State
-from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
-from gateway.journal.port import Listing
+from gateway.core.transaction import Answer, Stored, StoredMessage
 from gateway.journal.rows import Row, RowCodec, RowDamaged, unpack_account, unpack_sensitive
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, SealBroken, Sealer
 from protocol.iso8583.message import Fields
 from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry, leaf_hash
-
-SCANNED_ROWS_MAX: Final = 512
-"""Rows that one hop of a listing looks at, so that a listing over a long journal never holds up a lookup."""
 
 _QUEUE_STEP: Final = 32
 _DAMAGE_CODES: Final = frozenset(
@@ -72,7 +68,12 @@ class RecordReader:
         self._sealer = sealer
         self.noted: list[Damage] = []
 
-    def _rows(self, number: int, sql: str, *values: object) -> list[tuple[object, ...]]:
+    def select(self, number: int, sql: str, *values: object) -> list[tuple[object, ...]]:
+        """What a query gives.
+
+        Raises:
+            RecordDamaged: of record `number`, 0 where none is meant: a page of it cannot be read.
+        """
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
@@ -86,7 +87,7 @@ class RecordReader:
         Raises:
             RecordDamaged: it fails its tag, or its page cannot be read.
         """
-        found = self._rows(number, "SELECT row FROM tx WHERE id = ?", number)
+        found = self.select(number, "SELECT row FROM tx WHERE id = ?", number)
         if not found:
             return None
         try:
@@ -100,7 +101,7 @@ class RecordReader:
         Raises:
             RecordDamaged: it is missing, or does not fit.
         """
-        found = self._rows(sequence, "SELECT body, leaf, account FROM entry WHERE sequence = ?", sequence)
+        found = self.select(sequence, "SELECT body, leaf, account FROM entry WHERE sequence = ?", sequence)
         if not found:
             raise RecordDamaged(sequence, "entry missing")
         body, leaf, account = found[0]
@@ -152,17 +153,19 @@ class RecordReader:
         return Stored(row.transaction(), request, sensitive, answer)
 
     def _sensitive(self, row: Row, entry: Entry) -> Fields:
-        found = self._rows(row.id, "SELECT ciphertext FROM sensitive WHERE sequence = ?", row.id)
+        found = self.select(row.id, "SELECT ciphertext FROM sensitive WHERE sequence = ?", row.id)
         ciphertext = found[0][0] if found else None
         try:
             return unpack_sensitive(self._open(entry, SENSITIVE_PART, ciphertext, "sensitive part"))
         except RowDamaged as error:
             raise RecordDamaged(row.id, str(error)) from None
 
-    def _note(self, damage: Damage) -> None:
+    def note(self, damage: Damage) -> None:
+        """Keep what was met damaged, for the writer."""
         self.noted.append(damage)
 
-    def _note_record(self, damaged: RecordDamaged, owing: tuple[bytes, int, int] | None = None) -> None:
+    def note_record(self, damaged: RecordDamaged, owing: tuple[bytes, int, int] | None = None) -> None:
+        """The same for a record that is damaged itself; `owing` is the queue's entry that led to it."""
         self.noted.append(Damage(damaged.number, damaged.what, owing, removes=damaged.number > 0))
 
     def match(self, key: str, recent: int | None, first: set[object], second: set[object], since_ms: int) -> Row | None:
@@ -185,13 +188,13 @@ class RecordReader:
             if row is None:
                 if number in first and number in second:
                     raise RecordDamaged(number, "row missing")
-                self._note(Damage(number, "lookup"))
+                self.note(Damage(number, "lookup"))
             elif row.key == key:
                 if number not in first or number not in second:
-                    self._note(Damage(number, "lookup"))
+                    self.note(Damage(number, "lookup"))
                 return row if row.accepted_ms >= since_ms else None
             elif self._codec.key_hashes(row.key) != self._codec.key_hashes(key):
-                self._note(Damage(number, "lookup"))
+                self.note(Damage(number, "lookup"))
         return None
 
     def row_by_key(self, key: str, recent: int | None, since_ms: int) -> Row | None:
@@ -203,11 +206,11 @@ class RecordReader:
         unreadable = 0
         for table, hashed in zip(("by_key", "by_key_again"), hashes, strict=True):
             try:
-                found = self._rows(0, f"SELECT id FROM {table} WHERE hash = ?", hashed)  # noqa: S608 - our own names
+                found = self.select(0, f"SELECT id FROM {table} WHERE hash = ?", hashed)  # noqa: S608 - our own names
                 candidates.append({each for (each,) in found})
             except RecordDamaged:
                 unreadable += 1
-                self._note(Damage(0, f"lookup page of {table}"))
+                self.note(Damage(0, f"lookup page of {table}"))
         if unreadable == 2:
             raise RecordDamaged(0, "lookup page")
         if unreadable:
@@ -220,28 +223,34 @@ class RecordReader:
             row = self.row_by_key(key, recent, since_ms)
             return Lookup.ABSENT if row is None else self.stored(row)
         except RecordDamaged as damaged:
-            self._note_record(damaged)
+            self.note_record(damaged)
             return Lookup.DAMAGED
 
     def by_id(self, number: int) -> Stored | Lookup:
         """What Load is told."""
         try:
-            row = self.row(number)
-            if row is not None:
-                return self.stored(row)
-            if not self._created(number):
-                return Lookup.ABSENT
-            self._note_record(RecordDamaged(number, "row missing"))
+            row = self.row_created(number)
+            return Lookup.ABSENT if row is None else self.stored(row)
         except RecordDamaged as damaged:
-            self._note_record(damaged)
-        return Lookup.DAMAGED
+            self.note_record(damaged)
+            return Lookup.DAMAGED
 
-    def _created(self, number: int) -> bool:
-        """Whether an entry tells of this transaction's creation.
+    def row_created(self, number: int) -> Row | None:
+        """The row of a transaction, None if it was never created.
 
         A flipped bit in an inner page can hide a row; the entry lies in another tree and still tells of it.
+
+        Raises:
+            RecordDamaged: as `row`, or it is missing.
         """
-        if not self._rows(number, "SELECT 1 FROM entry WHERE sequence = ?", number):
+        row = self.row(number)
+        if row is None and self._created(number):
+            raise RecordDamaged(number, "row missing")
+        return row
+
+    def _created(self, number: int) -> bool:
+        """Whether an entry tells of this transaction's creation."""
+        if not self.select(number, "SELECT 1 FROM entry WHERE sequence = ?", number):
             return False
         return self.entry(number)[0].transaction == number
 
@@ -264,7 +273,7 @@ class RecordReader:
             try:
                 stored.append((row.place, row.id, self.stored(row)))
             except RecordDamaged as damaged:
-                self._note_record(damaged, place)
+                self.note_record(damaged, place)
             if len(stored) > limit:
                 break
         stored.sort(key=lambda each: each[:2])
@@ -291,29 +300,26 @@ class RecordReader:
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
-            self._note(Damage(0, "page of the queue"))
+            self.note(Damage(0, "page of the queue"))
 
     def _queued_row(self, place: tuple[bytes, int, int]) -> Row | None:
         """The row that an entry of the queue leads to, if it may be sent; what is wrong is noted."""
         number = place[2] if isinstance(place[2], int) else 0
         try:
-            row = self.row(number)
-            if row is None and self._created(number):
-                self._note_record(RecordDamaged(number, "row missing"), place)
-                return None
+            row = self.row_created(number)
         except RecordDamaged as damaged:
-            self._note_record(damaged, place)
+            self.note_record(damaged, place)
             return None
         if row is None or row.state not in REPLAYABLE:
-            self._note(Damage(number, "queue", place))
+            self.note(Damage(number, "queue", place))
             return None
         if (row.lane.encode(), row.place) != place[:2]:
-            self._note(Damage(number, "queue", place, row))
+            self.note(Damage(number, "queue", place, row))
         return row
 
     def owing_lanes(self) -> list[str]:
         """Lanes with something to replay: a loose scan, two seeks for each lane."""
-        found = self._rows(
+        found = self.select(
             0,
             "WITH RECURSIVE loose(lane) AS (SELECT min(lane) FROM owing UNION ALL "
             "SELECT (SELECT min(lane) FROM owing WHERE lane > loose.lane) FROM loose WHERE loose.lane IS NOT NULL) "
@@ -325,15 +331,16 @@ class RecordReader:
                 continue
             # The first entry of each is verified: a lane with a flipped bit would else hide the one it stands for.
             first = "SELECT place, id FROM owing WHERE lane = ? ORDER BY place, id LIMIT 1"
-            for place, number in self._rows(0, first, lane):
+            for place, number in self.select(0, first, lane):
                 row = self._queued_row((lane, cast("int", place), cast("int", number)))
                 lanes.add(lane.decode(errors="replace") if row is None else row.lane)
         return sorted(lanes)
 
-    def _unsettled(self, states: frozenset[State], after_id: int, limit: int) -> list[tuple[int, State]]:
+    def unsettled(self, states: frozenset[State], after_id: int, limit: int) -> list[tuple[int, State]]:
+        """The next transactions that `unsettled` lists in these states, in the order of ids."""
         found: list[tuple[int, State]] = []
         for state in states:
-            ids = self._rows(
+            ids = self.select(
                 0, "SELECT id FROM unsettled WHERE state = ? AND id > ? ORDER BY id LIMIT ?", state, after_id, limit
             )
             found.extend((each, state) for (each,) in ids if isinstance(each, int))
@@ -344,56 +351,27 @@ class RecordReader:
         found: list[Stored] = []
         after_id = 0
         while len(found) < limit:
-            numbers = self._unsettled(IN_DOUBT_AFTER_CRASH, after_id, limit)
+            numbers = self.unsettled(IN_DOUBT_AFTER_CRASH, after_id, limit)
             for number, _ in numbers:
                 try:
                     row = self.row(number)
                     if row is None or row.state not in IN_DOUBT_AFTER_CRASH:
-                        self._note(Damage(number, "unsettled"))
+                        self.note(Damage(number, "unsettled"))
                         continue
                     found.append(self.stored(row))
                 except RecordDamaged as damaged:
-                    self._note_record(damaged)
+                    self.note_record(damaged)
             if len(numbers) < limit:
                 break
             after_id = numbers[-1][0]
         return found[:limit]
 
-    def listing_step(self, listing: Listing, after_id: int) -> tuple[list[Transaction], int]:
-        """One step of a listing: what fits among the next rows, and where the next step begins (0: at the end)."""
-        unsettled = bool(listing.states) and not listing.states & FINAL
-        if unsettled:
-            numbers = [each for each, _ in self._unsettled(listing.states, after_id, SCANNED_ROWS_MAX)]
-            rows = [self._rows(each, "SELECT id, row FROM tx WHERE id = ?", each) for each in numbers]
-            scanned = [each[0] for each in rows if each]
-        else:
-            scanned = self._rows(
-                0, "SELECT id, row FROM tx WHERE id > ? ORDER BY id LIMIT ?", after_id, SCANNED_ROWS_MAX
-            )
-            numbers = [each for each, _ in scanned if isinstance(each, int)]
-        found = []
-        for number, packed in scanned:
-            if not isinstance(number, int):
-                continue
-            try:
-                row = self._codec.unpack(number, packed)
-            except RowDamaged as error:
-                self._note_record(RecordDamaged(number, str(error)))
-                continue
-            if (
-                (not listing.states or row.state in listing.states)
-                and (not listing.lane or row.lane == listing.lane)
-                and (not listing.terminal or row.terminal == listing.terminal)
-            ):
-                found.append(row.transaction())
-        return found, numbers[-1] if len(numbers) == SCANNED_ROWS_MAX else 0
-
     def oldest_owed_ms(self) -> int:
         """UTC time of acceptance of the oldest transaction that owes something, or 0."""
         try:
-            oldest = self._unsettled(frozenset(_UNSETTLED_STATES), 0, 1)
+            oldest = self.unsettled(frozenset(_UNSETTLED_STATES), 0, 1)
             row = self.row(oldest[0][0]) if oldest else None
         except RecordDamaged as damaged:
-            self._note_record(damaged)
+            self.note_record(damaged)
             return 0
         return 0 if row is None else row.accepted_ms

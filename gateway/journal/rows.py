@@ -68,6 +68,11 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
         """Its effective place in the lane (D14)."""
         return self.position or self.id
 
+    @property
+    def sent_stan(self) -> str:
+        """Field 11 upstream (Transaction.sent_stan)."""
+        return self.stan or self.transaction().sent_stan
+
     def transaction(self) -> Transaction:
         """The transaction as the core knows it."""
         return Transaction(
@@ -138,7 +143,7 @@ def row_of(
 
 
 def same_payment(stored: Row, next_row: Transaction) -> bool:
-    """Whether an update leaves alone what must never change once acknowledged (INV-5), and the lane and key."""
+    """Whether an update leaves alone what must never change once acknowledged (INV-5), and what it is listed under."""
     return (
         stored.amount_minor == next_row.amount_minor
         and stored.key == next_row.key
@@ -146,6 +151,7 @@ def same_payment(stored: Row, next_row: Transaction) -> bool:
         and stored.terminal == next_row.terminal
         and stored.card == next_row.card
         and stored.lane == next_row.lane
+        and stored.stan == next_row.stan
     )
 
 
@@ -161,7 +167,7 @@ class RowCodec:
         self._decode = msgspec.msgpack.Decoder(Row).decode
 
     def key_hashes(self, key: str) -> tuple[int, int]:
-        """Two independent 64-bit hashes of a transaction key, one for each lookup table."""
+        """Two independent 64-bit hashes of a transaction key or a part of it, one for each of two lookup tables."""
         hashed = self._key_hash.copy()
         hashed.update(key.encode())
         first, second = _HASHES.unpack(hashed.digest())

@@ -1,20 +1,24 @@
 """The tables of a SQLite journal, and what is checked before one is trusted.
 
-    entry        every entry by sequence, its leaf hash, and the ciphertext of its account part
-    sensitive    ciphertexts of sensitive parts, by sequence; a row goes in the commit that makes its transaction final
-    tx           one row per transaction, changed in the same commit as the entry that tells of it
-    by_key       two lookup tables over two independent hashes of the transaction key. A lookup asks both: a flipped
-    by_key_again bit hides a transaction from one of them at most, and a hidden one would be charged again (INV-2)
-                 The newest transactions are in neither yet: their keys are in memory, read back from the entries at
-                 opening. They go in together once a few thousand have come, sorted, because one by one each would
-                 rewrite two pages of its own
-    owing        the queue: (lane, place, id) of what replay has to send
-    unsettled    (state, id) of what is not final
-    counter      exposure counters; absent means zero (D21)
-    counter_log  values that counters have taken since they were last written to `counter`, one row for each commit
-    quarantine   damaged records, for a person
-    head         two copies of the newest sequence and the number of transactions by state
-    meta         two copies of what the journal is: format, name, keys with check values, root pages
+    entry          every entry by sequence, its leaf hash, and the ciphertext of its account part
+    sensitive      ciphertexts of sensitive parts, by sequence; a row goes in the commit that makes a transaction final
+    tx             one row per transaction, changed in the same commit as the entry that tells of it
+    by_key         two lookup tables over two independent hashes of the transaction key. A lookup asks both: a flipped
+    by_key_again   bit hides a transaction from one of them at most, and a hidden one would be charged again (INV-2)
+    by_batch       the same for the transactions of a terminal's batch: a hidden one would make its totals wrong
+    by_batch_again
+    by_terminal    transactions by terminal, and by terminal and STAN, for listings (groups.py). One table only: nothing
+                   is charged or counted by a listing
+                   The newest transactions are in none of these five yet: they are in memory, read back from entries
+                   and rows at opening. They go in together once a few thousand have come, sorted, because one by one
+                   each would rewrite pages of its own
+    owing          the queue: (lane, place, id) of what replay has to send
+    unsettled      (state, id) of what is not final
+    counter        exposure counters; absent means zero (D21)
+    counter_log    values that counters have taken since they were last written to `counter`, one row for each commit
+    quarantine     damaged records, for a person
+    head           two copies of the newest sequence and the number of transactions by state
+    meta           two copies of what the journal is: format, name, keys with check values, root pages
 
 Lanes are stored as UTF-8 bytes: text with a flipped bit is no text, and could not even be read to be reported.
 
@@ -37,7 +41,7 @@ from gateway.journal.keyring import Keyring
 from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"
 PAGE_BYTES: Final = 4096
 
@@ -47,6 +51,9 @@ TABLES: Final = {
     "tx": "CREATE TABLE tx (id INTEGER PRIMARY KEY, row BLOB NOT NULL)",
     "by_key": "CREATE TABLE by_key (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
     "by_key_again": "CREATE TABLE by_key_again (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
+    "by_batch": "CREATE TABLE by_batch (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
+    "by_batch_again": "CREATE TABLE by_batch_again (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
+    "by_terminal": "CREATE TABLE by_terminal (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
     "owing": "CREATE TABLE owing (lane BLOB, place INTEGER, id INTEGER, PRIMARY KEY (lane, place, id)) WITHOUT ROWID",
     "unsettled": "CREATE TABLE unsettled (state INTEGER, id INTEGER, PRIMARY KEY (state, id)) WITHOUT ROWID",
     "counter": (
@@ -72,7 +79,7 @@ class Head(msgspec.Struct, array_like=True):
         sequence: of the newest entry.
         counts: transactions by state; the index is the state's number.
         quarantined: records in quarantine.
-        indexed: keys of transactions up to this sequence are in the lookup tables.
+        indexed: transactions up to this sequence are in the lookup tables.
     """
 
     sequence: int

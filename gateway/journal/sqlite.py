@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,8 @@ from gateway.core.transaction import Stored, Transaction
 from gateway.journal.batch import BATCH_WRITES_MAX, RECENT_MAX, Batcher
 from gateway.journal.connections import connect_reader, connect_writer
 from gateway.journal.keyring import Keyring, sync_folder
+from gateway.journal.listings import Listings
+from gateway.journal.lock import take_lock
 from gateway.journal.port import (
     Deliver,
     JournalError,
@@ -54,7 +55,6 @@ _FRAMES_PER_CREATE: Final = 2
 _FRAMES_PER_BATCH: Final = 10
 _NOTED_MAX: Final = 1_024
 _PROBE_EVERY_S: Final = 0.25
-_LOCK_TRIES: Final = 5
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -96,6 +96,7 @@ class SqliteJournal:
         self._damages: list[Damage] = []
         self._noted: set[Damage] = set()
         self._reads: list[tuple[Callable[[], object], asyncio.Future[object] | None]] = []
+        self._long_reads: list[tuple[Callable[[], object], asyncio.Future[object] | None]] = []
         self._reading: list[tuple[Callable[[], object], asyncio.Future[object] | None]] = []
         self._write_wake = asyncio.Event()
         self._read_wake = asyncio.Event()
@@ -114,7 +115,7 @@ class SqliteJournal:
         """See port.Journal.open."""
         async with AsyncExitStack() as stack:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _lock(self._path)
+            self._lock = take_lock(self._path)
             stack.callback(self._lock.release)
             refuse_foreign_file(self._path)
             try:
@@ -127,6 +128,7 @@ class SqliteJournal:
             except sqlite3.Error as error:
                 raise JournalUnreadable(f"{self._path} cannot be opened: {error}") from error
             self._records = RecordReader(self._reader.connection, self._codec, self._sealer)
+            self._listings = Listings(self._records, self._codec)
             self._writing_task = asyncio.create_task(self._supervised(self._write_on()), name="journal writer")
             self._reading_task = asyncio.create_task(self._supervised(self._read_on()), name="journal reader")
             self._resources = stack.pop_all()
@@ -194,10 +196,11 @@ class SqliteJournal:
             return
         self._broken = error
         self._writes.clear()
-        for _, future in [*self._reading, *self._reads]:
+        for _, future in [*self._reading, *self._reads, *self._long_reads]:
             if future is not None and not future.done():
                 future.set_exception(error)
         self._reads.clear()
+        self._long_reads.clear()
         self._write_wake.set()
         self._read_wake.set()
         self._failed(error)
@@ -244,7 +247,7 @@ class SqliteJournal:
         self._frames += _FRAMES_PER_BATCH + _FRAMES_PER_CREATE * creates + 2 * len(writes)
         if self._batcher.untidy():
             await self._writer.run(self._batcher.tidy)
-            self._frames += RECENT_MAX // 2
+            self._frames += RECENT_MAX
         if self._frames >= _CHECKPOINT_FRAMES:
             self._frames = 0
             await self._writer.run(self._checkpoint)
@@ -277,13 +280,15 @@ class SqliteJournal:
         while self._broken is None:
             await self._read_wake.wait()
             self._read_wake.clear()
-            while self._reads and self._broken is None:
+            while (self._reads or self._long_reads) and self._broken is None:
                 await self._read_batch()
             if self._stopping_reads:
                 return
 
     async def _read_batch(self) -> None:
         reads, self._reads = self._reads[:READS_MAX], self._reads[READS_MAX:]
+        if self._long_reads:
+            reads.append(self._long_reads.pop(0))  # one at a time, so that lookups go between them
         results: list[object] = []
         damages: list[Damage] = []
 
@@ -341,8 +346,12 @@ class SqliteJournal:
         self._ask(lambda: self._records.heads(fetch.token, fetch.lane, fetch.limit), None)
 
     def fetch_batch(self, fetch: FetchBatch) -> None:
-        """Read a terminal's batch. Answered by BatchRead."""
-        raise NotImplementedError
+        """See port.Journal.fetch_batch."""
+        # Asked before the snapshot is taken: what leaves `newest` is in the tables that were committed before.
+        newest = self._batcher.newest.of_batch(fetch.batch)
+        if self._broken is None:
+            self._long_reads.append((lambda: self._listings.batch(fetch.token, fetch.batch, newest), None))
+            self._read_wake.set()
 
     def load(self, load: Load) -> None:
         """See port.Journal.load."""
@@ -360,13 +369,16 @@ class SqliteJournal:
         if len(found) >= min(limit, counted) or self._writes or self._in_flight:
             return found
         # One of them is hidden by a flipped bit; left in doubt, it would never be reversed (INV-3).
-        return await scan_in_doubt(self._records, self._asked, limit)
+        return await scan_in_doubt(self._records, self._listings, self._asked, limit)
 
     async def listing(self, listing: Listing) -> list[Transaction]:
         """See port.Journal.listing."""
-        return await list_in_steps(
-            listing, lambda after: self._asked(lambda: self._records.listing_step(listing, after))
-        )
+
+        def step(after: int) -> Awaitable[tuple[list[Transaction], int]]:
+            newest = self._batcher.newest.of_terminal(listing.terminal, listing.stan) if listing.terminal else ()
+            return self._asked(lambda: self._listings.step(listing, after, newest))
+
+        return await list_in_steps(listing, step)
 
     async def health(self) -> JournalHealth:
         """See port.Journal.health."""
@@ -400,61 +412,3 @@ class SqliteJournal:
     def _refusal_of_new(self) -> str:
         """Why no new transaction is taken now, on any thread."""
         return self._lock.refusal() or self._room.refusal()
-
-
-class _Lock:
-    """The lock beside the database; held until it is released, by a crash too.
-
-    flock belongs to the open file, not to the process: a second journal within this process is refused as well. The
-    database itself cannot be locked so: to close any descriptor of it drops the locks that SQLite has on it.
-    """
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
-        self._released = False
-        self._look_again_s = 0.0
-        self._refusal = ""
-
-    def holds(self) -> bool:
-        """Whether the file of that name is still the one that is locked."""
-        ours = os.fstat(self._descriptor)
-        try:
-            there = self._path.stat()
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
-    def refusal(self) -> str:
-        """Why nothing new is taken: somebody has removed the file, so nothing keeps a second gateway out any more."""
-        now_s = time.monotonic()
-        if not (self._refusal or self._released) and now_s >= self._look_again_s:
-            self._look_again_s = now_s + _PROBE_EVERY_S
-            if not self.holds():
-                self._refusal = (
-                    f"{self._path} was removed or replaced, another gateway may write this journal too; "
-                    f"make sure that there is none, and start this one anew"
-                )
-        return self._refusal
-
-    def release(self) -> None:
-        """Let another have it."""
-        self._released = True
-        os.close(self._descriptor)
-
-
-def _lock(path: Path) -> _Lock:
-    """Take the lock of a journal; `path` is without symbolic links."""
-    name = path.with_name(path.name + ".lock")
-    for _ in range(_LOCK_TRIES):
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise JournalLocked(f"another gateway holds {path}") from error
-        lock = _Lock(name, descriptor)
-        if lock.holds():
-            return lock
-        lock.release()  # somebody has put another file there meanwhile
-    raise JournalLocked(f"{name} does not stay in its place; whatever removes it must be stopped")

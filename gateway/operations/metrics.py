@@ -67,11 +67,18 @@ class StatusCollector(Collector):
         in_flight = GaugeMetricFamily(
             "holdfast_terminal_in_flight", "Messages of terminals not yet answered.", labels=["listen"]
         )
+        refused = CounterMetricFamily(
+            "holdfast_terminal_macs_refused", "Messages of a terminal whose MAC was refused (A0), since start.",
+            labels=["listen", "terminal"],
+        )  # fmt: skip
         for listener in self._status.terminals:
+            for terminal, count in sorted(listener.macs_refused.items()):
+                refused.add_metric([listener.listen, terminal], count)
             connections.add_metric([listener.listen], listener.connections)
             in_flight.add_metric([listener.listen], listener.in_flight)
         yield connections
         yield in_flight
+        yield refused
         waiting = "Requests that wait for their lane to drain."
         yield _gauge("holdfast_requests_waiting", waiting, self._status.requests_waiting)
 

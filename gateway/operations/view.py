@@ -50,11 +50,16 @@ class AcquirerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalsStatus:
-    """One listener for terminals, with the address that it really has."""
+    """One listener for terminals, with the address that it really has.
+
+    Attributes:
+        macs_refused: messages answered A0 since start, by terminal; terminals without a key under "unknown".
+    """
 
     listen: str
     connections: int
     in_flight: int
+    macs_refused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
 from gateway.terminals.connection import TerminalConnection
 from gateway.terminals.limits import Count, ListenerSettings
+from gateway.terminals.sessions import Admitted, Refused, TerminalSessions
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect
@@ -34,7 +35,11 @@ class _Waiting(NamedTuple):
     connection: TerminalConnection
     tpdu: bytes
     header: bytes
+    admitted: Admitted
     since_ms: int
+
+
+_NO_SESSION = Admitted()  # of an answer without MAC and keys
 
 
 class Iso8583Listener:
@@ -54,12 +59,14 @@ class Iso8583Listener:
         report: Report,
         *,
         tokens: Iterator[int] | None = None,
+        sessions: TerminalSessions | None = None,
     ) -> None:
         """Nothing is heard before `start`.
 
         Args:
             submit: takes each request on the loop's thread; it may answer from within the call. Must not raise.
             tokens: where terminal tokens come from; listeners that share one never give out the same token.
+            sessions: of this dialect's terminals; without it no MAC is looked at, made or asked for.
         """
         self._settings = settings
         self._dialect = dialect
@@ -68,6 +75,7 @@ class Iso8583Listener:
         self._framing = dialect.framing
         self._hashing = hashing
         self._batches = BatchMemory()
+        self._sessions = sessions
         self._submit = submit
         self._utc_ms = utc_ms
         self._report = RateLimitedReport(report, settings.report_interval_ms)
@@ -132,7 +140,7 @@ class Iso8583Listener:
             self._changed.set()
         connection = waiting.connection
         connection.settled()
-        self._answer(connection, waiting.tpdu, waiting.header, answer)
+        self._answer(connection, waiting.tpdu, waiting.header, answer, waiting.admitted)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by the names in `Count`."""
@@ -181,22 +189,25 @@ class Iso8583Listener:
             return
         if not self._permitted(connection, message):
             return
+        admitted = self._admitted(connection, message, frame)
+        if admitted is None:
+            return
         if not self._admitting:
             self.count(Count.STOPPING)
-            self._refuse(connection, message, _STOPPING)
+            self._refuse(connection, message, _STOPPING, admitted)
             return
         if len(self._waiting) >= self._settings.in_flight_max:
             self.count(Count.OVERLOADED)
-            self._refuse(connection, message, _OUR_FAULT)
+            self._refuse(connection, message, _OUR_FAULT, admitted)
             return
         try:
             request = request_from(message, self._rules, self._hashing, self._utc_ms(), self._batches)
         except BadRequest as error:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
-            self._refuse(connection, message, error.code)
+            self._refuse(connection, message, error.code, admitted)
             return
         token = next(self._tokens)
-        self._waiting[token] = _Waiting(connection, message.tpdu, message.header, self._now_ms())
+        self._waiting[token] = _Waiting(connection, message.tpdu, message.header, admitted, self._now_ms())
         connection.in_flight += 1
         self._counts[Count.REQUESTS] += 1
         self._submit(Requested(token, request))
@@ -216,6 +227,23 @@ class Iso8583Listener:
         self._refuse(connection, message, _NOT_PERMITTED)
         return False
 
+    def _admitted(self, connection: TerminalConnection, message: Message, frame: bytes) -> Admitted | None:
+        """What sessions say of a message: how to answer it, or None where it has been refused (D10, A0).
+
+        Nothing else has looked at the fields by then but the check of field 41 against the certificate.
+        """
+        if self._sessions is None:
+            return _NO_SESSION
+        judged = self._sessions.admit(message, frame, self._utc_ms())
+        if isinstance(judged, Refused):
+            known = {"terminal": judged.terminal} if judged.terminal else {}
+            self._bad(connection, judged.count, {"mti": message.mti, "detail": judged.detail, **known})
+            self._refuse(connection, message, judged.code)
+            return None
+        if judged.outdated:
+            self.count(Count.MAC_OUTDATED)
+        return judged
+
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def _unreadable(self, connection: TerminalConnection, error: CodecError) -> None:
@@ -229,7 +257,9 @@ class Iso8583Listener:
         self._bad(connection, Count.BAD_MESSAGE_CLOSED, facts)
         connection.hang_up(drop_frames=True)
 
-    def _refuse(self, connection: TerminalConnection, message: Message, code: str) -> None:
+    def _refuse(
+        self, connection: TerminalConnection, message: Message, code: str, admitted: Admitted = _NO_SESSION
+    ) -> None:
         """Answer a message that is not taken; hang up where its type has no answer."""
         try:
             answer = local_answer(message.mti, message.fields, code, self._rules, self._utc_ms())
@@ -237,15 +267,17 @@ class Iso8583Listener:
             self._bad(connection, Count.BAD_MTI_CLOSED, {"mti": message.mti})
             connection.hang_up(drop_frames=True)
             return
-        self._answer(connection, message.tpdu, message.header, answer)
+        self._answer(connection, message.tpdu, message.header, answer, admitted)
 
-    def _answer(self, connection: TerminalConnection, tpdu: bytes, header: bytes, answer: Answer) -> None:
+    def _answer(
+        self, connection: TerminalConnection, tpdu: bytes, header: bytes, answer: Answer, admitted: Admitted
+    ) -> None:
         if not connection.writable:
             self.count(Count.REPLIES_DROPPED)
             return
         swapped = tpdu[:1] + tpdu[3:5] + tpdu[1:3]
         try:
-            framed = self._framing.wrap(self._encoded(Message(answer.mti, answer.fields, swapped, header)))
+            framed = self._framing.wrap(self._sealed(Message(answer.mti, answer.fields, swapped, header), admitted))
         except (CodecError, FramingError) as error:
             # The outcome is durable, and the terminal's retry would fail the same way: a person must see this.
             field = str(error.field or "") if isinstance(error, CodecError) else ""
@@ -253,6 +285,15 @@ class Iso8583Listener:
             return
         self._counts[Count.REPLIES] += 1
         connection.answer(framed)
+
+    def _sealed(self, message: Message, admitted: Admitted) -> bytes:
+        """Encode an answer with what its session adds: work keys, a MAC made fresh (D3). Raises: CodecError."""
+        if self._sessions is None or admitted is _NO_SESSION:
+            return self._encoded(message)
+        if admitted.sign_on is not None and message.fields.get(39) == "00":
+            self.count(Count.SIGNED_ON)
+        completed = self._sessions.completed(admitted, message, self._utc_ms())
+        return self._sessions.sealed(admitted, self._encoded(completed))
 
     def _encoded(self, message: Message) -> bytes:
         """Encode an answer; what the host said in a field that this dialect cannot carry is left out.

@@ -119,6 +119,14 @@ class Count(StrEnum):
     OVERLOADED = "answered_overload"  # 96
     STOPPING = "answered_stopping"  # 96
     NOT_PERMITTED = "answered_not_permitted"  # 58: the connection's certificate names other terminals
+    MAC_MISSING = "answered_mac_missing"  # A0: no MAC, or fields behind it
+    MAC_WRONG = "answered_mac_wrong"  # A0
+    MAC_UNKNOWN_TERMINAL = "answered_mac_unknown_terminal"  # A0: the key file has no line for it
+    MAC_NO_KEY = "answered_mac_no_key"  # A0: no key follows from its key serial number
+    MAC_OUTDATED = "mac_of_previous_period"  # taken; the answer asks for a new sign-on
+    SIGN_ON_UNKNOWN_TERMINAL = "answered_sign_on_unknown_terminal"  # 58
+    SIGN_ON_UNSUITABLE = "answered_sign_on_unsuitable"  # 12: its master key cannot serve the keys it asks for
+    SIGNED_ON = "signed_on"  # answered 00
     BAD_FRAMING = "bad_framing"
     BAD_MESSAGE = "bad_message"  # answered 30
     BAD_MESSAGE_CLOSED = "bad_message_closed"  # too little was readable to answer

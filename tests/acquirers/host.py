@@ -31,7 +31,9 @@ class HostConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for frame in self._reader.feed(data):
-            exchange = Exchange(self, self._host.dialect.codec.decode(frame))
+            exchange = Exchange(self, self._host.dialect.codec.decode(frame), frame)
+            if self._host.takes(exchange):
+                continue
             self._host.received.append(exchange.message)
             self._host.exchanges.put_nowait(exchange)
             if self._host.answers_at_once:
@@ -54,9 +56,10 @@ class HostConnection(asyncio.Protocol):
 class Exchange:
     """A message that the host has read, and what the host does about it."""
 
-    def __init__(self, connection: HostConnection, message: Message) -> None:
+    def __init__(self, connection: HostConnection, message: Message, frame: bytes = b"") -> None:
         self.connection = connection
         self.message = message
+        self.frame = frame
         self._host = connection._host
 
     def reply(self, code: str = "00", **more: str) -> Message:
@@ -92,6 +95,10 @@ class Host:
         self.tls: ssl.SSLContext | None = None
         self.on_connect: Callable[[HostConnection], None] = lambda _: None
         self._server: asyncio.Server | None = None
+
+    def takes(self, exchange: Exchange) -> bool:
+        """Whether the host settles a message by itself, before any test sees it."""
+        return False
 
     def framed(self, message: Message) -> bytes:
         """A message as bytes of the stream."""

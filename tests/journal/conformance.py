@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.core.effects import Find, Limit, Write
+from gateway.core.effects import FetchBatch, Find, Limit, Load, Write
 from gateway.core.events import Committed, Existing, Lookup, OverLimit
 from gateway.core.lifecycle import EntryKind, State
-from gateway.core.transaction import Answer, Stored
+from gateway.core.transaction import Answer, Kind, Stored
 from gateway.journal.draft import JournalDefect
-from gateway.journal.port import Listing
+from gateway.journal.port import BATCH_TRANSACTIONS_MAX, Listing
 from tests.journal.rig import START_MS, TRACK, Rig, evolved, sale
 
+BATCH = "B000001|M|T"
+OTHERS_AND_ONE = [
+    BATCH, "B000002|M|T", BATCH, "B000001|M|T1", "B00000|M|T", "B000001|N|T", BATCH, "D20260101|M|T", "B000001|M", BATCH
+]  # fmt: skip
 FLOOR = Limit("all|156", 2, None, None, "standin.count")
 
 
@@ -200,6 +204,101 @@ class JournalConformance:
         assert [t.id for t in rig.run(rig.journal.listing(lane))] == [1192, 1194, 1196]
         parked = Listing(states=frozenset({State.PARKED}))
         assert [t.id for t in rig.run(rig.journal.listing(parked))] == [1201]
+
+    def test_a_batch_is_read_oldest_first_and_nothing_of_other_batches_or_terminals(self, rig: Rig) -> None:
+        for number, batch in enumerate(OTHERS_AND_ONE, 1):
+            rig.write(sale(f"{batch}|2|{number:06}", sensitive={35: TRACK}))
+        wanted = [n for n, batch in enumerate(OTHERS_AND_ONE, 1) if batch == BATCH]
+        read = rig.batch(BATCH)
+        assert (read.stored, read.whole) == (tuple(loaded(rig, n) for n in wanted), True)
+        assert (rig.batch("B000009|M|T").stored, rig.batch("B000009|M|T").whole) == ((), True)
+
+    def test_a_batch_has_every_kind_and_state_but_no_second_keys(self, rig: Rig) -> None:
+        rig.write(
+            sale(f"{BATCH}|2|000001", state=State.DECLINED),
+            sale(f"{BATCH}|2|000002", what=Kind.ALIAS, state=State.CANCELLED, answer=None),
+            sale("idem|M|T|000003", what=Kind.ALIAS, state=State.CANCELLED, answer=None),
+            sale(f"{BATCH}|4|000001", what=Kind.REVERSAL),
+        )
+        for _ in range(2):
+            assert [each.transaction.id for each in rig.batch(BATCH).stored] == [1, 4]
+            assert rig.batch("idem|M|T").stored == ()
+            rig.reopen()
+
+    def test_a_batch_shows_every_write_answered_before_however_long_ago_its_transactions_were_made(
+        self, rig: Rig
+    ) -> None:
+        for n in range(1, 4):
+            rig.write(sale(f"{BATCH}|2|{n:06}", state=State.ASKING, answer=None))
+            assert len(rig.batch(BATCH).stored) == n
+        rig.reopen()
+        rig.write(sale(f"{BATCH}|2|000004"))
+        rig.write(evolved(loaded(rig, 2).transaction, State.APPROVED, answer=Answer("0210", {39: "00"})))
+        read = rig.batch(BATCH)
+        assert [each.transaction.id for each in read.stored] == [1, 2, 3, 4]
+        assert read.stored[1] == loaded(rig, 2)
+        rig.reopen()
+        assert rig.batch(BATCH).stored == read.stored
+
+    def test_a_key_made_anew_beyond_its_horizon_is_twice_in_its_batch(self, rig: Rig) -> None:
+        rig.write(sale("H|M|T|2|000001", horizon_ms=1000))
+        rig.now_ms += 1001
+        rig.write(sale("H|M|T|2|000001", horizon_ms=1000, accepted_ms=rig.now_ms))
+        for _ in range(2):
+            assert [each.transaction.id for each in rig.batch("H|M|T").stored] == [1, 2]
+            assert rig.listed(terminal="T") == [1, 2]
+            rig.reopen()
+
+    def test_a_batch_of_more_than_is_read_at_once_is_not_whole(self, rig: Rig) -> None:
+        sales = (Write(rig.next_token(), (sale(f"{BATCH}|2|{n:06}"),)) for n in range(BATCH_TRANSACTIONS_MAX))
+        rig.perform(*sales)
+        read = rig.batch(BATCH)
+        assert (len(read.stored), read.whole) == (BATCH_TRANSACTIONS_MAX, True)
+        rig.write(sale(f"{BATCH}|4|000001"))
+        more = rig.batch(BATCH)
+        assert (more.stored == read.stored, more.whole) == (True, False)
+
+    def test_batches_and_lookups_asked_for_at_once_are_each_answered(self, rig: Rig) -> None:
+        for n in range(1, 9):
+            rig.write(sale(f"B{n:06}|M|T|2|000001"))
+        batches = [FetchBatch(rig.next_token(), f"B{n:06}|M|T") for n in range(1, 9)]
+        lookups = [Load(rig.next_token(), n) for n in range(1, 9)]
+        events = rig.perform(*batches, *lookups)  # each by its token
+        assert [each.stored for each in events[:8]] == [(loaded(rig, n),) for n in range(1, 9)]  # type: ignore[union-attr]
+        assert [each.results for each in events[8:]] == [(loaded(rig, n),) for n in range(1, 9)]  # type: ignore[union-attr]
+
+    def test_a_listing_by_terminal_and_stan_pages_through_old_and_new_alike(self, rig: Rig) -> None:
+        def more(first: int, last: int) -> None:
+            numbers = range(first, last)
+            keys = (f"B{n:06}|M|T{n % 2}|2|{n % 3:06}" for n in numbers)
+            rig.perform(*(Write(rig.next_token(), (sale(key),)) for key in keys))
+
+        more(1, 1201)
+        rig.reopen()
+        more(1201, 2401)
+        odd = [n for n in range(1, 2401) if n % 2]
+        stan = [n for n in odd if n % 3 == 2]
+        assert rig.listed(terminal="T1") == odd
+        assert rig.listed(terminal="T1", stan="000002") == stan
+        assert rig.listed(terminal="T1", after_id=1195, limit=6) == [1197, 1199, 1201, 1203, 1205, 1207]
+        assert rig.listed(terminal="T1", stan="000002", after_id=1193, limit=3) == [1193 + 6 * n for n in (1, 2, 3)]
+        assert rig.listed(terminal="T1", stan="000002", after_id=2399) == []
+        assert rig.listed(terminal="T2") == rig.listed(terminal="T1", stan="000009") == []
+        assert rig.listed(stan="000002", terminal="T1", states=frozenset({State.STORED})) == stan
+        assert rig.listed(terminal="T1", states=frozenset({State.PARKED})) == []
+
+    def test_a_listing_by_stan_goes_by_the_one_that_the_gateway_assigned_where_the_terminal_gave_none(
+        self, rig: Rig
+    ) -> None:
+        rig.write(sale("I|M|T|2|abcdef", stan=""))
+        rig.write(
+            sale("I|M|T|2|abcdeg", stan=""), sale("idem|M|T|x", what=Kind.ALIAS, stan="000003", state=State.CANCELLED)
+        )
+        for _ in range(2):
+            assert rig.listed(terminal="T", stan=loaded(rig, 2).transaction.sent_stan) == [2, 3]
+            assert rig.listed(terminal="T", stan="000003", aliases=False) == [2]
+            assert rig.listed(terminal="T", aliases=False) == [1, 2]
+            rig.reopen()
 
     def test_health_counts_by_state_without_being_told(self, rig: Rig) -> None:
         rig.write(sale("k|000001", state=State.DECLINED))

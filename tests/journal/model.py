@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.core.effects import Create, Update, Write
-from gateway.core.events import Committed, Existing, Heads, JournalEvent, Lookup, OverLimit
+from gateway.core.events import BatchRead, Committed, Existing, Heads, JournalEvent, Lookup, OverLimit
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, OBLIGATION, REPLAYABLE, Obligation, State
-from gateway.core.transaction import Answer, Stored, Transaction
+from gateway.core.transaction import Answer, Kind, Stored, Transaction
 from gateway.journal.port import Listing
 
 
@@ -91,6 +91,15 @@ class ModelJournal:
         owed.sort(key=lambda each: (each.transaction.position or each.transaction.id, each.transaction.id))
         return Heads(token, lane, tuple(owed[:limit]), len(owed) > limit)
 
+    def batch(self, token: int, batch: str) -> BatchRead:
+        members = [
+            self.stored[number]
+            for number in sorted(self.stored)
+            if self.stored[number].transaction.key.startswith(batch + "|")
+            and self.stored[number].transaction.kind is not Kind.ALIAS
+        ]
+        return BatchRead(token, tuple(members), whole=True)
+
     def owing_lanes(self) -> list[str]:
         return sorted({t.lane for t in self._rows() if t.state in REPLAYABLE})
 
@@ -105,6 +114,8 @@ class ModelJournal:
             and (not listing.states or t.state in listing.states)
             and (not listing.lane or t.lane == listing.lane)
             and (not listing.terminal or t.terminal == listing.terminal)
+            and (not listing.stan or t.sent_stan == listing.stan)
+            and (listing.aliases or t.kind is not Kind.ALIAS)
         ]
         return fitting[: listing.limit]
 

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from gateway.core.effects import Create, FetchHeads, Find, Limit, Load, Update, Write
-from gateway.core.events import Damaged, Existing, Found, Heads, JournalEvent
+from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, Limit, Load, Update, Write
+from gateway.core.events import BatchRead, Damaged, Existing, Found, Heads, JournalEvent
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.transaction import Answer, Kind, Stored, StoredMessage, Transaction
 from gateway.journal.keyring import Keyring
-from gateway.journal.port import Deliver, Journal, JournalError
+from gateway.journal.port import Deliver, Journal, JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from protocol.iso8583.message import Fields
 
 T = TypeVar("T")
-Asked = Write | Find | FetchHeads | Load
+Asked = Write | Find | FetchHeads | FetchBatch | Load
 Make = Callable[[Deliver, Callable[[JournalError], None], Callable[[], int]], Journal]
 
 PAN = "4242424242424242"
@@ -114,6 +114,8 @@ class Rig:
                     self.journal.find(each)
                 elif isinstance(each, FetchHeads):
                     self.journal.fetch_heads(each)
+                elif isinstance(each, FetchBatch):
+                    self.journal.fetch_batch(each)
                 else:
                     self.journal.load(each)
             if asked and self.failure is None:
@@ -145,6 +147,16 @@ class Rig:
         assert isinstance(heads, Heads)
         return heads
 
+    def batch(self, batch: str) -> BatchRead:
+        read = self.perform(FetchBatch(self.next_token(), batch))[0]
+        assert isinstance(read, BatchRead)
+        return read
+
+    def listed(self, **listing: Any) -> list[int]:
+        """Ids of what a listing shows, of any state unless told."""
+        rows = self.run(self.journal.listing(Listing(**{"states": frozenset(), "limit": 10**6, **listing})))
+        return [row.id for row in rows]
+
     def settle(self) -> None:
         """Let the writer catch up with what reads have found: a write is answered after that, or with it."""
         if self.failure is None:
@@ -161,6 +173,8 @@ def sale(
     *,
     state: State = State.STORED,
     kind: EntryKind = EntryKind.STOOD_IN,
+    what: Kind = Kind.SALE,
+    stan: str | None = None,
     lane: str = "M/T",
     amount_minor: int = 12_345,
     accepted_ms: int = START_MS,
@@ -171,14 +185,17 @@ def sale(
     original: int = 0,
     position: int = 0,
 ) -> Create:
+    """A new transaction; of terminal T of merchant M, unless its key has all five parts and tells."""
+    parts = key.split("|")
+    merchant, terminal = parts[1:3] if len(parts) == 5 else ("M", "T")
     transaction = Transaction(
         key=key,
-        kind=Kind.SALE,
+        kind=what,
         state=state,
         lane=lane,
-        terminal="T",
-        merchant="M",
-        stan=key[-6:],
+        terminal=terminal,
+        merchant=merchant,
+        stan=key[-6:] if stan is None else stan,
         fingerprint=b"f" * 16,
         card=b"c" * 16,
         card_mask="424242******4242",
@@ -191,7 +208,7 @@ def sale(
         exposed=bool(reserve),
         response="00" if answer else "",
     )
-    message = StoredMessage("0200", {2: PAN, 3: "000000", 4: f"{amount_minor:012}", 11: key[-6:], 41: "T"})
+    message = StoredMessage("0200", {2: PAN, 3: "000000", 4: f"{amount_minor:012}", 11: key[-6:], 41: terminal})
     return Create(kind, transaction, message, sensitive or {}, answer, reserve, horizon_ms)
 
 

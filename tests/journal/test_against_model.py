@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,13 +14,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.core.effects import Create, Limit, Update, Write
 from gateway.core.events import Committed, Existing
 from gateway.core.lifecycle import FINAL, EntryKind, State
-from gateway.core.transaction import Answer
+from gateway.core.transaction import Answer, Kind
+from gateway.journal import batch
 from gateway.journal.keyring import create_keyring
 from gateway.journal.port import Listing
 from tests.journal.model import ModelJournal
 from tests.journal.rig import TRACK, Rig, evolved, sale, sqlite_make
 
-KEYS = [f"M|T|{n:06}" for n in range(6)]
+BATCHES = ["B000001|M|T1", "B000002|M|T1", "B000001|M|T12"]
+KEYS = [f"{batch}|2|{n:06}" for batch in BATCHES for n in (1, 2)]
+RECENT_FEW = 5
+"""Transactions that the journal under test keeps out of its lookup tables, so that some are in them and some not."""
+
 LANES = ["A", "A\x00", "B", "商户"]
 COUNTERS = ["all", "terminal"]
 
@@ -38,6 +44,8 @@ creates = st.builds(
     sale,
     key=st.sampled_from(KEYS),
     state=st.sampled_from(State),
+    what=st.sampled_from([Kind.SALE, Kind.SALE, Kind.REVERSAL, Kind.ALIAS]),
+    stan=st.sampled_from([None, None, ""]),
     lane=st.sampled_from(LANES),
     amount_minor=st.integers(0, 100),
     sensitive=st.sampled_from([{}, {35: TRACK}]),
@@ -53,6 +61,8 @@ class JournalMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(batch, "RECENT_MAX", RECENT_FEW)
         keyring = create_keyring(self.folder / "keys")
         self.rig = Rig(sqlite_make(self.folder / "journal.db", keyring)).open()
         self.model = ModelJournal()
@@ -62,6 +72,7 @@ class JournalMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "rig"):
             self.rig.close()
+            self.patch.undo()
             shutil.rmtree(self.folder)
 
     def _both(self, *groups: tuple[Create | Update, ...]) -> None:
@@ -79,11 +90,11 @@ class JournalMachine(RuleBasedStateMachine):
             if isinstance(event, Committed) and write.changes[0].reserve:
                 self.held[event.ids[0]] = tuple({limit.counter for limit in write.changes[0].reserve})
 
-    @rule(batch=st.lists(creates, min_size=1, max_size=8))
-    def create(self, batch: list[Create]) -> None:
-        for each in batch:
+    @rule(sales=st.lists(creates, min_size=1, max_size=8))
+    def create(self, sales: list[Create]) -> None:
+        for each in sales:
             each.transaction.accepted_ms = self.rig.now_ms
-        self._both(*((each,) for each in batch))
+        self._both(*((each,) for each in sales))
 
     @rule(pair=st.tuples(creates, creates))
     def create_two_at_once(self, pair: tuple[Create, Create]) -> None:
@@ -153,9 +164,25 @@ class JournalMachine(RuleBasedStateMachine):
         heads = self.rig.heads(lane, limit)
         assert heads == self.model.heads(heads.token, lane, limit)
 
-    @rule(states=st.frozensets(st.sampled_from(State)), lane=st.sampled_from(["", *LANES]), after=st.integers(0, 9))
-    def list_some(self, states: frozenset[State], lane: str, after: int) -> None:
-        listing = Listing(states=states, lane=lane, after_id=after, limit=5)
+    @rule(batch=st.sampled_from([*BATCHES, "B000002|M|T12"]))
+    def read_batch(self, batch: str) -> None:
+        read = self.rig.batch(batch)
+        assert read == self.model.batch(read.token, batch)
+
+    @rule(
+        states=st.frozensets(st.sampled_from(State)) | st.just(frozenset()),
+        lane=st.sampled_from(["", "", *LANES]),
+        terminal=st.sampled_from(["", "T1", "T12", "T2"]),
+        stan=st.sampled_from(["", "", "000001", "000002", "000004"]),
+        after=st.integers(0, 9),
+        aliases=st.booleans(),
+    )
+    def list_some(
+        self, states: frozenset[State], lane: str, terminal: str, stan: str, after: int, *, aliases: bool
+    ) -> None:
+        listing = Listing(
+            states=states, lane=lane, terminal=terminal, stan=stan, aliases=aliases, after_id=after, limit=5
+        )
         assert self.rig.run(self.rig.journal.listing(listing)) == self.model.listing(listing)
 
     @invariant()

@@ -13,11 +13,12 @@ from gateway.core.events import Existing, Lookup
 from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, REPLAYABLE, State
 from gateway.core.transaction import Answer, Stored
 from gateway.journal.keyring import Keyring
-from gateway.journal.port import JournalError
+from gateway.journal.port import JournalError, JournalUnreadable
 from tests.journal.conformance import loaded
 from tests.journal.rig import TRACK, Rig, evolved, sale, sqlite_make
 
 FLIPS = 220
+BATCHES = ["B000001|M|T1", "B000002|M|T1", "B000001|M|T2"]
 LANES = [f"M/T{n}" for n in range(8)]
 STATES = [State.STORED, State.STORED, State.APPROVED, State.ASKING, State.REVERSING, State.PARKED, State.DECLINED]
 
@@ -28,7 +29,7 @@ def fill(rig: Rig, count: int) -> dict[int, Stored]:
     for n in range(count):
         rig.write(
             sale(
-                f"M|T|{n:06}",
+                f"{BATCHES[n % len(BATCHES)]}|2|{n:06}",
                 lane=LANES[n % len(LANES)],
                 state=STATES[n % len(STATES)],
                 sensitive={35: TRACK} if n % 3 == 0 else {},
@@ -53,6 +54,8 @@ def examine(rig: Rig, truth: dict[int, Stored], seed: int) -> int:
     heads = {lane: list(rig.heads(lane).stored) for lane in LANES}
     found_doubtful = rig.run(rig.journal.in_doubt(1000))
     rig.settle()
+    for batch in BATCHES:
+        told += not examine_batch(rig, truth, batch, seed)
     for lane, got in heads.items():
         true = [s for s in truth.values() if s.transaction.lane == lane and s.transaction.state in REPLAYABLE]
         assert got == [each for each in true if each in got], f"seed {seed}: lane {lane} shows what it does not owe"
@@ -69,6 +72,24 @@ def examine(rig: Rig, truth: dict[int, Stored], seed: int) -> int:
             assert isinstance(again[0], Existing), f"seed {seed}: {number} would be charged twice"
             assert again[0].stored in (truth[number], None)
     return told
+
+
+def examine_batch(rig: Rig, truth: dict[int, Stored], batch: str, seed: int) -> bool:
+    """Whether a batch, and the listings of its terminal, are read whole."""
+    true = [each for each in truth.values() if each.transaction.key.startswith(batch + "|")]
+    if rig.failure is not None:
+        return False
+    read = rig.batch(batch)
+    got = list(read.stored)
+    assert got == [each for each in true if each in got], f"seed {seed}: batch {batch} shows what is not of it"
+    assert got == true or not read.whole, f"seed {seed}: batch {batch} silently lacks {len(true) - len(got)}"
+    terminal = batch.rpartition("|")[2]
+    try:
+        listed = rig.listed(terminal=terminal)
+    except JournalUnreadable:  # a page of its lookup table: said to who asked, and nothing else stops
+        return False
+    assert all(truth[each].transaction.terminal == terminal for each in listed if each in truth)
+    return read.whole
 
 
 def test_after_any_flipped_bit_nothing_wrong_is_ever_served(tmp_path: Path, keyring: Keyring) -> None:

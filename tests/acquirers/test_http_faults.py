@@ -1,0 +1,453 @@
+"""What an HTTP host may do wrong, and that it never costs a second payment or a wrong outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from gateway.acquirers.http import HttpLink
+from gateway.acquirers.http_credential import Credential, CredentialKind, CredentialWrong, read_credential
+from gateway.acquirers.http_settings import HttpLinkSettings
+from gateway.acquirers.port import EndpointState
+from gateway.acquirers.settings import EndpointSettings
+from gateway.core.effects import Purpose, Send
+from gateway.core.events import Answered, Connected, LateAnswered, NotSent, TimedOut
+from gateway.terminals.http_signatures import Signed, signature
+from gateway.tls import TlsClientSettings, client_context
+from protocol.iso8583.message import Message
+from tests.acquirers.certificates import Authority
+from tests.acquirers.conformance import LONG_MS, PAN, SHORT_MS, Core, sale
+from tests.acquirers.http_host import MAPPING, HttpExchange, HttpHost, response
+from tests.acquirers.test_http import QUICK, UTC_MS, mapping
+from tests.acquirers.waiting import mono_ms, on_each_loop, until
+
+NAME = "host.acquirer.example"
+UNNAMED = MAPPING.replace('42 = { path = "f42" }\n37', "37")  # an answer that leaves the merchant out
+
+
+class Scene:
+    """A link, its HTTP hosts and its core."""
+
+    def __init__(self, link: HttpLink, hosts: list[HttpHost], core: Core) -> None:
+        self.link, self.hosts, self.host, self.core = link, hosts, hosts[0], core
+
+    def send(self, token: int, purpose: Purpose = Purpose.REQUEST, mti: str = "0200", **more: Any) -> None:
+        timeout_ms = more.pop("timeout_ms", LONG_MS)
+        self.link.send(Send(token, purpose, Message(mti, sale(token, **more)), timeout_ms))
+
+    def probe(self, token: int) -> None:
+        self.link.send(Send(token, Purpose.PROBE, Message("0800", {11: f"{token:06}", 70: "301"}), LONG_MS))
+
+
+@asynccontextmanager
+async def scene(
+    *, hosts: int = 1, text: str = MAPPING, tls: Any = None, host_tls: Any = None, **settings: Any
+) -> AsyncIterator[Scene]:
+    made = [HttpHost() for _ in range(hosts)]
+    for host in made:
+        host.tls = host_tls
+    endpoints = tuple(
+        [
+            EndpointSettings(
+                host="127.0.0.1", port=await host.start(), tls=tls, server_hostname=NAME if tls is not None else None
+            )
+            for host in made
+        ]
+    )
+    core = Core()
+    link = HttpLink(
+        HttpLinkSettings(name="acquirer", endpoints=endpoints, **cast("Any", {**QUICK, **settings})),
+        mapping(text), core.deliver, mono_ms, lambda: UTC_MS, core.report,
+    )  # fmt: skip
+    await link.start()
+    try:
+        await until(lambda: all(e.state is EndpointState.CONNECTED for e in link.endpoints()), "connected")
+        yield Scene(link, made, core)
+    finally:
+        await link.close()
+        for host in made:
+            await host.stop()
+        settled = [e.token for e in core.events if isinstance(e, Answered | TimedOut | NotSent)]
+        assert len(settled) == len(set(settled))
+        assert link.gauges()["in_flight"] == link.gauges()["late_awaited"] == 0
+
+
+def body(exchange: HttpExchange, **more: Any) -> bytes:
+    return json.dumps({"f11": exchange.json["f11"], "f41": "T0000001", "f42": "M00000000000001", **more}).encode()
+
+
+# --- what proves nothing -------------------------------------------------------------------------------------------
+
+BAD = {
+    "no JSON": lambda e: response(b'{"code":"00"'),
+    "a name twice": lambda e: response(body(e, code="05")[:-1] + b',"code":"00"}'),
+    "too deep": lambda e: response(body(e, code="00")[:-1] + b',"x":' + b"[" * 40 + b"]" * 40 + b"}"),
+    "very deep": lambda e: response(b"[" * 60_000),
+    "NaN": lambda e: response(body(e, code="00")[:-1] + b',"x":NaN}'),
+    "no UTF-8": lambda e: response(body(e, code="00")[:-1] + b',"x":"\xff"}'),
+    "another content type": lambda e: response(body(e, code="00"), kind="text/html"),
+    "a huge body": lambda e: response(body(e, code="00", x="y" * 70_000)),
+    "a compressed body": lambda e: response(body(e, code="00"), more="Content-Encoding: gzip\r\n"),
+    "no body": lambda e: b"HTTP/1.1 204 No Content\r\n\r\n",
+    "no outcome": lambda e: response(body(e)),
+    "an outcome that is a number": lambda e: response(body(e, code=0)),
+    "an outcome of four characters": lambda e: response(body(e, code="0000")),
+    "another payment": lambda e: response(body(e, code="00", f11="424242")),
+    "no payment": lambda e: response(b'{"code":"00"}'),
+    "a redirect": lambda e: response(b"", "307 Temporary Redirect", more="Location: /elsewhere\r\n"),
+    "a permanent redirect": lambda e: response(b"", "308 Permanent Redirect", more="Location: /elsewhere\r\n"),
+    "408": lambda e: response(body(e, code="05"), "408 Request Timeout"),
+    "429": lambda e: response(body(e, code="05"), "429 Too Many Requests"),
+    "500": lambda e: response(body(e, code="05"), "500 Internal Server Error"),
+    "a status that nobody has named": lambda e: response(body(e, code="05"), "418 Teapot"),
+    "an approval under a failure": lambda e: response(body(e, code="00"), "402 Payment Required"),
+    "something else than HTTP": lambda e: b"SSH-2.0-host\r\n\r\n",
+    "a header without end": lambda e: b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000,
+    "headers without end": lambda e: b"HTTP/1.1 200 OK\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(500)),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+@on_each_loop
+async def test_a_reply_that_proves_nothing_is_in_doubt_at_once_and_nothing_is_sent_again(what: str) -> None:
+    async with scene(hosts=2) as s:
+        s.send(1)
+        exchange = await s.host.next()
+        exchange.write(BAD[what](exchange))
+        await s.core.wait(TimedOut, 1)
+        s.send(2)
+        s.hosts[0].answers_at_once = s.hosts[1].answers_at_once = True
+        exchange_2 = s.host if not s.host.exchanges.empty() else None
+        if exchange_2 is not None:
+            (await s.host.next()).answer()
+        await s.core.wait(Answered, 2)
+        assert [type(e) for e in s.core.of(1)] == [TimedOut]
+        stans = [message.fields.get(11) for host in s.hosts for message in host.received]
+        assert stans.count("000001") == 1
+        assert PAN not in repr(s.core.reports)
+
+
+@on_each_loop
+async def test_interim_responses_are_skipped() -> None:
+    async with scene() as s:
+        s.send(1)
+        exchange = await s.host.next()
+        exchange.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3)
+        exchange.answer()
+        assert (await s.core.wait(Answered, 1)).fields[39] == "00"
+
+
+@on_each_loop
+async def test_statuses_that_the_mapping_names_are_answers() -> None:
+    async with scene() as s:
+        for token, (status, code) in enumerate({"422 No": "30", "503 Away": "91"}.items(), 1):
+            s.send(token)
+            (await s.host.next()).write(response(b"<html>", status, kind="text/html"))
+            answered = await s.core.wait(Answered, token)
+            assert (answered.mti, answered.fields) == ("0210", {
+                11: f"{token:06}", 41: "T0000001", 42: "M00000000000001", 39: code,
+            })  # fmt: skip
+        s.send(3)
+        exchange = await s.host.next()
+        exchange.write(response(body(exchange, code="51"), "402 Payment Required"))
+        assert (await s.core.wait(Answered, 3)).fields[39] == "51"
+
+
+@on_each_loop
+async def test_a_probe_is_answered_by_success_alone() -> None:
+    async with scene() as s:
+        s.probe(1)
+        exchange = await s.host.next()
+        assert (exchange.method, exchange.path, "idempotency-key" in exchange.headers) == ("GET", "/health", False)
+        exchange.write(response(b"", "503 Away"))
+        await s.core.wait(TimedOut, 1)
+        s.probe(2)
+        (await s.host.next()).write(response(b"ok", kind="text/plain"))
+        assert (await s.core.wait(Answered, 2)).mti == "0810"
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+@on_each_loop
+async def test_a_body_that_drips_is_in_doubt_at_the_deadline_and_its_end_is_a_late_answer() -> None:
+    async with scene() as s:
+        s.send(1, timeout_ms=SHORT_MS)
+        exchange = await s.host.next()
+        whole = body(exchange, code="00")
+        exchange.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(whole) - 1):
+            exchange.write(b"1\r\n" + whole[at : at + 1] + b"\r\n")
+        await s.core.wait(TimedOut, 1)
+        exchange.write(b"1\r\n" + whole[-1:] + b"\r\n0\r\n\r\n")
+        assert (await s.core.wait(LateAnswered, 1)).fields[39] == "00"
+
+
+@on_each_loop
+async def test_late_answers_are_awaited_for_a_bounded_time_and_on_a_bounded_number_of_connections() -> None:
+    async with scene(late_max=2, late_answer_ms=60_000) as s:
+        for token in (1, 2, 3):
+            s.send(token, timeout_ms=SHORT_MS)
+            await s.host.next()
+            await s.core.wait(TimedOut, token)
+        assert s.link.gauges()["late_awaited"] == 2
+        assert s.link.counters()["late_given_up"] == 1
+    async with scene(late_answer_ms=SHORT_MS) as s:
+        s.send(1, timeout_ms=SHORT_MS)
+        await s.core.wait(TimedOut, 1)
+        await until(lambda: s.link.counters()["late_given_up"] == 1, "given up")
+        await until(lambda: len(s.host.tcp) == 1, "only the watch is left")
+
+
+# --- sent once, or not at all (D6, D7) -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("probe", [False, True])
+@on_each_loop
+async def test_a_kept_connection_that_the_host_closes_on_a_request_is_in_doubt_and_never_sent_again(
+    probe: bool,
+) -> None:
+    """aiohttp sends GET again by itself in this case."""
+    async with scene() as s:
+        s.send(1)
+        first = await s.host.next()
+        first.answer()
+        await s.core.wait(Answered, 1)
+        if probe:
+            s.probe(2)
+        else:
+            s.send(2)
+        second = await s.host.next()
+        assert second.tcp is first.tcp, "the connection is kept"
+        second.tcp.transport.close()
+        await s.core.wait(TimedOut, 2)
+        await s.core.wait(Connected, nth=3)
+        s.send(3)
+        (await s.host.next()).answer()
+        await s.core.wait(Answered, 3)
+        assert [m.fields.get(11) for m in s.host.received] == ["000001", None if probe else "000002", "000003"]
+
+
+@on_each_loop
+async def test_a_kept_connection_that_the_host_closed_in_time_is_not_used() -> None:
+    async with scene() as s:
+        s.send(1)
+        first = await s.host.next()
+        first.answer()
+        await s.core.wait(Answered, 1)
+        first.tcp.transport.close()
+        await until(lambda: len(s.host.tcp) == 1, "closed")
+        s.send(2)
+        (await s.host.next()).answer()
+        await s.core.wait(Answered, 2)
+        assert [e for e in s.core.events if isinstance(e, Connected)] == [Connected(True)]
+
+
+@on_each_loop
+async def test_an_answer_that_lies_ready_is_never_taken_for_the_next_payments() -> None:
+    """aiohttp would: it keeps what comes behind a response for the next request on that connection."""
+    async with scene(sweep_interval_ms=60_000) as s:
+        s.send(1)
+        first = await s.host.next()
+        first.answer()
+        await s.core.wait(Answered, 1)
+        first.answer("00", f11="000002")  # an approval of what nobody has asked yet
+        probed = s.link.counters()["unmatched_answers"]
+        s.host.hangs_up = False
+        await asyncio.sleep(0.05)  # the bytes arrive; nothing could tell of it, since nobody may look before
+        s.send(2)
+        second = await s.host.next()
+        assert second.tcp is not first.tcp
+        second.answer("51")
+        assert (await s.core.wait(Answered, 2)).fields[39] == "51"
+        assert s.link.counters()["unmatched_answers"] == probed + 1
+
+
+@on_each_loop
+async def test_where_answers_do_not_name_their_payment_each_request_has_a_connection_of_its_own() -> None:
+    async with scene(text=UNNAMED) as s:
+        used = set()
+        for token in (1, 2, 3):
+            s.send(token)
+            exchange = await s.host.next()
+            used.add(id(exchange))
+            assert exchange.tcp.requests == 1
+            exchange.answer()
+            await s.core.wait(Answered, token)
+        assert not mapping(UNNAMED).answers_name_their_payment
+        assert mapping().answers_name_their_payment
+
+
+@on_each_loop
+async def test_where_no_connection_can_be_made_the_next_endpoint_gets_the_request() -> None:
+    async with scene(hosts=2) as s:
+        s.host.refuse_new()  # the watch stays, so nobody knows yet
+        s.send(1)
+        (await s.hosts[1].next()).answer()
+        await s.core.wait(Answered, 1)
+        assert [e.sent for e in s.link.endpoints()] == [0, 1]
+        assert s.link.endpoints()[0].state is not EndpointState.CONNECTED
+        s.hosts[1].refuse_new()
+        for exchange in tuple(s.hosts[1].tcp):
+            exchange.transport.close()
+        await s.core.wait(Connected, nth=2)
+        s.send(2)
+        await s.core.wait(NotSent, 2)
+
+
+@on_each_loop
+async def test_where_no_endpoint_takes_a_connection_it_is_not_sent_and_the_key_is_free_again() -> None:
+    async with scene() as s:
+        s.host.refuse_new()
+        s.send(1, f11="000009")
+        assert (await s.core.wait(NotSent, 1)).reason == "no connection could be made"
+        assert s.core.events[-2:] == [Connected(False), NotSent(1, "no connection could be made")]
+        await s.host.stop()
+        await s.host.start()
+        await s.core.wait(Connected, nth=3)
+        s.send(2, f11="000009", f4="000000000077")
+        (await s.host.next()).answer()
+        await s.core.wait(Answered, 2)
+
+
+@on_each_loop
+async def test_a_connection_that_is_never_finished_is_not_sent_when_the_time_is_over() -> None:
+    authority = Authority(Path(await asyncio.to_thread(_folder)))
+    shown = authority.issue("host", dns=[NAME])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.certificate_file, shown.key_file)
+    accepted: list[asyncio.StreamWriter] = []
+    over = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        if len(accepted) == 1:  # the watch; the handshakes of all others go nowhere
+            await writer.start_tls(context)
+        await over.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    tls = client_context(TlsClientSettings(ca_file=authority.ca_file, server_name=NAME))
+    endpoint = EndpointSettings(
+        host="127.0.0.1", port=server.sockets[0].getsockname()[1], tls=tls, server_hostname=NAME
+    )
+    core = Core()
+    settings = HttpLinkSettings(name="acquirer", endpoints=(endpoint,), **cast("Any", QUICK))
+    link = HttpLink(settings, mapping(), core.deliver, mono_ms, lambda: UTC_MS, core.report)
+    await link.start()
+    await core.wait(Connected)
+    link.send(Send(1, Purpose.REQUEST, Message("0200", sale(1)), 2 * SHORT_MS))
+    assert "in time" in (await core.wait(NotSent, 1)).reason
+    await link.close()
+    over.set()
+    server.close()
+    await server.wait_closed()
+    await until(lambda: len(asyncio.all_tasks()) == 1, "streams ended")
+    assert [type(e) for e in core.of(1)] == [NotSent]
+
+
+def _folder() -> str:
+    import tempfile
+
+    return tempfile.mkdtemp()
+
+
+# --- TLS and credentials -------------------------------------------------------------------------------------------
+
+
+def _ends(folder: Path, *, trusted: bool) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority, stranger = Authority(folder), Authority(folder, "stranger")
+    shown = (authority if trusted else stranger).issue("host", dns=[NAME])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.certificate_file, shown.key_file)
+    return context, client_context(TlsClientSettings(ca_file=authority.ca_file, server_name=NAME))
+
+
+@on_each_loop
+async def test_over_tls_it_is_the_same(tmp_path: Path) -> None:
+    host_tls, tls = _ends(tmp_path, trusted=True)
+    async with scene(tls=tls, host_tls=host_tls) as s:
+        for token in (1, 2):
+            s.send(token)
+            (await s.host.next()).answer()
+            await s.core.wait(Answered, token)
+
+
+@on_each_loop
+async def test_a_host_that_cannot_prove_who_it_is_gets_nothing(tmp_path: Path) -> None:
+    host_tls, tls = _ends(tmp_path, trusted=False)
+    host = HttpHost()
+    host.tls = host_tls
+    endpoint = EndpointSettings(host="127.0.0.1", port=await host.start(), tls=tls, server_hostname=NAME)
+    core = Core()
+    settings = HttpLinkSettings(name="acquirer", endpoints=(endpoint,), **cast("Any", QUICK))
+    link = HttpLink(settings, mapping(), core.deliver, mono_ms, lambda: UTC_MS, core.report)
+    await link.start()
+    await until(lambda: link.counters()["connect_failed"] > 0, "refused")
+    link.send(Send(1, Purpose.REQUEST, Message("0200", sale(1)), LONG_MS))
+    await core.wait(NotSent, 1)
+    assert "CA" in link.endpoints()[0].last_error
+    assert not any(isinstance(event, Connected) for event in core.events)
+    await link.close()
+    await host.stop()
+    assert host.received == []
+
+
+@on_each_loop
+async def test_each_request_carries_a_key_that_a_repeat_has_too_and_a_signature() -> None:
+    secret = bytes(range(32))
+    credential = Credential(kind=CredentialKind.HMAC, secret=secret, key_id="GATE1")
+    async with scene(credential=credential) as s:
+        seen = []
+        for token, mti, purpose in ((1, "0220", Purpose.ADVICE), (2, "0221", Purpose.ADVICE), (3, "0400", Purpose.REVERSAL)):
+            s.send(token, purpose, mti, f11="000007", timeout_ms=LONG_MS if token != 1 else SHORT_MS)
+            exchange = await s.host.next()
+            seen.append(exchange)
+            if token == 1:
+                await s.core.wait(TimedOut, 1)
+            else:
+                exchange.answer()
+                await s.core.wait(Answered, token)
+        keys = [exchange.headers["idempotency-key"] for exchange in seen]
+        assert keys[0] == keys[1] != keys[2]
+        assert seen[0].body == seen[1].body
+        given = dict(p.split("=", 1) for p in seen[0].headers["authorization"].removeprefix("Holdfast-HMAC ").split(", "))
+        signed = Signed(method="POST", target="/0220", idempotency_key=keys[0], body=seen[0].body)
+        right = signature(secret, signed, "GATE1", str(UTC_MS // 1000), given["nonce"].strip('"'))
+        assert given["signature"] == f'"{right}"'
+        nonces = {exchange.headers["authorization"] for exchange in seen}
+        assert len(nonces) == 3
+    assert "secret" not in repr(credential)
+
+
+def test_a_credential_is_read_from_a_file_of_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("a-token-of-some-length\n", encoding="ascii")
+    path.chmod(0o644)
+    with pytest.raises(CredentialWrong, match="chmod 600"):
+        read_credential(CredentialKind.BEARER, path)
+    path.chmod(0o600)
+    assert read_credential(CredentialKind.BEARER, path).secret == b"a-token-of-some-length"
+    with pytest.raises(CredentialWrong, match="hexadecimal") as wrong:
+        read_credential(CredentialKind.HMAC, path)
+    assert "a-token" not in str(wrong.value)
+    with pytest.raises(CredentialWrong, match="cannot be read"):
+        read_credential(CredentialKind.BEARER, tmp_path / "absent")
+
+
+def test_wrong_settings_are_told_all_at_once() -> None:
+    token = Credential(kind=CredentialKind.BEARER, secret=b"12345678")
+    endpoint = EndpointSettings(host="h", port=1)
+    with pytest.raises(ValueError, match="in_flight_max must be above 0") as wrong:
+        HttpLinkSettings(
+            name="x", endpoints=(endpoint, endpoint), credential=token, in_flight_max=0, late_answer_ms=-1,
+            reconnect_initial_ms=9, reconnect_max_ms=8,
+        )  # fmt: skip
+    assert str(wrong.value).count(";") == 4
