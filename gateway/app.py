@@ -23,7 +23,7 @@ from gateway.config.values import Speaks
 from gateway.core.effects import Alarm, Find, Load, OperatorReply, Severity
 from gateway.core.engine import Engine
 from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct, Stopping
-from gateway.core.identity import KeyedHash
+from gateway.core.fingerprint import KeyedHash
 from gateway.core.link import LinkState
 from gateway.core.transaction import Answer, Stored, Transaction
 from gateway.journal.keyring import Keyring, load_keyring

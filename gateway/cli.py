@@ -240,7 +240,7 @@ def decode_command(
 @app.command("hot-card")
 def hot_card_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Read card numbers from standard input, one a line, and print the keyed hashes that a hot-card file holds."""
-    from gateway.core.identity import KeyedHash  # noqa: PLC0415
+    from gateway.core.fingerprint import KeyedHash  # noqa: PLC0415
     from gateway.journal.keyring import load_keyring  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from gateway.core.answers import local_answer
 from gateway.core.events import Found, Lookup
-from gateway.core.identity import closing_key
 from gateway.core.retries import Retries
+from gateway.core.settling import closing_key
 from gateway.core.transaction import Answer, Request, Stored
 from gateway.core.work import Work
 from protocol.iso8583.rules import TerminalRules

@@ -7,19 +7,19 @@ neither and the newest transaction within a horizon is meant.
 
 from __future__ import annotations
 
-import hmac
 from collections import OrderedDict
-from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final
 
-from gateway.core.transaction import Kind, Request, UploadedDetail
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.parts import BadRequest, all_digits, batch_number, digits, identifier, network_code, part
+from gateway.core.settling import settling_request
+from gateway.core.transaction import Kind, Request
 from protocol.emv import TlvError, parse_tlv
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import OriginalForm, Period, TerminalRules
 from protocol.masking import mask_pan
-from protocol.settlement import Detail, SettlementFieldError, Totals, parse_details, parse_totals
 
 KINDS: Final = {
     "0100": Kind.AUTHORISATION,
@@ -46,57 +46,6 @@ KINDS: Final = {
 _SETTLING: Final = frozenset({Kind.SETTLEMENT, Kind.UPLOAD})
 _MAC_FIELDS = (64, 128)
 _TERMINALS_REMEMBERED_MAX: Final = 100_000
-_IDENTIFIER_MAX: Final = 40
-"""Characters of a terminal's or merchant's id: a key must fit into a journal entry."""
-
-
-class BadRequest(Exception):
-    """The terminal's message cannot be taken: answer `code`, store nothing.
-
-    Attributes:
-        code: field 39 of the answer.
-        reason: what is wrong, without values.
-    """
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"{reason} (answer {code})")
-        self.code = code
-        self.reason = reason
-
-
-class KeyedHash:
-    """Hashes of card data under a key of their own, so that no list of all PANs can undo them (D2).
-
-    HMAC-SHA256, the first 16 bytes. The two uses are kept apart by a prefix.
-    """
-
-    __slots__ = ("_key",)
-
-    def __init__(self, key: bytes) -> None:
-        if len(key) != 32:
-            raise ValueError("the fingerprint key has 32 bytes")
-        self._key = key
-
-    def fingerprint(self, pan: str, amount_minor: int, currency: str, processing_code: str) -> bytes:
-        """What a retry must have in common with its first sending (D2)."""
-        text = f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}"
-        return self._digest(text)
-
-    def totals(self, totals: Totals) -> bytes:
-        """What a retry of a settlement must have in common with its first sending."""
-        return self._digest(f"totals|{totals}")
-
-    def details(self, details: Sequence[UploadedDetail]) -> bytes:
-        """The same for what a terminal uploads of its batch."""
-        return self._digest("details|" + "|".join(f"{d.stan},{d.amount_minor},{d.card.hex()}" for d in details))
-
-    def card(self, pan: str) -> bytes:
-        """What stands for a card in exposure counters and hot-card lists (D21); empty without a PAN."""
-        return self._digest(f"card|{pan}") if pan else b""
-
-    def _digest(self, text: str) -> bytes:
-        # "surrogatepass": text of a hostile JSON body must not raise here.
-        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256")[:16]
 
 
 @lru_cache(maxsize=64)
@@ -120,30 +69,12 @@ def _date_period(month_day: str, utc_ms: int) -> str:
     return f"D{_year_of(month_day, today)}{month_day}"
 
 
-def _batch(fields: Fields, rules: TerminalRules) -> str:
-    text = _part(fields, rules.batch_field, rules.batch_start, rules.batch_length)
-    if len(text) != rules.batch_length:
-        return ""
-    if not _all_digits(text):
-        raise BadRequest("30", f"the batch number in field {rules.batch_field} must be digits")
-    return text
-
-
-def _part(fields: Fields, number: int, start: int, length: int) -> str:
-    """Some digits of a field; empty where the message has no such."""
-    return fields.get(number, "")[start : start + length]
-
-
-def _network_code(fields: Fields, rules: TerminalRules) -> str:
-    return _part(fields, rules.network_field, rules.network_start, rules.network_length)
-
-
 def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
     """Batch where carried, else local date where carried, else the horizon (D1)."""
-    if rules.period is Period.BATCH and (batch := _batch(fields, rules)):
+    if rules.period is Period.BATCH and (batch := batch_number(fields, rules)):
         return f"B{batch}"
     if rules.period is not Period.HORIZON and (month_day := fields.get(rules.date_field, "")[:4]):
-        if len(month_day) != 4 or not _all_digits(month_day):
+        if len(month_day) != 4 or not all_digits(month_day):
             raise BadRequest("30", f"field {rules.date_field} must begin with the month and the day")
         return _date_period(month_day, utc_ms)
     return "H"
@@ -165,11 +96,7 @@ def pan_of(fields: Fields) -> str:
 
 
 def _is_pan(text: str) -> bool:
-    return len(text) <= 19 and _all_digits(text)
-
-
-def _all_digits(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return len(text) <= 19 and all_digits(text)
 
 
 def _pan_of_chip(chip: str) -> str:
@@ -180,24 +107,6 @@ def _pan_of_chip(chip: str) -> str:
         return ""
     pan = tags.get("5A", "").rstrip("F") or tags.get("57", "").partition("D")[0]
     return pan if _is_pan(pan) else ""
-
-
-def _identifier(fields: Fields, number: int, *, required: bool) -> str:
-    text = fields.get(number, "").strip()
-    if not text and required:
-        raise BadRequest("30", f"field {number} is missing")
-    if len(text) > _IDENTIFIER_MAX:
-        raise BadRequest("30", f"field {number} is longer than {_IDENTIFIER_MAX} characters")
-    if "|" in text or not text.isprintable():
-        raise BadRequest("30", f"field {number} holds a character that an identifier cannot have")
-    return text
-
-
-def _digits(fields: Fields, number: int, length: int) -> str:
-    text = fields.get(number, "")
-    if len(text) != length or not _all_digits(text):
-        raise BadRequest("30", f"field {number} must have {length} digits" if text else f"field {number} is missing")
-    return text
 
 
 class BatchMemory:
@@ -238,22 +147,22 @@ def request_from(
     fields = message.fields
     if kind is Kind.NETWORK or _is_inquiry(kind, fields, rules):
         return _unstored_request(message, rules, utc_ms)
-    terminal = _identifier(fields, 41, required=True)
-    merchant = _identifier(fields, 42, required=True)
+    terminal = identifier(fields, 41, required=True)
+    merchant = identifier(fields, 42, required=True)
     if kind in _SETTLING:
-        return _settling_request(message, rules, hashing, f"{merchant}|{terminal}")
-    stan = _digits(fields, 11, 6)
+        return settling_request(message, rules, hashing, f"{merchant}|{terminal}")
+    stan = digits(fields, 11, 6)
     processing_code = fields.get(3, "")
     amount_minor = 0
     if kind is not Kind.REVERSAL:
-        processing_code = _digits(fields, 3, 6)
+        processing_code = digits(fields, 3, 6)
         if kind is Kind.ADVICE and processing_code[:2] in rules.asked_advices:
             kind = Kind.SALE  # it may be declined, so that it is asked, and never approved unseen (D21)
-        elif _part(fields, rules.type_field, rules.type_start, rules.type_length) in rules.advice_types:
+        elif part(fields, rules.type_field, rules.type_start, rules.type_length) in rules.advice_types:
             kind = Kind.ADVICE
-        amount_minor = int(_digits(fields, 4, 12))
+        amount_minor = int(digits(fields, 4, 12))
     elif 4 in fields:
-        amount_minor = int(_digits(fields, 4, 12))
+        amount_minor = int(digits(fields, 4, 12))
     currency = fields.get(49, "") or rules.default_currency
     if len(currency) != 3 or not (currency.isascii() and currency.isalnum()):
         raise BadRequest("30", "field 49 is not a currency of ISO 4217")
@@ -300,18 +209,13 @@ def _batch_key(period: str, lane: str, rules: TerminalRules) -> str:
     return f"{period}|{lane}" if rules.settles and period.startswith("B") else ""
 
 
-def closing_key(batch: str) -> str:
-    """The second key of whatever closes a batch: there is at most one."""
-    return f"{batch}|5|"
-
-
 def _unstored_request(message: Message, rules: TerminalRules, utc_ms: int) -> Request:
     """A network message or an inquiry: nothing of it is kept."""
     fields, network = message.fields, message.mti[1] == "8"
-    code = _network_code(fields, rules) if network else ""
+    code = network_code(fields, rules) if network else ""
     inquiry = not network or code[:2] in rules.passed_codes
-    terminal = _identifier(fields, 41, required=inquiry)
-    merchant = _identifier(fields, 42, required=inquiry)
+    terminal = identifier(fields, 41, required=inquiry)
+    merchant = identifier(fields, 42, required=inquiry)
     lane = f"{merchant}|{terminal}"
     sensitive = rules.sensitive_fields
     return Request(
@@ -321,7 +225,7 @@ def _unstored_request(message: Message, rules: TerminalRules, utc_ms: int) -> Re
         lane="",
         terminal=terminal,
         merchant=merchant,
-        stan=_digits(fields, 11, 6) if inquiry else fields.get(11, ""),
+        stan=digits(fields, 11, 6) if inquiry else fields.get(11, ""),
         fields={n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS},
         sensitive={n: v for n, v in fields.items() if n in sensitive},
         rules=rules,
@@ -330,60 +234,10 @@ def _unstored_request(message: Message, rules: TerminalRules, utc_ms: int) -> Re
     )
 
 
-def _settling_request(message: Message, rules: TerminalRules, hashing: KeyedHash, lane: str) -> Request:
-    """A 0500 with totals, an 0320 with details, or the 0320 that ends an upload and closes the batch."""
-    fields = message.fields
-    stan = _digits(fields, 11, 6)
-    if not (number := _batch(fields, rules)):
-        raise BadRequest("30", f"field {rules.batch_field} must name the batch")
-    code = _network_code(fields, rules)
-    text = fields.get(rules.totals_field, "")
-    totals: Totals | None = None
-    details: tuple[UploadedDetail, ...] = ()
-    kept: Fields = {n: v for n, v in fields.items() if n not in rules.sensitive_fields and n not in _MAC_FIELDS}
-    kind = Kind.SETTLEMENT
-    try:
-        if message.mti[1] == "5":
-            domestic, foreign = parse_totals(text)
-            totals = domestic + foreign
-        elif code not in rules.upload_end_codes:
-            kind = Kind.UPLOAD
-            details = _uploaded(parse_details(text), hashing)
-            kept = {n: v for n, v in kept.items() if n not in (2, rules.totals_field)}  # it holds card numbers
-    except SettlementFieldError as error:
-        raise BadRequest("30", f"field {rules.totals_field}: {error}") from None
-    batch = f"B{number}|{lane}"
-    said = hashing.totals(totals) if totals is not None else hashing.details(details)
-    merchant, _, terminal = lane.partition("|")
-    return Request(
-        kind=kind,
-        mti=message.mti,
-        key=f"{batch}|{message.mti[1]}|{stan}",
-        fingerprint=said,
-        lane=lane,
-        terminal=terminal,
-        merchant=merchant,
-        stan=stan,
-        currency=fields.get(49, "") or rules.default_currency,
-        fields=kept,
-        rules=rules,
-        batch=batch,
-        alias=closing_key(batch) if kind is Kind.SETTLEMENT else "",
-        alias_digest=said if kind is Kind.SETTLEMENT else b"",
-        network_code=code,
-        totals=totals,
-        details=details,
-    )
-
-
-def _uploaded(details: Sequence[Detail], hashing: KeyedHash) -> tuple[UploadedDetail, ...]:
-    return tuple(UploadedDetail(each.stan, each.amount_minor, hashing.card(each.pan)) for each in details)
-
-
 def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str, utc_ms: int) -> tuple[str, ...]:
     """Keys under which the original of a reversal may be stored, likeliest first (D12)."""
     if rules.original is OriginalForm.DE_90 and (original := fields.get(90, "")):
-        if len(original) < 20 or not _all_digits(original[:20]):
+        if len(original) < 20 or not all_digits(original[:20]):
             raise BadRequest("30", "field 90 must begin with the original's MTI, STAN and field 7")
         message_class, stan = original[1], original[4:10]
         if message_class not in "12":
@@ -398,6 +252,6 @@ def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str,
     stan = fields.get(11, "")
     periods = [period]
     older = fields.get(61, "")[:12]
-    if rules.period is Period.BATCH and _all_digits(older) and older[6:] == stan:
+    if rules.period is Period.BATCH and all_digits(older) and older[6:] == stan:
         periods.insert(0, f"B{older[:6]}")
     return tuple(dict.fromkeys(f"{p}|{lane}|{message_class}|{stan}" for p in periods for message_class in "21"))

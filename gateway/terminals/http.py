@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.core.events import Requested
-from gateway.core.identity import KeyedHash
+from gateway.core.fingerprint import KeyedHash
 from gateway.core.transaction import Answer, Request
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor

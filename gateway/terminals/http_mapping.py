@@ -12,7 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.core.identity import KeyedHash, request_from
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.identity import request_from
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from protocol.http_api import (

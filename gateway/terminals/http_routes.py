@@ -19,7 +19,8 @@ import msgspec
 from aiohttp import ClientError, web
 
 from gateway.core.events import Lookup
-from gateway.core.identity import BadRequest, KeyedHash
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.parts import BadRequest
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from gateway.terminals.http_admission import Rates
 from gateway.terminals.http_connection import HttpConnection, connection_of

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from gateway.core.answers import local_answer
 from gateway.core.events import Requested
-from gateway.core.identity import BadRequest, BatchMemory, KeyedHash, request_from
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.identity import BatchMemory, request_from
+from gateway.core.parts import BadRequest
 from gateway.core.transaction import Answer
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor

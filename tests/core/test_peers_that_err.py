@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.answers import relayed_answer
-from gateway.core.identity import BadRequest, BatchMemory, KeyedHash, request_from
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.identity import BatchMemory, request_from
 from gateway.core.lifecycle import State
+from gateway.core.parts import BadRequest
 from gateway.core.requests import changed_by_host
 from gateway.core.standin import Policy
 from gateway.core.transaction import Kind

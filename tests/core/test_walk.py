@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.core.events import Connected, OperatorAct
-from gateway.core.identity import closing_key
 from gateway.core.lifecycle import State
 from gateway.core.link import LinkSettings
+from gateway.core.settling import closing_key
 from gateway.core.standin import Policy
 from gateway.core.totals import counted, totals_of
 from gateway.core.transaction import Kind

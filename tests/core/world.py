@@ -41,8 +41,11 @@ from gateway.core.events import (
     Ticked,
     TimedOut,
 )
-from gateway.core.identity import BadRequest, KeyedHash, closing_key, request_from
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.identity import request_from
 from gateway.core.lifecycle import Obligation, State
+from gateway.core.parts import BadRequest
+from gateway.core.settling import closing_key
 from gateway.core.standin import Exposure, Policy
 from gateway.core.transaction import Answer, Kind, Request, Transaction
 from gateway.core.work import EngineSettings

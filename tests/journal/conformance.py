@@ -224,6 +224,8 @@ class JournalConformance:
             assert [each.transaction.id for each in rig.batch(BATCH).stored] == [1, 4]
             assert rig.batch("idem|M|T").stored == ()
             rig.reopen()
+        rig.settle()
+        assert rig.damaged == []
 
     def test_a_batch_shows_every_write_answered_before_however_long_ago_its_transactions_were_made(
         self, rig: Rig

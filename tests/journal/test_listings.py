@@ -219,10 +219,12 @@ def test_reads_that_race_with_the_move_into_the_tables_miss_nothing_that_was_ans
     async def race() -> None:
         await journal.open()
         journal.write(Write(0, (sale(f"{BATCH}|2|000000"),)))
-        async with asyncio.timeout(30):
-            await done.wait()
-            await asyncio.gather(*listings)
-        await journal.close()
+        try:
+            async with asyncio.timeout(30):
+                await done.wait()
+                await asyncio.gather(*listings)
+        finally:
+            await journal.close()
 
     asyncio.run(race())
     assert [number for number in asked if seen[number] < number] == []

@@ -16,7 +16,7 @@ import aiohttp
 from gateway.core.acceptance import new_transaction, stored_message
 from gateway.core.answers import local_answer
 from gateway.core.events import Lookup, Requested
-from gateway.core.identity import KeyedHash
+from gateway.core.fingerprint import KeyedHash
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from gateway.terminals.http import HttpListener

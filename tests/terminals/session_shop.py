@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from gateway.core.identity import KeyedHash
+from gateway.core.fingerprint import KeyedHash
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
 from gateway.terminals.session_keys import MasterKey

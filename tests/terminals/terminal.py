@@ -13,7 +13,7 @@ from typing import Self
 
 from gateway.core.answers import local_answer
 from gateway.core.events import Requested
-from gateway.core.identity import KeyedHash
+from gateway.core.fingerprint import KeyedHash
 from gateway.core.transaction import Answer
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings

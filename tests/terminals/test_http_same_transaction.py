@@ -17,7 +17,7 @@ from gateway.conductor import Conductor
 from gateway.core.effects import Find, Purpose, Send
 from gateway.core.engine import Engine
 from gateway.core.events import Answered, Connected, Found, JournalEvent, Lookup, NotSent
-from gateway.core.identity import KeyedHash
+from gateway.core.fingerprint import KeyedHash
 from gateway.core.lifecycle import State
 from gateway.core.standin import Exposure, Policy
 from gateway.core.transaction import Answer, Stored, Transaction

@@ -42,6 +42,21 @@ async def test_a_connection_over_the_limit_is_closed_at_once(limit: str, counter
 
 
 @on_each_loop
+async def test_a_crowd_that_connects_at_once_is_let_in_a_few_a_turn() -> None:
+    """So that those who are there are served in between: a sale takes several turns of the loop."""
+    async with shop(BINARY) as s:
+        crowd = [socket.create_connection(s.address) for _ in range(100)]  # the loop does not run meanwhile
+        grown: list[int] = []
+        while (before := s.listener.gauges()["connections"]) < len(crowd):
+            await asyncio.sleep(0)
+            grown.append(s.listener.gauges()["connections"] - before)
+        assert max(grown) <= 8, "at most two turns of the loop lie between two looks"
+        for each in crowd:
+            each.close()
+        await until(lambda: s.listener.gauges()["connections"] == 0, "the crowd gone")
+
+
+@on_each_loop
 async def test_running_out_of_descriptors_delays_new_connections_only() -> None:
     async with shop(BINARY) as s, await s.terminal() as other:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

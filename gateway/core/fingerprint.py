@@ -1,0 +1,44 @@
+"""Keyed hashes: what stands for a card, and what a retry must have in common with its first sending (D2)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from gateway.core.transaction import UploadedDetail
+from protocol.settlement import Totals
+
+
+class KeyedHash:
+    """Hashes of card data under a key of their own, so that no list of all PANs can undo them (D2).
+
+    HMAC-SHA256, the first 16 bytes. The two uses are kept apart by a prefix.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != 32:
+            raise ValueError("the fingerprint key has 32 bytes")
+        self._key = key
+
+    def fingerprint(self, pan: str, amount_minor: int, currency: str, processing_code: str) -> bytes:
+        """What a retry must have in common with its first sending (D2)."""
+        text = f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}"
+        return self._digest(text)
+
+    def totals(self, totals: Totals) -> bytes:
+        """What a retry of a settlement must have in common with its first sending."""
+        return self._digest(f"totals|{totals}")
+
+    def details(self, details: Sequence[UploadedDetail]) -> bytes:
+        """The same for what a terminal uploads of its batch."""
+        return self._digest("details|" + "|".join(f"{d.stan},{d.amount_minor},{d.card.hex()}" for d in details))
+
+    def card(self, pan: str) -> bytes:
+        """What stands for a card in exposure counters and hot-card lists (D21); empty without a PAN."""
+        return self._digest(f"card|{pan}") if pan else b""
+
+    def _digest(self, text: str) -> bytes:
+        # "surrogatepass": text of a hostile JSON body must not raise here.
+        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256")[:16]
