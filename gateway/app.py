@@ -31,7 +31,7 @@ from gateway.journal.port import JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.logs import logger
 from gateway.operations.maintenance import MaintenanceMark
-from gateway.operations.process import end_within, file_remarks, raise_file_limit
+from gateway.operations.process import end_within, file_remarks, raise_file_limit, spare_the_collector
 from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
 from gateway.operations.token import read_token
@@ -456,6 +456,7 @@ async def run_gateway(config: Config, *, started: Callable[[str], None] = print)
     except (JournalError, OSError):
         await gateway.stop()
         raise
+    spare_the_collector()
     for section, address in zip(config.terminals, listeners, strict=True):
         _tell(started, f"terminals: {address} ({section.dialect})")
     _tell(started, f"operations: http://{operations}")
