@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.port import EndpointState
 from gateway.clock import Clock, SystemClock, refuse_wrong_clock
 from gateway.conductor import Conductor
@@ -48,19 +47,17 @@ from gateway.terminals.http import HttpListener
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.sessions import TerminalSessions
 from gateway.tls import CertificateWatch, ReloadableServerContext
+from gateway.upstream import upstream_to
 from gateway.wiring import (
     engine_settings,
     http_settings,
     lines,
-    link_settings,
     listener_settings,
     policy,
     signing_secrets,
     terminal_sessions,
 )
-from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect, load_dialect
-from protocol.iso8583.message import Message
 
 Listener = Iso8583Listener | HttpListener
 
@@ -93,7 +90,6 @@ class Gateway:
         self._operator_tokens = itertools.count(1)
         self._commands: dict[int, asyncio.Future[CommandResult]] = {}
 
-        host_dialect = load_dialect(config.acquirer.dialect)
         self._journal = SqliteJournal(
             SqliteJournalSettings(
                 path=config.journal.path,
@@ -107,14 +103,13 @@ class Gateway:
         )
         made = lines(config)
         self._certificates = CertificateWatch(made.contexts(config), self._report("lines"), clock.utc_ms)
-        self._link = Iso8583Link(
-            link_settings(config.acquirer, host_dialect, made.acquirer), host_dialect, self._submit, clock.mono_ms,
-            self._report("acquirers"),
-        )  # fmt: skip
+        upstream = upstream_to(config.acquirer, made.acquirer, self._submit, clock, self._report("acquirers"))
+        self._link = upstream.link
+        self._approved_codes = upstream.host.approved_codes
         self._listeners = self._make_listeners(KeyedHash(keyring.fingerprint_key), made.terminals)
         engine = Engine(
-            engine_settings(config), host_dialect.host, policy(config.standin), jitter=random.random,
-            unencodable=_unencodable(host_dialect), mono_ms=clock.mono_ms(), utc_ms=clock.utc_ms(),
+            engine_settings(config), upstream.host, policy(config.standin), jitter=random.random,
+            unencodable=upstream.unencodable, mono_ms=clock.mono_ms(), utc_ms=clock.utc_ms(),
         )  # fmt: skip
         self._conductor = Conductor(
             engine, clock, self._journal, send=self._link.send, reply=self._reply,
@@ -161,11 +156,10 @@ class Gateway:
         tls: ReloadableServerContext | None,
         tokens: Iterator[int],
     ) -> HttpListener:
-        approved_codes = load_dialect(self._config.acquirer.dialect).host.approved_codes
         return HttpListener(
-            http_settings(section, tls, approved_codes), load_dialect(section.dialect).terminal, hashing, self._submit,
-            self._find, self._search, lambda: self._mode().value, self._clock.utc_ms, self._report("terminals"),
-            tokens=tokens, secret_of=signing_secrets(section),
+            http_settings(section, tls, self._approved_codes), load_dialect(section.dialect).terminal, hashing,
+            self._submit, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
+            self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
         )  # fmt: skip
 
     # Start and stop
@@ -414,21 +408,6 @@ def _tell(started: Callable[[str], None], line: str) -> None:
 def _gauges(listener: Listener) -> dict[str, int]:
     gauges = listener.gauges()
     return {"connections": gauges["connections"], "in_flight": gauges["in_flight"]}
-
-
-def _unencodable(dialect: Dialect) -> Callable[[Message], str]:
-    """Why a message cannot be encoded for the acquirer; what cannot be forwarded must not be approved (D8, D21)."""
-    codec = dialect.codec
-    tpdu, header = bytes(5 if dialect.tpdu else 0), bytes(dialect.header_bytes)
-
-    def why(message: Message) -> str:
-        try:
-            codec.encode(Message(message.mti, dialect.carried(message.fields), tpdu, header))
-        except CodecError as error:
-            return str(error)
-        return ""
-
-    return why
 
 
 async def run_gateway(config: Config, *, started: Callable[[str], None] = print) -> int:

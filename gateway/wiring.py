@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.acquirers.http_credential import Credential, CredentialKind, read_credential
+from gateway.acquirers.http_settings import HttpLinkSettings
 from gateway.acquirers.session import HostSession
 from gateway.acquirers.settings import EndpointSettings
 from gateway.acquirers.settings import LinkSettings as AcquirerLinkSettings
@@ -20,6 +22,7 @@ from gateway.config import (
 from gateway.config.host_key import read_host_key
 from gateway.config.master_keys import read_master_keys
 from gateway.config.secrets import read_signing_secrets
+from gateway.config.values import HttpCredential
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Exposure, Policy
 from gateway.core.work import EngineSettings
@@ -214,13 +217,9 @@ def link_settings(
     section: AcquirerSection, dialect: Dialect, tls: ReloadableClientContext | None
 ) -> AcquirerLinkSettings:
     """The link's settings; TPDU and header only where the dialect carries them; `tls` out of `lines`."""
-    server_name = section.tls.server_name if section.tls is not None else ""
     return AcquirerLinkSettings(
         name=section.name,
-        endpoints=tuple(
-            EndpointSettings(host=e.host, port=e.port, tls=tls, server_hostname=server_name or None)
-            for e in section.endpoints
-        ),
+        endpoints=_endpoints(section, tls),
         tpdu=section.tpdu if dialect.tpdu else b"",
         header=section.header[: dialect.header_bytes] if dialect.header_bytes else b"",
         connect_timeout_ms=section.connect_timeout_ms,
@@ -230,4 +229,43 @@ def link_settings(
         in_flight_max=section.in_flight_max,
         abandoned_age_ms=max(600_000, 2 * section.longest_flight_ms),
         session=host_session(section),
+    )
+
+
+def http_link_settings(section: AcquirerSection, tls: ReloadableClientContext | None) -> HttpLinkSettings:
+    """The settings of a link by HTTP; `tls` out of `lines`.
+
+    Raises: CredentialWrong, where the file has changed since the configuration was checked.
+    """
+    abandoned_age_ms = max(600_000, 2 * section.longest_flight_ms)
+    return HttpLinkSettings(
+        name=section.name,
+        endpoints=_endpoints(section, tls),
+        credential=credential(section),
+        connect_timeout_ms=section.connect_timeout_ms,
+        reconnect_initial_ms=section.reconnect_min_ms,
+        reconnect_max_ms=section.reconnect_max_ms,
+        reconnect_jitter_ms=section.reconnect_min_ms,
+        in_flight_max=section.in_flight_max,
+        reuse_idle_ms=section.reuse_idle_ms,
+        late_answer_ms=min(60_000, abandoned_age_ms),
+        abandoned_age_ms=abandoned_age_ms,
+    )
+
+
+def credential(section: AcquirerSection) -> Credential | None:
+    """How the gateway proves who it is to an HTTP host; None for its certificate alone.
+
+    Raises: CredentialWrong.
+    """
+    if section.credential is HttpCredential.NONE or section.credential_file is None:
+        return None
+    return read_credential(CredentialKind(section.credential), section.credential_file, section.credential_key_id)
+
+
+def _endpoints(section: AcquirerSection, tls: ReloadableClientContext | None) -> tuple[EndpointSettings, ...]:
+    server_name = section.tls.server_name if section.tls is not None else ""
+    return tuple(
+        EndpointSettings(host=e.host, port=e.port, tls=tls, server_hostname=server_name or None)
+        for e in section.endpoints
     )

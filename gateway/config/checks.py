@@ -14,7 +14,7 @@ from gateway.config.lines import tls_client_settings, tls_server_settings
 from gateway.config.master_keys import MasterKeysWrong, read_master_keys
 from gateway.config.models import AcquirerSection, AcquirerSessionSection, Config, TerminalsSection
 from gateway.config.secrets import SigningSecretsWrong, read_signing_secrets
-from gateway.config.values import Address, Speaks
+from gateway.config.values import Address, HttpCredential, Speaks
 
 if TYPE_CHECKING:
     from gateway.tls import TlsClientSettings, TlsServerSettings
@@ -136,7 +136,8 @@ def _dialects(config: Config) -> Iterator[Mistake]:
     users: dict[str, list[str]] = {}
     for place, terminals in _listeners(config):
         users.setdefault(terminals.dialect, []).append(f"{place}.dialect")
-    users.setdefault(config.acquirer.dialect, []).append("acquirer.dialect")
+    if config.acquirer.speaks is not Speaks.HTTP:
+        users.setdefault(config.acquirer.dialect, []).append("acquirer.dialect")
     for name, (key, *others) in users.items():
         try:
             dialect = load_dialect(name)
@@ -145,7 +146,8 @@ def _dialects(config: Config) -> Iterator[Mistake]:
                 yield Mistake(key, f"{mistake} (also of {', '.join(others)})" if others else mistake)
             continue
         header = config.acquirer.header
-        if name == config.acquirer.dialect and dialect.header_bytes not in (0, len(header)):
+        speaks_it = config.acquirer.speaks is not Speaks.HTTP and name == config.acquirer.dialect
+        if speaks_it and dialect.header_bytes not in (0, len(header)):
             yield Mistake(
                 "acquirer.header",
                 f"has {len(header)} bytes; the acquirer's dialect has headers of {dialect.header_bytes}: "
@@ -174,6 +176,8 @@ def _files(config: Config) -> Iterator[Mistake]:
     for place, terminals in _listeners(config):
         yield from _http(place, terminals)
         yield from _master_keys(place, terminals)
+    if config.acquirer.speaks is Speaks.HTTP:
+        yield from _mapping(config.acquirer)
     if config.acquirer.session is not None:
         yield from _session(config.acquirer, config.acquirer.session)
 
@@ -234,6 +238,33 @@ def _session(acquirer: AcquirerSection, session: AcquirerSessionSection) -> Iter
         return
     for mistake in session_mistakes(settings, dialect):
         yield Mistake(f"{place}.master_key_file", mistake, ("acquirer.dialect",))
+
+
+def _mapping(acquirer: AcquirerSection) -> Iterator[Mistake]:
+    """The mapping can be loaded, and what proves who the gateway is can be read and is not sent in clear."""
+    from gateway.acquirers.http_credential import CredentialKind, CredentialWrong, read_credential  # noqa: PLC0415
+    from gateway.acquirers.mapping_file import MappingError, load_mapping  # noqa: PLC0415 - only HTTP needs them
+
+    try:
+        load_mapping(acquirer.mapping)
+    except MappingError as error:
+        for mistake in error.mistakes:
+            yield Mistake("acquirer.mapping", mistake)
+    kind, path = acquirer.credential, acquirer.credential_file
+    if kind is HttpCredential.NONE:
+        if path is not None:
+            right = 'has no use while acquirer.credential is "none"; empty, or "bearer" or "hmac" there'
+            yield Mistake("acquirer.credential_file", right, ("acquirer.credential",))
+        return
+    if kind is HttpCredential.BEARER and acquirer.tls is None:
+        yield Mistake("acquirer.credential", "is a token in clear; a table [acquirer.tls], or hmac", ("acquirer.tls",))
+    if path is None:
+        yield Mistake("acquirer.credential_file", "is empty; the path of a file that its owner alone can read")
+        return
+    try:
+        read_credential(CredentialKind(kind), path, acquirer.credential_key_id)
+    except CredentialWrong as wrong:
+        yield Mistake("acquirer.credential_file", str(wrong))
 
 
 def _dialect(name: str) -> Dialect | None:

@@ -16,6 +16,7 @@ from gateway.config.values import (
     Endpoint,
     FilePath,
     HexBytes,
+    HttpCredential,
     Listen,
     LogFormat,
     LogLevel,
@@ -271,19 +272,33 @@ class AcquirerSection(Section):
         json_schema_extra={"right": "up to 128 hexadecimal digits, an even number of them", "unit": "hex"},
     )
     speaks: Speaks = _key(
-        "What the host speaks: ISO 8583 over TCP, or JSON over HTTP by a mapping. Its rules are its dialect's.",
+        "What the host speaks: ISO 8583 over TCP, or JSON over HTTP.",
         Speaks.ISO8583,
         right='"iso8583" or "http"',
     )
-    mapping_file: OptionalFilePath = _key(
-        "HTTP only: file that says how fields become JSON and back; a shipped one is copied from the documents.",
-        "",
-        right="the path of a mapping file, or empty",
+    mapping: DialectName = _key(
+        "HTTP only: how messages become JSON and back, and the host's habits: a shipped name or the path of a mapping "
+        "file. `dialect` is not looked at then.",
+        "tern",
+        right="a shipped mapping's name or the path of a mapping file",
     )
-    credentials_file: OptionalFilePath = _key(
-        "HTTP only: file of the token or secret that requests carry, mode 0600; empty for none.",
+    credential: HttpCredential = _key(
+        "HTTP only: how requests prove who sends them, beside a certificate: by a bearer token, or signed by HMAC.",
+        HttpCredential.NONE,
+        right='"none", "bearer" or "hmac"',
+    )
+    credential_file: OptionalFilePath = _key(
+        "HTTP only: file of one line, mode 0600: the token, or the HMAC key in hex.",
         "",
         right="the path of a file that its owner alone can read, or empty",
+    )
+    credential_key_id: str = _key("HTTP only: the name by which the host knows the HMAC key.", "", right="any text")
+    reuse_idle_ms: Whole = _number(
+        "HTTP only: how long an idle connection waits for the next request; shorter than the host keeps it. 0: never.",
+        4_000,
+        0,
+        _HOUR_MS,
+        "ms",
     )
     tls: AcquirerTlsSection | None = _key("TLS to the host.", None, right="a table [acquirer.tls]")
     session: AcquirerSessionSection | None = _key(

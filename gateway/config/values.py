@@ -32,6 +32,14 @@ class Speaks(StrEnum):
     HTTP = "http"
 
 
+class HttpCredential(StrEnum):
+    """How the gateway proves who it is to an HTTP host, beside a certificate."""
+
+    NONE = "none"
+    BEARER = "bearer"
+    HMAC = "hmac"
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 

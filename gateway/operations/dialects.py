@@ -56,7 +56,7 @@ def described(dialect: Dialect) -> dict[str, Any]:
                 "sensitive": number in dialect.terminal.sensitive_fields,
             }
             for number, spec in dialect.fields.items()
-        ]
+        ],
     }
 
 
