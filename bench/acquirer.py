@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -87,12 +88,15 @@ class Acquirer:
         port: int = 0,
         seed: int = 0,
         duplicate_advice_code: str = "00",
+        books: Books | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.dialect: Dialect = load_dialect(dialect)
         self.host, self.port = host, port
         self.counts: Counter[str] = Counter()
         self.recent: deque[LedgerEvent] = deque(maxlen=_RECENT_MESSAGES)
-        self.books = Books(duplicate_advice_code=duplicate_advice_code)
+        self.books = Books(duplicate_advice_code=duplicate_advice_code) if books is None else books
+        self._tls = tls
         self._ledger_path = ledger
         self._ledger: Ledger | None = None
         self._behaviour = NORMAL
@@ -126,7 +130,9 @@ class Acquirer:
     async def _listen(self) -> None:
         if self._server is None:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: Connection(self), self.host, self.port, backlog=1024)
+            self._server = await loop.create_server(
+                lambda: Connection(self), self.host, self.port, backlog=1024, ssl=self._tls
+            )
             self.port = cast("int", self._server.sockets[0].getsockname()[1])
 
     async def _leave(self) -> None:
@@ -195,7 +201,7 @@ class Acquirer:
             try:
                 message = self.dialect.codec.decode(frame)
                 answer = answer_mti(message.mti)
-                self._take(connection, message, answer, now)
+                self._take(connection, message, frame, answer, now)
             except (CodecError, ValueError):
                 self.counts["unreadable"] += 1
         if self._events and not self._writing:
@@ -203,19 +209,23 @@ class Acquirer:
             self._written_out.clear()
             asyncio.get_running_loop().call_soon(self._write_batch)
 
-    def _take(self, connection: Connection, message: Message, answer: str, now: float) -> None:
+    def _take(self, connection: Connection, message: Message, frame: bytes, answer: str, now: float) -> None:
         network = message.mti[1] == "8"
         behaviour = self._behaviour_for(network=network)
         order, delay_ms, drop = _treatment(behaviour, network=network)
-        event = self.books.decide(message, now, order)
+        event = self._decided(message, frame, now, order)
         self.counts[event.act] += 1
         self._events.append(event)
         self.recent.append(event)
         if drop:
             self._outgoing.append(_Outgoing(connection, b"", 0, drop=True))
         elif event.answered and event.act != "ignored":
-            frame = self._answer_frame(message, answer, event)
-            self._outgoing.append(_Outgoing(connection, frame, delay_ms, drop=False))
+            told = self._answer_frame(message, answer, event)
+            self._outgoing.append(_Outgoing(connection, told, delay_ms, drop=False))
+
+    def _decided(self, message: Message, _frame: bytes, now: float, order: Order) -> LedgerEvent:
+        """What the books say of a message; the frame is for those who look at its MAC."""
+        return self.books.decide(message, now, order)
 
     def _behaviour_for(self, *, network: bool) -> Behaviour:
         if self._next and not network:
@@ -226,6 +236,10 @@ class Acquirer:
         return behaviour
 
     def _answer_frame(self, message: Message, mti: str, event: LedgerEvent) -> bytes:
+        dialect = self.dialect
+        return dialect.framing.wrap(dialect.codec.encode(self._answer(message, mti, event)))
+
+    def _answer(self, message: Message, mti: str, event: LedgerEvent) -> Message:
         fields = message.fields
         answer: Fields = {number: fields[number] for number in _ECHOED if number in fields}
         self._rrn += 1
@@ -235,8 +249,7 @@ class Acquirer:
             answer[38] = event.approval
         tpdu = message.tpdu
         swapped = tpdu[:1] + tpdu[3:5] + tpdu[1:3]
-        dialect = self.dialect
-        return dialect.framing.wrap(dialect.codec.encode(Message(mti, answer, swapped, message.header)))
+        return Message(mti, answer, swapped, message.header)
 
     # --- ledger first, then answers --------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from gateway.config import load_config
 from gateway.core.effects import Alarm, OperatorReply, Send
 from gateway.core.engine import Engine
 from gateway.core.events import JournalEvent, NotSent, Requested
-from gateway.core.identity import KeyedHash, request_from
+from gateway.core.fingerprint import KeyedHash
+from gateway.core.identity import request_from
 from gateway.core.transaction import Answer
 from gateway.journal.keyring import load_keyring
 from gateway.journal.port import JournalError

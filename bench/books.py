@@ -82,32 +82,13 @@ class Books:
         if business == "sale" and is_advice(mti):
             business = "advice"
         fields = message.fields
-        pan = fields.get(2, "")
         merchant, terminal, stan = fields.get(42, ""), fields.get(41, ""), fields.get(11, "")
         key = transaction_key(merchant, terminal, stan)
         original = ""
         if business == "reversal":
             original = transaction_key(merchant, terminal, _original_stan(fields))
-        act, code, approval = self._act(business, message, original or key, order)
-        event = LedgerEvent(
-            at=at,
-            act=act,
-            business=business,
-            mti=message.mti,
-            terminal=terminal.strip(),
-            merchant=merchant.strip(),
-            stan=stan,
-            key=key,
-            original=original,
-            amount_minor=int(fields.get(4, "0")),
-            currency=fields.get(49, ""),
-            card=card_mask(pan),
-            card_hash=card_hash(pan),
-            answer=code,
-            answered=order.answered,
-            approval=approval,
-            digest=_digest(fields) if business != "network" else "",
-        )
+        decided = self._act(business, message, original or key, order)
+        event = ledger_event(message, at, order, business=business, key=key, original=original, decided=decided)
         self.apply(event)
         return event
 
@@ -163,6 +144,41 @@ class Books:
         elif event.act in ("reversed", "reversal-unknown", "reversal-of-declined"):
             self.reversed += event.act == "reversed"
             self._positions.setdefault(key, Position()).reversed = True
+
+
+def ledger_event(
+    message: Message,
+    at: float,
+    order: Order,
+    *,
+    business: Business,
+    key: str,
+    original: str,
+    decided: tuple[LedgerAct, str, str],
+) -> LedgerEvent:
+    """The ledger's line of a message: what it says, and the act, the code and the approval that were decided."""
+    fields = message.fields
+    pan = fields.get(2, "")
+    act, code, approval = decided
+    return LedgerEvent(
+        at=at,
+        act=act,
+        business=business,
+        mti=message.mti,
+        terminal=fields.get(41, "").strip(),
+        merchant=fields.get(42, "").strip(),
+        stan=fields.get(11, ""),
+        key=key,
+        original=original,
+        amount_minor=int(fields.get(4, "0")),
+        currency=fields.get(49, ""),
+        card=card_mask(pan),
+        card_hash=card_hash(pan),
+        answer=code,
+        answered=order.answered,
+        approval=approval,
+        digest=_digest(fields) if business != "network" else "",
+    )
 
 
 def approval_code(key: str) -> str:

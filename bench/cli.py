@@ -55,6 +55,37 @@ def outage(
 
 
 @app.command()
+def day(
+    terminals: Annotated[int, typer.Option(min=1, max=2000, help="UnionPay terminals that work.")] = 200,
+    seconds: Annotated[float, typer.Option(min=3, max=86_400, help="Seconds of traffic; settlement follows.")] = 30.0,
+    kill: Annotated[bool, typer.Option("--kill", help="kill -9 the gateway, in the outage and in the replay.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Repeats a day; drawn and printed where not given.")] = None,
+    json_path: Json = None,
+    rate: Annotated[float, typer.Option(min=0.01, max=10, help="Transactions a second of each terminal.")] = 0.8,
+    keep: Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")] = None,
+) -> None:
+    """Work a day of UnionPay terminals by TLS with MACs, from sign-on through an outage to balanced batches."""
+    import secrets
+
+    from bench.day import run
+    from bench.scenario import Options
+
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise typer.BadParameter("the folder is not empty", param_hint="--keep")
+    options = Options(
+        terminals=terminals,
+        seconds=seconds,
+        kill=kill,
+        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        dialect="unionpay",
+        acquirer_dialect="unionpay",
+        sales_per_second=rate,
+        keep=keep,
+    )
+    raise typer.Exit(run(options, json_path))
+
+
+@app.command()
 def backlog(
     transactions: Annotated[
         int, typer.Option(min=1, max=50_000_000, help="Sales stored before the start.")
@@ -146,6 +177,25 @@ def check(
     for finding in verdict.findings:
         print(finding)
     raise typer.Exit(0 if verdict.clean else 1)
+
+
+@app.command()
+def slow(
+    sockets: Annotated[int, typer.Option(min=6, max=100_000, help="Slow sockets on each listener.")] = 1_000,
+    seconds: Annotated[float, typer.Option(min=1, max=3_600, help="Seconds of each phase.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Quiet and slow phases, by turns.")] = 3,
+    beyond: Annotated[bool, typer.Option("--beyond", help="Also with the default limit for one address.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Repeats a run; drawn and printed where not given.")] = None,
+    json_path: Json = None,
+) -> None:
+    """Waste the gateway's time with slow and silent sockets; exit 1 if honest sales notice."""
+    import secrets
+
+    from bench.slow import SlowOptions, run
+
+    drawn = secrets.randbelow(1_000_000) if seed is None else seed
+    options = SlowOptions(sockets=sockets, seconds=seconds, rounds=rounds, seed=drawn, beyond=beyond)
+    raise typer.Exit(run(options, json_path))
 
 
 @app.command()

@@ -19,7 +19,8 @@ that the terminal saw. The terminal's *last word* is its reversal, if it sent on
     changed        the acquirer received another amount, currency or card than the terminal sent; or a repeat differs
                    from its first send in any field but DE 7 and MAC (D8; a reversal under an MTI of its own may be
                    another one, the terminal's after the gateway's); or the terminal saw two answers to one message
-                   that differ in response or approval code (D3); or a reused STAN was approved (D2)
+                   that differ in response or approval code (D3); or a reused STAN was approved (D2); or a PIN block
+                   or chip data arrived other than it was sent, or was left out of a message that was handed on as it is
     unsettled      last word is no or reversed, and the net is not zero; or a terminal that was not switched off for
                    good was told nothing, or nothing that finished its reversal; or the queue still owes something
     phantom        the acquirer booked a key that no terminal sent
@@ -119,6 +120,9 @@ class _Asked:
     card: str
     card_hash: str
     sent: int
+    mti: str = ""
+    pin_hash: str = ""
+    chip_hash: str = ""
     answered: int = NEVER
     told: str | None = None
     outcome: tuple[str, str] | None = None
@@ -173,7 +177,10 @@ class Checker:
     def _sale_event(self, event: TerminalEvent) -> None:
         asked = self._asked.get(event.key)
         if asked is None:
-            asked = _Asked(event.key, event.amount_minor, event.currency, event.card, event.card_hash, self._place)
+            asked = _Asked(
+                event.key, event.amount_minor, event.currency, event.card, event.card_hash, self._place, event.mti,
+                event.pin_hash, event.chip_hash,
+            )  # fmt: skip
             self._asked[event.key] = asked
         if event.event == "abandoned":
             asked.abandoned = True
@@ -259,6 +266,13 @@ class Checker:
             changes.append(f"currency {asked.currency} became {event.currency}")
         if event.card_hash and event.card_hash != asked.card_hash:
             changes.append(f"card {asked.card} became {event.card}")
+        handed_on = event.mti == asked.mti and not (event.business == "advice" and event.kind != "refund")
+        for name, sent, arrived in (
+            ("PIN block", asked.pin_hash, event.pin_hash),
+            ("chip data", asked.chip_hash, event.chip_hash),
+        ):
+            if arrived != sent and (arrived or handed_on):
+                changes.append(f"its {name} {'is another one' if arrived else 'is missing'}")
         first_form = f"{event.mti[:3]}0"
         before, effect.digests[first_form] = effect.digests.get(first_form, event.digest), event.digest
         if event.digest != before and (event.business != "reversal" or event.mti != first_form):

@@ -42,9 +42,12 @@ class Line(asyncio.Protocol):
             return
         try:
             for frame in self._reader.feed(data):
-                self._answered(self._codec.decode(frame))
+                self._received(self._codec.decode(frame), frame)
         except (FramingError, CodecError):
             self.abort()
+
+    def _received(self, message: Message, _frame: bytes) -> None:
+        self._answered(message)
 
     def send(self, frame: bytes) -> None:
         """Hand a frame, length included, to the connection."""

@@ -64,7 +64,11 @@ class Result:
 
     @property
     def held(self) -> bool:
-        """Whether the gateway kept its promises, all the way to an empty queue.
+        """Whether the gateway kept its promises, all the way to an empty queue."""
+        return self.kept()
+
+    def kept(self) -> bool:
+        """Whether the transactions are as they should be, and nothing went wrong beside them.
 
         A run in which nothing was acknowledged or booked shows nothing, and does not count as kept.
         """

@@ -1,7 +1,8 @@
 """What the simulators write down and the checker reads: one JSON object a line, in the order in which it happened.
 
-A transaction is named by its key, `merchant/terminal/STAN`. Bench terminals never use a STAN twice within one run, so
-the key needs no batch or date. A reversal names the key of what it undoes in `original`, whichever form the dialect
+A transaction is named by its key, `merchant/terminal/STAN`. Terminals of the old kind never use a STAN twice within one
+run, so that their key needs no batch or date; UnionPay terminals have batches and STANs that wrap, and their key is
+`merchant/terminal/batch/STAN`. A reversal names the key of what it undoes in `original`, whichever form the dialect
 gives it (same STAN or DE 90), so that both forms read alike.
 """
 
@@ -14,7 +15,9 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-Business = Literal["sale", "advice", "reversal", "network", "other"]
+Business = Literal["sale", "advice", "reversal", "network", "inquiry", "settlement", "other"]
+Direction = Literal["", "debit", "credit", "none"]
+"""Which way money goes, as the totals of a batch count it; empty where nobody asked."""
 TerminalAct = Literal["sent", "answered", "timed_out", "disconnected", "abandoned"]
 LedgerAct = Literal[
     "booked",
@@ -29,6 +32,15 @@ LedgerAct = Literal[
     "echo",
     "other",
     "ignored",
+    "mac-refused",
+    "signed-on",
+    "signed-off",
+    "parameters",
+    "inquiry",
+    "balanced",
+    "out-of-balance",
+    "details",
+    "uploaded",
 ]
 
 
@@ -45,6 +57,8 @@ class TerminalEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=Tru
         response, approval, rrn: DE 39, 38 and 37 of an answer.
         late: the terminal was no longer waiting for this answer.
         lost: the simulated terminal did not get to see this answer.
+        batch, kind, direction: UnionPay terminals only: what they call the message, and how it counts in the totals.
+        pin_hash, chip_hash: of the PIN block and the chip data that were sent.
     """
 
     at: float
@@ -66,6 +80,11 @@ class TerminalEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=Tru
     rrn: str = ""
     late: bool = False
     lost: bool = False
+    batch: str = ""
+    kind: str = ""
+    direction: Direction = ""
+    pin_hash: str = ""
+    chip_hash: str = ""
 
 
 class LedgerEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
@@ -76,6 +95,9 @@ class LedgerEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True)
         answer: DE 39 that was decided; empty for "ignored".
         answered: whether an answer with it was to be sent.
         digest: over every field that a repeat must leave as it was (D8): all but DE 7, 64 and 128.
+        batch, kind, direction, pin_hash, chip_hash: as for TerminalEvent.
+        totals: DE 48 of a settlement.
+        details: of an upload: `STAN:amount:card hash` of each.
     """
 
     at: float
@@ -95,6 +117,29 @@ class LedgerEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True)
     answered: bool = True
     approval: str = ""
     digest: str = ""
+    batch: str = ""
+    kind: str = ""
+    direction: Direction = ""
+    pin_hash: str = ""
+    chip_hash: str = ""
+    totals: str = ""
+    details: tuple[str, ...] = ()
+
+
+class TerminalBatch(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """A batch as its terminal knows it at the end of the day.
+
+    Attributes:
+        key: `merchant/terminal/batch`.
+        entries: `STAN:amount:direction` of everything that it was told is approved, in order.
+        closed: its settlement was answered 00, or its upload was taken to the end.
+        uploaded: it did not balance at first.
+    """
+
+    key: str
+    entries: tuple[str, ...] = ()
+    closed: bool = False
+    uploaded: bool = False
 
 
 class Owed(msgspec.Struct, kw_only=True, frozen=True):
@@ -110,6 +155,11 @@ def transaction_key(merchant: str, terminal: str, stan: str) -> str:
     return f"{merchant.strip()}/{terminal.strip()}/{stan}"
 
 
+def batch_key(merchant: str, terminal: str, batch: str) -> str:
+    """The key of a batch; with `/STAN` behind it the key of a transaction of a UnionPay terminal."""
+    return f"{merchant.strip()}/{terminal.strip()}/{batch}"
+
+
 def card_mask(pan: str) -> str:
     """First six and last four digits at most."""
     return f"{pan[:6]}{'*' * (len(pan) - 10)}{pan[-4:]}" if len(pan) >= 13 else "*" * len(pan)
@@ -120,7 +170,12 @@ def card_hash(pan: str) -> str:
     return hashlib.blake2b(pan.encode(), digest_size=8, person=b"holdfast-bench").hexdigest() if pan else ""
 
 
-_Line = TypeVar("_Line", TerminalEvent, LedgerEvent, Owed)
+def secret_hash(value: str) -> str:
+    """Tells whether a PIN block or chip data arrived as it was sent, without keeping it."""
+    return hashlib.blake2b(value.encode(), digest_size=8, person=b"holdfast-secret").hexdigest() if value else ""
+
+
+_Line = TypeVar("_Line", TerminalEvent, LedgerEvent, TerminalBatch, Owed)
 
 
 def read_lines(path: Path, kind: type[_Line]) -> Iterator[_Line]:

@@ -68,7 +68,7 @@ _END_AFTER_FAILURE_S = 10.0
 _AWAY = "acquirer-away"
 _NO_LIMIT_BYTES = 2**62
 _MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
-_GOOD_NEWS = frozenset({"link.connected"})
+_GOOD_NEWS = frozenset({"link.connected", "link.signed-on"})
 _LOG_LEVELS = {Severity.NOTICE: "info", Severity.WARNING: "warning", Severity.ALARM: "error"}
 
 

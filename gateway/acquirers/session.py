@@ -54,7 +54,7 @@ class HostSession:
     master_key: bytes = field(default=b"", repr=False)
     fixed_key: bytes = field(default=b"", repr=False)
     sign_on_timeout_ms: int = 10_000
-    sign_on_interval_ms: int = 10_000
+    sign_on_interval_ms: int = 1_000
     previous_key_ms: int = 60_000
 
     def __post_init__(self) -> None:
@@ -196,10 +196,15 @@ class Session:
 
     def asks_for_sign_on(self, answer: Message) -> bool:
         """Whether the host wants the gateway to sign on again: by the code, or by the digit of its header."""
-        if answer.fields.get(_CODE) in SIGN_ON_FIRST:
+        if self.refuses(answer):
             return True
         digit = self._host.requirement_digit
         return digit >= 0 and answer.header.hex()[digit : digit + 1] == self._host.requirement_sign_on.lower()
+
+    @staticmethod
+    def refuses(answer: Message) -> bool:
+        """Whether the host says that it does not take our messages as they are."""
+        return answer.fields.get(_CODE) in SIGN_ON_FIRST
 
     def with_place_for_mac(self, mti: str, fields: Fields) -> Fields:
         """The fields as they are encoded: whatever MAC they carry is dropped, and the place of ours is kept free.

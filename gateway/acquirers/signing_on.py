@@ -12,7 +12,8 @@ Plain code without IO of its own. What a link does about its keys:
 A connection is admitted, and counts as connected, only when there are keys: nothing but the sign-on leaves before. A
 sign-on without which there are no keys ends its connection when it fails, and the endpoint's growing pauses follow;
 the next connection that waits has its turn. One over a live connection that fails leaves connection and keys as they
-are, and is tried again after `sign_on_interval_ms`.
+are, and is tried again after `sign_on_interval_ms`; but where the host refuses it that has refused our messages as
+well, nothing that is sent could succeed: the connections end, so that sales stand in until a sign-on succeeds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gateway.acquirers.session import HostSession, MacCheck, Session, SignOnFail
 from protocol.iso8583.message import Message
 
 _STAN_MAX: Final = 999_999
+_BY_THE_HOST: Final = frozenset({"refused", "unusable answer", "wrong keys"})
 _STANS_TRIED: Final = 8
 """STANs that may be in flight by chance; where all of them are, the next sweep tries others."""
 
@@ -65,6 +67,7 @@ class SigningOn:
         self._stan = first_stan - 1
         self._under_way = False
         self._wanted = False  # by the host, while there are keys
+        self._disowned = False  # the host has refused a message of ours, or we an answer of its
         self._sent_ms = 0
 
     def opened(self, endpoint: Endpoint) -> None:
@@ -76,9 +79,8 @@ class SigningOn:
 
     def gone(self) -> None:
         """A connection has ended, and what was in flight on it is not settled yet."""
-        if self._session.signs_on and not any(endpoint.connected for endpoint in self._endpoints):
+        if not any(endpoint.connected for endpoint in self._endpoints):
             self._session.forget(self._mono_ms())
-            self._wanted = False
 
     def judge(self, answer: Message, mac: MacCheck, sent_ms: int) -> None:
         """Sign on again, now or as soon as the interval allows, where an answer shows that it is time.
@@ -93,6 +95,7 @@ class SigningOn:
             return
         if mac is MacCheck.WRONG or self._session.asks_for_sign_on(answer):
             self._wanted = True
+            self._disowned |= mac is MacCheck.WRONG or self._session.refuses(answer)
             self.proceed()
 
     def answered(self, endpoint: Endpoint, answer: Message) -> None:
@@ -102,7 +105,7 @@ class SigningOn:
         except SignOnFailed as failed:
             self._failed(endpoint, failed.reason, failed.detail)
             return
-        self._under_way = self._wanted = False
+        self._under_way = self._wanted = self._disowned = False
         self._carrier.signed_on(endpoint)
         for waiting in self._endpoints:
             if waiting.awaits_admission:
@@ -138,4 +141,8 @@ class SigningOn:
         self._carrier.sign_on_failed(endpoint, reason, detail)
         if endpoint.awaits_admission:
             endpoint.abort(f"sign-on failed: {reason}")
+        elif self._disowned and reason in _BY_THE_HOST:
+            self._disowned = self._wanted = False
+            for connected in self._endpoints:
+                connected.abort(f"sign-on failed: {reason}")
         self.proceed()

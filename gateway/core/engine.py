@@ -129,7 +129,7 @@ class Engine:
                 utc_ms,
                 after_crash(transaction.state),
                 response="68",
-                reason="recovered.in-doubt" if transaction.state is State.ASKING else "terminal.reversal",
+                reason="recovered.in-doubt" if transaction.state is State.ASKING else transaction.reason,
                 attempts=0,
                 not_before_ms=utc_ms + work.settings.longest_flight_ms,
             )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gateway.core.lifecycle import Obligation
-from gateway.core.transaction import Kind, Request, Stored, StoredMessage, Transaction
+from gateway.core.transaction import TERMINAL_REVERSAL, Kind, Request, Stored, StoredMessage, Transaction
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.mti import first_mti, repeat_mti
 from protocol.iso8583.rules import HostRules, OriginalForm
@@ -77,7 +77,7 @@ def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: i
     if transaction.approval and 38 in host.reversal_fields:
         fields[38] = transaction.approval
     if host.reason_field:
-        fields[host.reason_field] = _reason_code(transaction)
+        fields[host.reason_field] = _reason_code(stored)
     if host.original is OriginalForm.DE_90:
         _complete(fields, transaction, host)
         fields[90] = _original_data(stored, host)
@@ -177,12 +177,19 @@ def _original_data(stored: Stored, host: HostRules) -> str:
     return f"{mti}{stan}{sent}{acquirer:>011}{forwarder:>011}"
 
 
-def _reason_code(transaction: Transaction) -> str:
-    """Field 39 of a UnionPay reversal (D12): why it is sent."""
-    if transaction.reason.startswith("answer.none"):
+def _reason_code(stored: Stored) -> str:
+    """Field 39 of a UnionPay reversal (D12): why it is sent; the terminal's own reason where it gave one."""
+    reason = stored.transaction.reason
+    if stored.transaction.kind is Kind.UNSEEN:
+        return stated_reason(stored.request.fields) or REASON_TERMINAL_FAULT
+    if reason.startswith(TERMINAL_REVERSAL):
+        return reason.removeprefix(TERMINAL_REVERSAL).removeprefix("-") or REASON_TERMINAL_FAULT
+    if reason.startswith(("answer.none", "recovered.")):
         return REASON_NO_ANSWER
-    if transaction.reason.startswith("answer.mac-wrong"):
-        return REASON_WRONG_MAC
-    if transaction.reason.startswith("terminal."):
-        return REASON_TERMINAL_FAULT
-    return REASON_OTHER
+    return REASON_WRONG_MAC if reason.startswith("answer.mac-wrong") else REASON_OTHER
+
+
+def stated_reason(reversal: Fields) -> str:
+    """The reason that a terminal's reversal gives in field 39; empty where it gives none that could be handed on."""
+    code = reversal.get(39, "")
+    return code if len(code) == 2 and code.isascii() and code.isalnum() else ""

@@ -167,7 +167,7 @@ class Replay:
                 self._park(run, f"answer.code-{code}")
         elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
             if state is State.STORED_CANCELLED:
-                self._settle(run, State.REVERSING, "terminal.reversal")
+                self._settle(run, State.REVERSING, run.transaction.reason)
             else:
                 self._settle(run, State.APPROVED, f"answer.code-{code}")
         elif code in _TRY_AGAIN:
@@ -176,7 +176,7 @@ class Replay:
             self._settle(run, State.CANCELLED, f"answer.code-{code}")
         elif state is State.STORED_CANCELLED:
             # Refused now; but an earlier send of it may still be on its way, and be booked (D13).
-            self._settle(run, State.REVERSING, "terminal.reversal", wait_ms=self._work.settings.longest_flight_ms)
+            self._settle(run, State.REVERSING, run.transaction.reason, wait_ms=self._work.settings.longest_flight_ms)
         else:
             self._park(run, f"answer.code-{code}")
 

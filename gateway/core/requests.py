@@ -216,7 +216,7 @@ class Requests:
         unanswered = reason == "answer.none"
         wait_ms = self._still_in_flight_ms(run) if unanswered else 0
         if run.transaction.state is State.ASKING_CANCELLED:
-            reason = "terminal.reversal"
+            reason = run.transaction.reason  # the terminal's
         kind = EntryKind.UNANSWERED if unanswered else EntryKind.ANSWERED
         self._settle(run, kind, State.REVERSING, answer, reason, approval=approval, wait_ms=wait_ms)
 
@@ -260,7 +260,7 @@ class Requests:
     def _not_sent(self, run: Run, request: Request, reason: str) -> None:
         if run.transaction.state is State.ASKING_CANCELLED:
             answer = self._local(request, "12")
-            self._settle(run, EntryKind.CANCELLED, State.CANCELLED, answer, "terminal.reversal")
+            self._settle(run, EntryKind.CANCELLED, State.CANCELLED, answer, run.transaction.reason)
         elif reason.startswith("unencodable"):
             answer = self._local(request, "30")
             self._settle(run, EntryKind.NOT_SENT, State.DECLINED, answer, "request.unencodable")

@@ -17,10 +17,11 @@ from gateway.core.effects import Change, Create, Severity, Update
 from gateway.core.events import Committed, Existing, Found, LateAnswered, Lookup
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import REPLAYABLE, EntryKind, State, after_reversal
+from gateway.core.outgoing import stated_reason
 from gateway.core.requests import DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
-from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
+from gateway.core.transaction import TERMINAL_REVERSAL, Answer, Kind, Request, Stored, StoredMessage, Transaction
 from gateway.core.work import Sent, Work, WriteResult
 
 _LATE_RETRY_MS = 200
@@ -54,7 +55,7 @@ class Reversals:
 
     def _row(self, request: Request) -> Transaction:
         row = new_transaction(request, State.APPROVED, self._work.utc_ms)
-        row.response, row.reason = "00", "terminal.reversal"
+        row.response, row.reason = "00", TERMINAL_REVERSAL
         return row
 
     def _live(self, request: Request, *, surely: bool) -> Run | None:
@@ -133,7 +134,7 @@ class Reversals:
             changed = known.evolved(
                 work.utc_ms,
                 state,
-                reason="terminal.reversal",
+                reason=reversal_reason(request),
                 # Reversal and newer sales go upstream in the order in which they were accepted (D14, INV-4).
                 position=-1 if newly_owed else known.position,
                 attempts=0 if newly_owed else known.attempts,
@@ -317,6 +318,12 @@ def after_late_answer(before: Transaction, *, approved: bool, declined: bool) ->
 def same_business(request: Request, original: StoredMessage) -> bool:
     """Whether field 3 of a reversal and of an original agree, as far as both have it (D12)."""
     return request.fields.get(3, "") in ("", original.fields.get(3, ""))
+
+
+def reversal_reason(request: Request) -> str:
+    """The reason that a reversed original has: by its terminal, and with the code that the terminal gave (D12)."""
+    code = stated_reason(request.fields)
+    return f"{TERMINAL_REVERSAL}-{code}" if code else TERMINAL_REVERSAL
 
 
 def undoes(request: Request, known: Transaction) -> bool:

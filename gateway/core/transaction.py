@@ -16,6 +16,9 @@ DEFAULT_RULES = TerminalRules()
 PARKED_FROM = " < "
 """In the reason of a parked transaction: stands before the reason that it had, which a release gives back."""
 
+TERMINAL_REVERSAL = "terminal.reversal"
+"""Why an original is undone that its terminal has reversed; a code of the terminal's follows behind a hyphen (D12)."""
+
 
 class Kind(IntEnum):
     """What a terminal wants. Numbers are stored: never renumber."""

@@ -92,14 +92,15 @@ class SessionHost(Host):
             self.sign_ons.append(exchange)
             self.on_sign_on(exchange)
             return True
-        mac = message.fields.pop(self.dialect.host.mac_field, None)
+        exempt = message.mti.startswith("08")
+        mac = None if exempt else message.fields.pop(self.dialect.host.mac_field, None)
         under = [
             number
             for number, key in enumerate(self.bank.given)
             if mac is not None and oracle_mac(self.bank.method, key, self._covered(exchange.frame)).hex() == mac
         ]
         self.received_under.append(under[0] if under else None)
-        if (not under) is not message.mti.startswith("08"):
+        if not under and not exempt:
             self.mac_faults.append(message.mti)
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,12 @@ class _Iso8583(LinkConformance):
     dialect: Dialect
 
     def link(self, ports: list[int], core: Core, **settings: int) -> Iso8583Link:
-        quick = {"reconnect_initial_ms": 10, "reconnect_max_ms": 50, "reconnect_jitter_ms": 5, "sweep_interval_ms": 20}
+        quick: dict[str, Any] = {
+            "reconnect_initial_ms": 10,
+            "reconnect_max_ms": 50,
+            "reconnect_jitter_ms": 5,
+            "sweep_interval_ms": 20,
+        }
         return Iso8583Link(
             LinkSettings(
                 name="acquirer",
@@ -219,7 +225,7 @@ class TestIso8583LinkWithTpdu(_Iso8583):
                 await host.stop()
 
     def secured(
-        self, port: int, tls: ssl.SSLContext, core: Core, *, server_hostname: str = "localhost", **settings: int
+        self, port: int, tls: ssl.SSLContext, core: Core, *, server_hostname: str = "localhost", **settings: Any
     ) -> Iso8583Link:
         """A link over TLS."""
         endpoint = EndpointSettings(host="127.0.0.1", port=port, tls=tls, server_hostname=server_hostname)

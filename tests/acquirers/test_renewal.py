@@ -103,7 +103,10 @@ class TestRenewal(Alone):
             host = self.made[0]
             host.on_sign_on = lambda exchange: exchange.answer("05")
             s.send(1)
-            (await host.next()).answer("A0")
+            asking = await host.next()
+            reply = asking.reply("00")
+            reply.header = ASKING_HEADER  # it asks, and goes on taking what is sent
+            asking.connection.send(reply)
             await until(lambda: s.link.counters()["sign_on_failed"] == 2, "refused, and tried again")
             host.on_sign_on = lambda _: None
             await until(lambda: s.link.counters()["sign_on_failed"] == 4, "not answered, and tried again")
@@ -117,6 +120,23 @@ class TestRenewal(Alone):
             assert s.link.counters()["sign_ons"] == sign_ons
             assert set(reasons(s.core)) == {"refused", "no answer"}
             assert host.accepted == 1
+
+    @pytest.mark.parametrize("refused_by", ["05", "wrong keys"])
+    @on_each_loop
+    async def test_a_host_that_refuses_messages_and_the_sign_on_as_well_counts_as_away(self, refused_by: str) -> None:
+        async with self.scene(sign_on_interval_ms=1) as s:
+            host = self.made[0]
+            host.on_sign_on = lambda exchange: (
+                exchange.answer("05") if refused_by == "05" else exchange.answer("00", f62="00" * 40)
+            )
+            s.send(1)
+            (await host.next()).answer("A0")
+            await until(lambda: connections(s.core) == [True, False], "nothing more is sent, and sales stand in")
+            host.on_sign_on = host.give_keys
+            await until(lambda: connections(s.core) == [True, False, True], "it takes us again")
+            s.send(2)
+            (await host.next()).answer()
+            assert (await s.core.wait(Answered, 2)).verified
 
     @on_each_loop
     async def test_what_went_under_an_earlier_key_says_nothing_of_the_present_one(self) -> None:
