@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.acquirers.port import EndpointState
+from gateway.asking import Asking
 from gateway.clock import Clock, SystemClock, refuse_wrong_clock
 from gateway.conductor import Conductor
 from gateway.config import Address, Config, TerminalsSection, remarks
 from gateway.config.values import Speaks
-from gateway.core.effects import Alarm, Find, Load, OperatorReply, Severity
+from gateway.core.effects import Alarm, Severity
 from gateway.core.engine import Engine
-from gateway.core.events import Commanded, Event, Found, JournalEvent, Lookup, OperatorAct, Stopping
+from gateway.core.events import Commanded, Event, JournalEvent, Lookup, OperatorAct, Stopping
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.link import LinkState
 from gateway.core.transaction import Answer, Stored, Transaction
@@ -84,11 +85,8 @@ class Gateway:
         self.stopping = asyncio.Event()
         self._started_ms = clock.mono_ms()
         self._maintenance = MaintenanceMark(config.journal.path)
-        self._lookup_tokens = itertools.count(-1, -1)
-        self._lookups: dict[int, asyncio.Future[list[Stored | Lookup]]] = {}
+        self._asking = Asking()
         self._sessions: dict[Address, TerminalSessions] = {}
-        self._operator_tokens = itertools.count(1)
-        self._commands: dict[int, asyncio.Future[CommandResult]] = {}
 
         self._journal = SqliteJournal(
             SqliteJournalSettings(
@@ -113,7 +111,7 @@ class Gateway:
         )  # fmt: skip
         self._conductor = Conductor(
             engine, clock, self._journal, send=self._link.send, reply=self._reply,
-            reply_operator=self._replied_to_operator, alarm=self._alarm,
+            reply_operator=self._asking.replied, alarm=self._alarm,
         )  # fmt: skip
         self._operations = OperationsServer(self, config.operations.listen, read_token(config.operations.token_file))
 
@@ -211,10 +209,7 @@ class Gateway:
             await listener.close()
         await self._operations.close()
         self._certificates.close()
-        for lookup in self._lookups.values():
-            lookup.cancel()
-        for command in self._commands.values():
-            command.cancel()
+        self._asking.close()
 
     def reload_certificates(self) -> None:
         """Read the files of every line anew; connections that are open go on. Without TLS there is nothing to do."""
@@ -234,17 +229,7 @@ class Gateway:
         self._conductor.submit(event)
 
     def _journalled(self, events: Sequence[JournalEvent]) -> None:
-        if self._lookups:
-            events = [event for event in events if not self._looked_up(event)]
-        self._conductor.submit_all(events)
-
-    def _looked_up(self, event: JournalEvent) -> bool:
-        """Operators' own look-ups do not concern the core."""
-        if not isinstance(event, Found) or (future := self._lookups.pop(event.token, None)) is None:
-            return False
-        if not future.done():
-            future.set_result(list(event.results))
-        return True
+        self._conductor.submit_all(self._asking.for_the_core(events))
 
     def _journal_failed(self, error: JournalError) -> None:
         """Nothing is carried out any more, and the process ends: what else there is to do may hang."""
@@ -332,21 +317,11 @@ class Gateway:
 
     async def show(self, id: int) -> Stored | Lookup:  # noqa: A002 - the journal's word
         """One transaction with its messages."""
-        token, looked_up = self._look_up()
-        self._journal.load(Load(token, id))
-        return (await looked_up)[0]
-
-    def _look_up(self) -> tuple[int, asyncio.Future[list[Stored | Lookup]]]:
-        token = next(self._lookup_tokens)
-        future: asyncio.Future[list[Stored | Lookup]] = asyncio.get_running_loop().create_future()
-        self._lookups[token] = future
-        return token, future
+        return await self._asking.load(self._journal, id)
 
     async def _find(self, keys: tuple[str, ...]) -> list[Stored | Lookup]:
         """What tills ask about: the newest transaction of each key."""
-        token, looked_up = self._look_up()
-        self._journal.find(Find(token, keys))
-        return await looked_up
+        return await self._asking.find(self._journal, keys)
 
     async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
         """What tills ask about: transactions of a terminal, oldest first; second keys to them are left out."""
@@ -375,20 +350,13 @@ class Gateway:
 
     async def command(self, act: OperatorAct, id: int, who: str, why: str) -> CommandResult:  # noqa: A002
         """Have an operator's act decided and made durable."""
-        token = next(self._operator_tokens)
-        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
-        self._commands[token] = future
+        token, outcome = self._asking.command()
         if act is OperatorAct.MAINTENANCE_ON:
             self._maintenance.remember(who, why)
         elif act is OperatorAct.MAINTENANCE_OFF:
             self._maintenance.forget()
         self._submit(Commanded(token, act, id, who, why))
-        return await future
-
-    def _replied_to_operator(self, reply: OperatorReply) -> None:
-        future = self._commands.pop(reply.operator_token, None)
-        if future is not None and not future.done():
-            future.set_result(CommandResult(reply.done, reply.text))
+        return await outcome
 
 
 def _say(log: Any, level: str, event: str, facts: Mapping[str, object]) -> None:

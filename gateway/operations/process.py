@@ -16,6 +16,11 @@ FILES_BESIDE_CONNECTIONS: Final = 64
 """Descriptors that the gateway keeps free for the journal, the acquirer's lines, operators and the interpreter."""
 
 
+_COLLECTED_AFTER: Final = (10_000, 20, 200)
+"""Garbage collection: of young objects after so many new ones, of older ones after so many of those, of all after so
+many of these. Next to nothing of ours needs it: what goes is freed at once, by its reference count."""
+
+
 def open_standard_files() -> None:
     """Put the null device where a standard descriptor is closed.
 
@@ -37,6 +42,7 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECTED_AFTER)
 
 
 def raise_file_limit() -> int:

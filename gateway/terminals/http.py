@@ -24,7 +24,7 @@ from gateway.terminals.http_openapi import RETRY_AFTER_STATUSES, openapi_documen
 from gateway.terminals.http_routes import Core, Find, Refused, Routes, Search
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
 from gateway.terminals.http_signatures import SCHEME, SecretOf
-from gateway.terminals.limits import Count
+from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count
 from protocol.http_api import GATEWAY_MODE, PROBLEM_MEDIA_TYPE, Mode, ProblemKind
 from protocol.iso8583.rules import TerminalRules
 
@@ -289,17 +289,18 @@ class HttpListener:
 
     # --- time ------------------------------------------------------------------------------------------------------
 
-    def _schedule_sweep(self) -> None:
-        self._sweep = self._loop.call_later(self._settings.sweep_interval_ms / 1000, self._swept)
+    def _schedule_sweep(self, *, soon: bool = False) -> None:
+        wait_s = NEXT_SWEEP_S if soon else self._settings.sweep_interval_ms / 1000
+        self._sweep = self._loop.call_later(wait_s, self._swept)
 
     def _swept(self) -> None:
         """Close what is overdue, write the lines that were kept back."""
-        self._schedule_sweep()
         now_ms = self.now_ms()
-        for connection in tuple(self._connections):
-            if (overdue := connection.overdue(now_ms)) is not None:
-                self._tell(overdue.value, connection.name, "too slow")
-                connection.abort()
+        late = [(c, overdue) for c in self._connections if (overdue := c.overdue(now_ms)) is not None]
+        for connection, overdue in late[:CLOSED_PER_SWEEP]:
+            self._tell(overdue.value, connection.name, "too slow")
+            connection.abort()
+        self._schedule_sweep(soon=len(late) > CLOSED_PER_SWEEP)
         self._report.flush(now_ms)
         if self._admitting:
             self._acceptor.resume()

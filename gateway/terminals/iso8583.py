@@ -16,7 +16,7 @@ from gateway.core.transaction import Answer
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
 from gateway.terminals.connection import TerminalConnection
-from gateway.terminals.limits import Count, ListenerSettings
+from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count, ListenerSettings
 from gateway.terminals.sessions import Admitted, Refused, TerminalSessions
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
@@ -329,17 +329,18 @@ class Iso8583Listener:
 
     # --- time ------------------------------------------------------------------------------------------------------
 
-    def _schedule_sweep(self) -> None:
-        self._sweep = self._loop.call_later(self._settings.sweep_interval_ms / 1000, self._swept)
+    def _schedule_sweep(self, *, soon: bool = False) -> None:
+        wait_s = NEXT_SWEEP_S if soon else self._settings.sweep_interval_ms / 1000
+        self._sweep = self._loop.call_later(wait_s, self._swept)
 
     def _swept(self) -> None:
         """Close what is overdue, forget what was never answered, write the lines that were kept back."""
-        self._schedule_sweep()
         now_ms = self._now_ms()
-        for connection in tuple(self._connections):
-            if (overdue := connection.overdue(now_ms)) is not None:
-                self._bad(connection, overdue, {})
-                connection.abort()
+        late = [(c, overdue) for c in self._connections if (overdue := c.overdue(now_ms)) is not None]
+        for connection, overdue in late[:CLOSED_PER_SWEEP]:
+            self._bad(connection, overdue, {})
+            connection.abort()
+        self._schedule_sweep(soon=len(late) > CLOSED_PER_SWEEP)
         forgotten_ms = now_ms - self._settings.reply_timeout_ms
         stale = itertools.takewhile(lambda entry: entry[1].since_ms <= forgotten_ms, self._waiting.items())
         for token, waiting in list(stale):

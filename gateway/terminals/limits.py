@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from gateway.tls import ReloadableServerContext
 
@@ -80,6 +81,13 @@ class ListenerSettings:
             mistakes.append("in_flight_per_connection_low must lie within 0 and below the high mark")
         if mistakes:
             raise ValueError(f"listener {self.name}: " + "; ".join(mistakes))
+
+
+CLOSED_PER_SWEEP: Final = 16
+"""Overdue connections that one sweep closes. A thousand that time out together must not stop everybody for as long as
+it takes to close a thousand: the next sweep follows soon, and everybody's messages come in between."""
+
+NEXT_SWEEP_S: Final = 0.005
 
 
 class Count(StrEnum):
