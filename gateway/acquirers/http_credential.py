@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import stat
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from gateway.acquirers.mapping import HttpRequest
+from gateway.private_file import PrivateFileWrong, read_private
 
 SIGNATURE_VERSION: Final = "HOLDFAST-HMAC-1"
 _TOKEN: Final = re.compile(r"[!-~]{8,4096}")
@@ -50,13 +49,9 @@ def read_credential(kind: CredentialKind, path: Path, key_id: str = "") -> Crede
         CredentialWrong: no file, open to others than its owner, or not one such line.
     """
     try:
-        with path.open(encoding="ascii") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read(8_193).strip()
-    except (OSError, UnicodeDecodeError):
-        raise CredentialWrong("cannot be read as plain text; a file of one line") from None
-    if mode & 0o077:
-        raise CredentialWrong("others may read or write it; `chmod 600` it")
+        text = read_private(path, "a file of one line").strip()
+    except PrivateFileWrong as wrong:
+        raise CredentialWrong(str(wrong)) from None
     if kind is CredentialKind.BEARER:
         if _TOKEN.fullmatch(text) is None:
             raise CredentialWrong("must hold one line: a token of 8 to 4096 printable characters without blanks")

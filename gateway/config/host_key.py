@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
+
+from gateway.private_file import PrivateFileWrong, read_private
 
 _FILE_BYTES_MAX = 256
 _LENGTHS_BYTES = (8, 16, 24, 32)
@@ -25,13 +25,9 @@ def read_host_key(path: Path) -> bytes:
         HostKeyWrong: no file, open to others than its owner, or not one line of 16, 32, 48 or 64 hexadecimal digits.
     """
     try:
-        with path.open(encoding="ascii") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read(_FILE_BYTES_MAX + 1)
-    except (OSError, UnicodeDecodeError):
-        raise HostKeyWrong("cannot be read as plain text; a file with the key in hexadecimal digits") from None
-    if mode & 0o077:
-        raise HostKeyWrong("others may read or write it; `chmod 600` it")
+        text = read_private(path, "a file with the key in hexadecimal digits")
+    except PrivateFileWrong as wrong:
+        raise HostKeyWrong(str(wrong)) from None
     digits = text.strip()
     if len(text) > _FILE_BYTES_MAX or not _HEX.fullmatch(digits):
         raise HostKeyWrong("is not a key; one line of hexadecimal digits and nothing else")

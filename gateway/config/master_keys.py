@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.private_file import PrivateFileWrong, read_private
 from protocol.iso8583.rules import TerminalRules
 
 if TYPE_CHECKING:
@@ -44,13 +43,9 @@ def read_master_keys(path: Path, rules: TerminalRules) -> dict[str, MasterKey]:
     from gateway.terminals.session_keys import MasterKey, key_mistake  # noqa: PLC0415 - cryptography is slow to import
 
     try:
-        with path.open(encoding="ascii") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise MasterKeysWrong("cannot be read as plain text; a file of terminals and their keys") from None
-    if mode & 0o077:
-        raise MasterKeysWrong("others may read or write it; `chmod 600` it")
+        lines = read_private(path, "a file of terminals and their keys").splitlines()
+    except PrivateFileWrong as unreadable:
+        raise MasterKeysWrong(str(unreadable)) from None
     keys: dict[str, MasterKey] = {}
     mistakes = []
     named = set()

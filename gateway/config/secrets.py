@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
+
+from gateway.private_file import PrivateFileWrong, read_private
 
 _LINE = re.compile(r"(\S{1,40})\s+([0-9a-fA-F]{32,128})")
 
@@ -21,13 +21,9 @@ def read_signing_secrets(path: Path) -> dict[str, bytes]:
         SigningSecretsWrong: no file, open to others than its owner, or a line that is not `TERMINAL SECRET`.
     """
     try:
-        with path.open(encoding="ascii") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise SigningSecretsWrong("cannot be read as plain text; a file of terminals and their secrets") from None
-    if mode & 0o077:
-        raise SigningSecretsWrong("others may read or write it; `chmod 600` it")
+        lines = read_private(path, "a file of terminals and their secrets").splitlines()
+    except PrivateFileWrong as wrong:
+        raise SigningSecretsWrong(str(wrong)) from None
     secrets: dict[str, bytes] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()

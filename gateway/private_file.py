@@ -1,0 +1,35 @@
+"""Files of secrets: plain text that its owner alone may read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+_CHARACTERS_MAX: Final = 16 * 2**20
+
+
+class PrivateFileWrong(Exception):
+    """The file cannot be used; the message says what would be right, and holds nothing of it."""
+
+
+def read_private(path: Path, right: str) -> str:
+    """The text of a file of secrets.
+
+    Args:
+        right: what the file should be, in words.
+    Raises:
+        PrivateFileWrong: no file, not plain text, far too long, or open to others than its owner.
+    """
+    try:
+        with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(_CHARACTERS_MAX + 1)
+    except (OSError, UnicodeDecodeError):
+        raise PrivateFileWrong(f"cannot be read as plain text; {right}") from None
+    if mode & 0o077:
+        raise PrivateFileWrong("others may read or write it; `chmod 600` it")
+    if len(text) > _CHARACTERS_MAX:
+        raise PrivateFileWrong(f"is far too long; {right}")
+    return text
