@@ -18,6 +18,7 @@ from gateway.core.effects import (
     FetchBatch,
     FetchHeads,
     Find,
+    FindNewest,
     Load,
     OperatorReply,
     Reply,
@@ -99,6 +100,8 @@ class Conductor:
                     self._send(effect)
                 case Find():
                     self._journal.find(effect)
+                case FindNewest():
+                    self._journal.find_newest(effect)
                 case FetchHeads():
                     self._journal.fetch_heads(effect)
                 case FetchBatch():

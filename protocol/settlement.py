@@ -94,6 +94,13 @@ def totals_text(domestic: Totals, foreign: Totals = Totals(), result: Balance = 
     return "".join(_half_text(half, result) for half in (domestic, foreign))
 
 
+def halves(totals: Totals) -> tuple[Totals, Totals]:
+    """Totals for the two halves of the field: all in the first, and in the second what its counts cannot say."""
+    debits, credits_ = min(totals.debit_count, _COUNT_MAX), min(totals.credit_count, _COUNT_MAX)
+    first = Totals(totals.debit_minor, debits, totals.credit_minor, credits_)
+    return first, Totals(0, totals.debit_count - debits, 0, totals.credit_count - credits_)
+
+
 def result_of(text: str) -> Balance:
     """What field 48 of a 0510 says: out of balance or an error if either half says so.
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from gateway.core.answers import local_answer
+from gateway.core.effects import Severity
 from gateway.core.events import Found, Lookup
 from gateway.core.retries import Retries
 from gateway.core.settling import closing_key
@@ -32,6 +33,11 @@ class Batches:
         self._retries = retries
         self._open: OrderedDict[str, None] = OrderedDict()
         self._closing: dict[str, list[Callable[[], None]]] = {}
+        self._looking: dict[str, list[Callable[[], None]]] = {}
+        """Lanes with a request whose batch is being looked up, and the reversals that wait for that."""
+        self._begun = 0
+        self._begun_last: OrderedDict[str, int] = OrderedDict()
+        """When closing last began, by batch: an answer of the journal that was asked for before is out of date."""
 
     def may_begin(self, terminal_token: int, request: Request, again: Callable[[], None]) -> bool:
         """Whether a new transaction may begin in the request's batch.
@@ -45,20 +51,37 @@ class Batches:
             return False
         if batch in self._open:
             return True
-        self._work.find(
-            (closing_key(batch), request.key), 0, partial(self._looked, terminal_token, request, again)
-        )  # fmt: skip
+        if (looking := self._looking.get(request.lane)) is not None:
+            looking.append(again)  # in the order of arrival
+            return False
+        self._looking[request.lane] = []
+        looked = partial(self._looked, terminal_token, request, again, self._begun)
+        self._work.find((closing_key(batch), request.key), 0, looked)
         return False
 
-    def _looked(self, terminal_token: int, request: Request, again: Callable[[], None], event: Found) -> None:
+    def waits_behind(self, lane: str, again: Callable[[], None]) -> bool:
+        """Whether a reversal has to wait until the request before it has begun: it may be the one that it undoes."""
+        if (looking := self._looking.get(lane)) is None:
+            return False
+        looking.append(again)
+        return True
+
+    def _looked(
+        self, terminal_token: int, request: Request, again: Callable[[], None], begun: int, event: Found
+    ) -> None:
         closing, own = event.results
-        if closing is Lookup.ABSENT:
+        waiting = self._looking.pop(request.lane)
+        if self._begun_last.get(request.batch, 0) > begun:
+            again()  # it is being closed, or has been, since the journal was asked
+        elif closing is Lookup.ABSENT:
             self._is_open(request.batch)
             again()
         elif own is not Lookup.ABSENT:
             self._retries.answer_existing([terminal_token], request, own if isinstance(own, Stored) else None)
         else:
             self.refuse(terminal_token, request)
+        for one in waiting:
+            one()
 
     def refuse(self, terminal_token: int, request: Request) -> None:
         """77: the batch is closed, and the next one begins with a sign-on."""
@@ -77,12 +100,34 @@ class Batches:
             return False
         self._closing[batch] = []
         self._open.pop(batch, None)
+        self._begun += 1
+        self._begun_last[batch] = self._begun
+        if len(self._begun_last) > _REMEMBERED_MAX:
+            self._begun_last.popitem(last=False)
         return True
 
     def end_closing(self, batch: str) -> None:
         """Whoever wanted to begin something meanwhile looks again."""
         for again in self._closing.pop(batch):
             again()
+
+    def note_late(self, request: Request, key: str) -> None:
+        """Tell a person of what is taken into a batch that is settled already: no settlement has it.
+
+        Args:
+            key: of the transaction that it is about.
+        """
+        batch = key.rsplit("|", 2)[0]
+        if request.rules.settles and batch.startswith("B") and batch not in self._open:
+            self._work.find((closing_key(batch),), 0, partial(self._noted, batch, key))
+
+    def _noted(self, batch: str, key: str, event: Found) -> None:
+        if event.results[0] is not Lookup.ABSENT:
+            self._work.alarm(
+                Severity.WARNING, "taken-after-settlement",
+                "an advice or a reversal came for a batch that is closed; it is taken, and no settlement has it",
+                batch=batch, key=key,
+            )  # fmt: skip
 
     # Sign-on
 
@@ -124,8 +169,6 @@ class Batches:
     def _signed_on(self, terminal_token: int, request: Request, number: int) -> None:
         work = self._work
         batch = _renumbered(request, number)
-        if batch not in self._closing:
-            self._is_open(batch)
         work.counts["sign-ons"] += 1
         answer = local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
         rules = request.rules

@@ -96,6 +96,17 @@ class Find:
 
 
 @dataclass(slots=True, frozen=True)
+class FindNewest:
+    """Look for the newest transaction of a lane that names a batch. Answered by Found with one element.
+
+    It says which batch a terminal is in, for reversals that do not (D12). What is damaged is passed over.
+    """
+
+    token: int
+    lane: str
+
+
+@dataclass(slots=True, frozen=True)
 class FetchHeads:
     """Read the first `limit` replayable transactions of a lane in order. Answered by Heads."""
 
@@ -183,4 +194,4 @@ class Alarm:
     facts: dict[str, str]
 
 
-Effect = Write | Find | FetchHeads | FetchBatch | Load | Send | Reply | OperatorReply | Alarm
+Effect = Write | Find | FindNewest | FetchHeads | FetchBatch | Load | Send | Reply | OperatorReply | Alarm

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, assert_never
 
 from gateway.core.answers import local_answer
@@ -108,7 +109,7 @@ class Engine:
         self._inquiries = Inquiries(self._work)
         self._settlement = Settlement(self._work, retries, self._batches, freed)
         self._replay = Replay(self._work, freed)
-        self._reversals = Reversals(self._work, retries, freed)
+        self._reversals = Reversals(self._work, retries, self._batches, freed)
         self._steering = Steering(self._work, self._replay, freed)
         self._probe_stan = utc_ms // 1000
         self._link_seen = self._work.link.state
@@ -222,9 +223,18 @@ class Engine:
             case Kind.SETTLEMENT | Kind.UPLOAD:
                 self._settlement.arrive(event.terminal_token, request)
             case Kind.REVERSAL:
-                self._reversals.arrive(event.terminal_token, request)
+                self._reversed(event)
             case _:
                 self._requests.arrive(event.terminal_token, request)
+
+    def _reversed(self, event: Requested) -> None:
+        request = event.request
+        if self._batches.waits_behind(request.lane, partial(self._reversed, event)):
+            return
+        if request.batch_unknown:
+            self._reversals.locate(event.terminal_token, request)
+        else:
+            self._reversals.arrive(event.terminal_token, request)
 
     def _damaged(self, event: Damaged) -> None:
         self._work.alarm(

@@ -7,7 +7,6 @@ neither and the newest transaction within a horizon is meant.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final
@@ -45,7 +44,6 @@ KINDS: Final = {
 }
 _SETTLING: Final = frozenset({Kind.SETTLEMENT, Kind.UPLOAD})
 _MAC_FIELDS = (64, 128)
-_TERMINALS_REMEMBERED_MAX: Final = 100_000
 
 
 @lru_cache(maxsize=64)
@@ -109,36 +107,9 @@ def _pan_of_chip(chip: str) -> str:
     return pan if _is_pan(pan) else ""
 
 
-class BatchMemory:
-    """The batch that each terminal is in, as far as it was heard since the start.
-
-    A UnionPay reversal need not name its batch (D12 has it repeat 60.1 alone); it means the one that its terminal is
-    in. Bounded; the terminal unheard for longest is forgotten.
-    """
-
-    __slots__ = ("_periods",)
-
-    def __init__(self) -> None:
-        self._periods: OrderedDict[str, str] = OrderedDict()
-
-    def period(self, lane: str, period: str) -> str:
-        """Note a batch that a message names, or give the one that its terminal was last heard in."""
-        if not period.startswith("B"):
-            return self._periods.get(lane, period)
-        self._periods[lane] = period
-        self._periods.move_to_end(lane)
-        if len(self._periods) > _TERMINALS_REMEMBERED_MAX:
-            self._periods.popitem(last=False)
-        return period
-
-
-def request_from(
-    message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int, batches: BatchMemory | None = None
-) -> Request:
+def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int) -> Request:
     """Turn a decoded message into a request that the core understands.
 
-    Args:
-        batches: what is remembered of terminals that do not name their batch in every message.
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
@@ -170,8 +141,9 @@ def request_from(
     if pan and not _is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
-    if batches is not None and rules.period is Period.BATCH:
-        period = batches.period(f"{merchant}|{terminal}", period)
+    batch_unknown = rules.settles and not period.startswith("B")
+    if batch_unknown and kind is not Kind.REVERSAL:
+        raise BadRequest("30", f"field {rules.batch_field} must name the batch")
     sensitive = rules.sensitive_fields
     return Request(
         kind=kind,
@@ -195,6 +167,7 @@ def request_from(
         retained=rules.retained_sensitive_fields,
         pan=pan,
         rules=rules,
+        batch_unknown=batch_unknown,
         batch=_batch_key(period, f"{merchant}|{terminal}", rules),
     )
 

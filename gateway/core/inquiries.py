@@ -13,6 +13,7 @@ from gateway.core.events import Answered, NotSent, TimedOut
 from gateway.core.outgoing import inquiry_message
 from gateway.core.transaction import Request
 from gateway.core.work import SendResult, Work
+from protocol.response_codes import SIGN_ON_FIRST
 
 
 class Inquiries:
@@ -42,14 +43,15 @@ class Inquiries:
         self._asked -= 1
         if isinstance(event, Answered):
             work.link.answered(work.mono_ms)
-            if event.verified and event.fields.get(39):
+            # A0 and 77 are about the gateway's own session: the terminal would sign on for nothing.
+            if event.verified and event.fields.get(39) and event.fields[39] not in SIGN_ON_FIRST:
                 answer = relayed_answer(request.mti, request.fields, event.fields, request.rules)
                 work.reply(terminal_token, answer)
             else:
                 self._refuse(terminal_token, request, "96")
             return
         if isinstance(event, TimedOut):
-            work.link.timed_out(work.mono_ms)
+            # It says nothing of the link: what a host does not know it may leave unanswered, and anybody can ask.
             work.counts["timed-out.inquiry"] += 1
         unencodable = isinstance(event, NotSent) and event.reason.startswith("unencodable")
         self._refuse(terminal_token, request, "30" if unencodable else "91")

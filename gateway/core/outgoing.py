@@ -14,7 +14,7 @@ from gateway.core.transaction import TERMINAL_REVERSAL, Kind, Request, Stored, S
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.mti import first_mti, repeat_mti
 from protocol.iso8583.rules import HostRules, OriginalForm
-from protocol.settlement import DETAILS_MAX, Detail, Totals, details_text, totals_text
+from protocol.settlement import DETAILS_MAX, Detail, Totals, details_text, halves, totals_text
 
 REASON_NO_ANSWER = "98"
 REASON_TERMINAL_FAULT = "96"
@@ -104,7 +104,7 @@ def settlement_message(transaction: Transaction, host: HostRules, totals: Totals
     Raises: SettlementFieldError, where the totals do not fit their field.
     """
     fields = _settling_fields(transaction, host, host.settlement_fields)
-    return Message("0500", {**fields, host.totals_field: totals_text(totals)})
+    return Message("0500", {**fields, host.totals_field: totals_text(*halves(totals))})
 
 
 def upload_messages(transaction: Transaction, host: HostRules, details: Sequence[Detail]) -> list[Message]:

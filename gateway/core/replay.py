@@ -21,6 +21,7 @@ from gateway.core.work import SendResult, Work
 from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST
 
 _TRY_AGAIN: Final = RETRY_LATER | SIGN_ON_FIRST
+_SUSPECT_ATTEMPTS: Final = 3
 
 
 class Replay:
@@ -153,6 +154,9 @@ class Replay:
             self._answered(run, event.fields.get(39, ""))
         elif isinstance(event, NotSent) and event.reason.startswith("unencodable"):
             self._park(run, "replay.unencodable")
+        elif isinstance(event, TimedOut) and run.transaction.attempts >= self._work.settings.attempts_max:
+            # However the link is: this very message may be what takes it down each time (D9, D18).
+            self._park(run, f"replay.attempts-{run.transaction.attempts}")
         else:
             self._retry_later(run, "answer.none")
 
@@ -212,7 +216,8 @@ class Replay:
         settings = work.settings
         pause = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(attempts - 1, 20))
         # A block by an outage ("D9") ends with the outage; one by an answer ("D9 answer") runs its time.
-        rule = "D9" if reason == "answer.none" else "D9 answer"
+        # Who was in flight again and again when the link broke may be the reason for it: it no longer goes first.
+        rule = "D9" if reason == "answer.none" and attempts < _SUSPECT_ATTEMPTS else "D9 answer"
         work.block(run.lane, int(pause * (0.5 + work.jitter() / 2)), rule)
         self._give_back(run)
 

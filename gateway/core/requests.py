@@ -346,6 +346,7 @@ class Requests:
     def _take_advice(self, run: Run, request: Request) -> None:
         """A terminal's advice tells of something done: durable, then 00, then forwarded (D18)."""
         work = self._work
+        self._batches.note_late(request, request.key)
         answer = local_answer(request.mti, run.message.fields, "00", request.rules, work.utc_ms)
         transaction = new_transaction(request, State.STORED, work.utc_ms)
         transaction.response, transaction.reason, transaction.advised = "00", "terminal.advice", True

@@ -13,6 +13,7 @@ from functools import partial
 
 from gateway.core.acceptance import new_transaction, stored_message, with_alias
 from gateway.core.answers import local_answer
+from gateway.core.batches import Batches
 from gateway.core.effects import Change, Create, Severity, Update
 from gateway.core.events import Committed, Existing, Found, LateAnswered, Lookup
 from gateway.core.lanes import Lane, Run
@@ -30,9 +31,10 @@ _LATE_RETRY_MS = 200
 class Reversals:
     """Takes terminals' reversals; `freed` is called when a lane may go on."""
 
-    def __init__(self, work: Work, retries: Retries, freed: Callable[[Lane], None]) -> None:
+    def __init__(self, work: Work, retries: Retries, batches: Batches, freed: Callable[[Lane], None]) -> None:
         self._work = work
         self._retries = retries
+        self._batches = batches
         self._freed = freed
 
     def arrive(self, terminal_token: int, request: Request) -> None:
@@ -52,6 +54,27 @@ class Reversals:
         work.begin(run)
         work.counts["reversals"] += 1
         work.lanes.take_turn(run.lane, partial(self._look, run, request))
+
+    def locate(self, terminal_token: int, request: Request) -> None:
+        """A reversal that names no batch: it means the batch that its terminal is in, by its newest transaction."""
+        work = self._work
+        lane = work.lanes.get(request.lane)
+        if lane is not None and lane.runs:
+            under_way = (run.transaction for run in reversed(work.running.values()) if run.lane is lane)
+            newest = next((row for row in under_way if row.key.startswith("B")), None)
+            if newest is not None:
+                self.arrive(terminal_token, of_batch(request, newest.key))
+                return
+        work.find_newest(request.lane, partial(self._located, terminal_token, request))
+
+    def _located(self, terminal_token: int, request: Request, event: Found) -> None:
+        found = event.results[0]
+        if isinstance(found, Stored):
+            self.arrive(terminal_token, of_batch(request, found.transaction.key))
+        elif found is Lookup.DAMAGED:
+            self._work.reply(terminal_token, self._local(request, "96"))
+        else:
+            self.arrive(terminal_token, request)
 
     def _row(self, request: Request) -> Transaction:
         row = new_transaction(request, State.APPROVED, self._work.utc_ms)
@@ -120,6 +143,7 @@ class Reversals:
             self._forget(run, None)
             return
         run.transaction.original = known.id
+        self._batches.note_late(request, known.key)
         answer = self._local(request, "00")
         run.answer = answer
         state = after_reversal(known.state, known.attempts, known.resume)
@@ -318,6 +342,18 @@ def after_late_answer(before: Transaction, *, approved: bool, declined: bool) ->
 def same_business(request: Request, original: StoredMessage) -> bool:
     """Whether field 3 of a reversal and of an original agree, as far as both have it (D12)."""
     return request.fields.get(3, "") in ("", original.fields.get(3, ""))
+
+
+def of_batch(request: Request, newest_key: str) -> Request:
+    """A reversal that names no batch, with the keys that it has in the batch of another key."""
+    period, lane, stan = newest_key.partition("|")[0], request.lane, request.stan
+    return replace(
+        request,
+        key=f"{period}|{lane}|4|{stan}",
+        horizon_ms=0,
+        original_keys=tuple(f"{period}|{lane}|{message_class}|{stan}" for message_class in "21"),
+        batch_unknown=False,
+    )
 
 
 def reversal_reason(request: Request) -> str:

@@ -26,6 +26,9 @@ from gateway.core.transaction import PARKED_FROM, Answer, Kind, Request, Stored,
 from gateway.core.work import Work, WriteResult
 from protocol.settlement import Balance, with_result
 
+_REFUSED_KEPT_MAX: Final = 20
+"""Settlements out of balance that are recorded of one batch."""
+
 _NAMED_MAX: Final = 20
 """STANs that an alarm names."""
 
@@ -97,8 +100,12 @@ class Settlement:
             self._close(run, request, None if event.whole and differs.none else differs)
         elif event.whole and totals_of(rows, rules) == request.totals:
             self._close(run, request, None)
-        else:
+        elif sum(stored.transaction.kind is Kind.SETTLEMENT for stored in event.stored) < _REFUSED_KEPT_MAX:
             self._refuse(run, request)
+        else:
+            # As before, and no longer recorded: a terminal must not fill the journal by asking (INV-9).
+            self._answer(run, self._result(request, "95", Balance.OUT_OF_BALANCE))
+            self._end(run, request)
 
     def _close(self, run: Run, request: Request, differs: Difference | None) -> None:
         """Close the batch; nothing begins in it any more, and it is owed to the acquirer.
@@ -114,6 +121,7 @@ class Settlement:
         row.reason = f"settlement.{by}"
         row.state = owed
         if differs is not None:
+            run.message = StoredMessage(request.mti, {**request.fields, request.rules.totals_field: differs.text})
             row.state, row.resume = State.PARKED, owed
             row.reason = f"settlement.differs{PARKED_FROM}{row.reason}"
         answer = self._result(request, "00", Balance.BALANCED)

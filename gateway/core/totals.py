@@ -34,6 +34,12 @@ class Difference:
     changed: tuple[str, ...]
 
     @property
+    def text(self) -> str:
+        """In words, as it is kept with a parked settlement."""
+        named = (("unknown", self.unknown), ("missing", self.missing), ("changed", self.changed))
+        return "; ".join(f"{name} {' '.join(stans)}" for name, stans in named if stans)
+
+    @property
     def none(self) -> bool:
         """Whether the batch is balanced."""
         return not (self.unknown or self.missing or self.changed)
@@ -79,14 +85,14 @@ def totals_of(rows: Iterable[Stored], rules: TerminalRules | HostRules) -> Total
 
 
 def uploaded(rows: Iterable[Stored], rules: TerminalRules) -> list[UploadedDetail]:
-    """What a terminal has uploaded of its batch, as the journal kept it; a detail sent twice counts once."""
+    """What a terminal has uploaded of its batch, as the journal kept it; the last word on a STAN counts."""
     details = {
-        detail: None
+        detail.stan: detail
         for stored in rows
         if stored.transaction.kind is Kind.UPLOAD
         for detail in details_from_text(stored.request.fields.get(rules.totals_field, ""))
     }
-    return list(details)
+    return list(details.values())
 
 
 def difference(rows: Sequence[Stored], said: Sequence[UploadedDetail]) -> Difference:

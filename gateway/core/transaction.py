@@ -65,6 +65,8 @@ class Request:
         rules: habits of the dialect that it came in; answers made here follow them.
         alias: a second key to the same transaction (D1); empty where it came with none.
         alias_digest: what the message under that alias says; the same alias with another digest is answered 94.
+        batch_unknown: of a REVERSAL: it names no batch (D12 asks for 60.1 alone); the one that its terminal is in is
+            meant, and `key` and `original_keys` are not final.
         batch: for dialects that settle: `PERIOD|MERCHANT|TERMINAL`, what all keys of its batch begin with; else empty.
         network_code: of NETWORK, INQUIRY, SETTLEMENT and UPLOAD; empty where the message has none.
         totals: of a 0500, domestic and foreign together; None for all else.
@@ -92,6 +94,7 @@ class Request:
     rules: TerminalRules = field(default=DEFAULT_RULES, repr=False)
     alias: str = ""
     alias_digest: bytes = b""
+    batch_unknown: bool = False
     batch: str = ""
     network_code: str = ""
     totals: Totals | None = None

@@ -21,6 +21,7 @@ from gateway.core.effects import (
     FetchBatch,
     FetchHeads,
     Find,
+    FindNewest,
     Load,
     OperatorReply,
     Purpose,
@@ -177,6 +178,12 @@ class Work:
         token = self._token()
         self._lookups[token] = then
         self.effects.append(Find(token, keys, horizon_ms))
+
+    def find_newest(self, lane: str, then: Callable[[Found], None]) -> None:
+        """Look for the newest transaction of a lane that names a batch."""
+        token = self._token()
+        self._lookups[token] = then
+        self.effects.append(FindNewest(token, lane))
 
     def load(self, transaction_id: int, then: Callable[[Found], None]) -> None:
         """Read one transaction by id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Final
 
-from gateway.core.events import BatchRead
+from gateway.core.events import BatchRead, Found, Lookup
 from gateway.core.lifecycle import FINAL
 from gateway.core.transaction import Kind, Stored, Transaction
 from gateway.journal.groups import Newest, batch_numbers, batch_of, terminal_number
@@ -15,6 +15,10 @@ from gateway.journal.rows import Row, RowCodec, RowDamaged
 
 SCANNED_ROWS_MAX: Final = 512
 """Rows that one hop of a listing looks at, so that a listing over a long journal never holds up a lookup."""
+
+
+_NEWEST_LOOKED_AT: Final = 64
+"""Transactions of a terminal among which its batch is looked for; second keys are among them."""
 
 
 class Listings:
@@ -118,6 +122,30 @@ class Listings:
                 whole = False
         return BatchRead(token, tuple(stored), whole)
 
+    def newest(self, token: int, lane: str, newest: Sequence[int]) -> Found:
+        """What FindNewest is told.
+
+        Args:
+            newest: ids of the terminal's that are in no table yet.
+        """
+        records = self._records
+        number = terminal_number(self._codec, lane.partition("|")[2])
+        query = "SELECT id FROM by_terminal WHERE hash = ? ORDER BY id DESC LIMIT ?"
+        try:
+            listed = records.select(0, query, number, _NEWEST_LOOKED_AT)
+        except RecordDamaged as damaged:
+            records.note_record(damaged)
+            return Found(token, (Lookup.DAMAGED,))
+        numbers = {each for (each,) in listed if isinstance(each, int)}.union(sorted(newest)[-_NEWEST_LOOKED_AT:])
+        for each in sorted(numbers, reverse=True):
+            try:
+                row = records.row_created(each)
+                if row is not None and _names_batch(row, lane):
+                    return Found(token, (records.stored(row),))
+            except RecordDamaged as damaged:
+                records.note_record(damaged)
+        return Found(token, (Lookup.ABSENT,))
+
     def _listed(self, batch: str) -> tuple[set[int], set[int]]:
         """What each of the two tables lists of a batch; the other one's where a page of one cannot be read.
 
@@ -156,6 +184,10 @@ class Listings:
             return False
         own = batch_numbers(self._codec, batch_of(row.key))
         return any(one == other for one, other in zip(own, batch_numbers(self._codec, batch), strict=True))
+
+
+def _names_batch(row: Row, lane: str) -> bool:
+    return row.kind is not Kind.ALIAS and row.key.startswith("B") and row.transaction().lane == lane
 
 
 def _fits(transaction: Transaction, listing: Listing) -> bool:

@@ -1,8 +1,8 @@
 """The journal's port: what any journal must do, and what it must not. One conformance suite runs on every journal.
 
 A journal MUST
-- answer every Write, Find, FetchHeads, FetchBatch and Load handed to it with exactly one event of the same token,
-  through `deliver`, in batches, in the order in which writes were handed over (INV-4);
+- answer every Write, Find, FindNewest, FetchHeads, FetchBatch and Load handed to it with exactly one event of the same
+  token, through `deliver`, in batches, in the order in which writes were handed over (INV-4);
 - deliver Committed only after the commit that covers the write has reached the disk (INV-1);
 - decide the uniqueness of keys and the limits of exposure inside the commit (D1, D21);
 - give entries dense sequences from 1, in commit order;
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.core.effects import FetchBatch, FetchHeads, Find, Load, Write
+from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
 from gateway.core.events import JournalEvent
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Stored, Transaction
@@ -117,6 +117,9 @@ class Journal(Protocol):
 
     def find(self, find: Find) -> None:
         """Look up by key. Answered by Found. Sees every write answered before this call."""
+
+    def find_newest(self, find: FindNewest) -> None:
+        """Look for the newest transaction of a lane that names a batch. Answered by Found with one element."""
 
     def fetch_heads(self, fetch: FetchHeads) -> None:
         """Read the head of a lane. Answered by Heads. Sees every write answered before this call."""

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, Load, Write
+from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Load, Write
 from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
 from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, State
 from gateway.core.transaction import Stored, Transaction
@@ -340,6 +340,12 @@ class SqliteJournal:
         return Found(
             find.token, tuple([self._records.by_key(k, r, since_ms) for k, r in zip(find.keys, recent, strict=True)])
         )
+
+    def find_newest(self, find: FindNewest) -> None:
+        """See port.Journal.find_newest."""
+        # Asked before the snapshot is taken: what leaves `newest` is in the tables that were committed before.
+        newest = self._batcher.newest.of_terminal(find.lane.partition("|")[2])
+        self._ask(lambda: self._listings.newest(find.token, find.lane, newest), None)
 
     def fetch_heads(self, fetch: FetchHeads) -> None:
         """See port.Journal.fetch_heads."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gateway.core.answers import local_answer
 from gateway.core.events import Requested
 from gateway.core.fingerprint import KeyedHash
-from gateway.core.identity import BatchMemory, request_from
+from gateway.core.identity import request_from
 from gateway.core.parts import BadRequest
 from gateway.core.transaction import Answer
 from gateway.reporting import RateLimitedReport, Report
@@ -76,7 +76,6 @@ class Iso8583Listener:
         self._codec = dialect.codec
         self._framing = dialect.framing
         self._hashing = hashing
-        self._batches = BatchMemory()
         self._sessions = sessions
         self._submit = submit
         self._utc_ms = utc_ms
@@ -203,7 +202,7 @@ class Iso8583Listener:
             self._refuse(connection, message, _OUR_FAULT, admitted)
             return
         try:
-            request = request_from(message, self._rules, self._hashing, self._utc_ms(), self._batches)
+            request = request_from(message, self._rules, self._hashing, self._utc_ms())
         except BadRequest as error:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
             self._refuse(connection, message, error.code, admitted)

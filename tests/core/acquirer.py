@@ -27,6 +27,7 @@ class Mood:
         breaks: the connection breaks at once: the gateway is told TimedOut before the deadline.
         extra: further fields of the answer.
         verified: the MAC of the answer is right.
+        twice: the message arrives twice; the second answer is lost.
     """
 
     sent: bool = True
@@ -38,6 +39,7 @@ class Mood:
     breaks: bool = False
     extra: tuple[tuple[int, str], ...] = ()
     verified: bool = True
+    twice: bool = False
 
 
 APPROVES = Mood()
@@ -114,7 +116,8 @@ class Acquirer:
             again = purpose is Purpose.REQUEST and is_repeat(message.mti)
             return self.outcomes[key] if again else "94"
         if mood.books or mood.code == "94":  # known already: as if it had been booked under this key before
-            self.booked[key] = int(message.fields[4])
+            amount = dict(mood.extra).get(4, "") if purpose is Purpose.REQUEST else ""
+            self.booked[key] = int(amount or message.fields[4])
             self.outcomes[key] = "00"
             if key in self.early:
                 self.overtaken.add(key)

@@ -7,9 +7,10 @@ are answered.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
-from gateway.core.effects import Change, Create, FetchBatch, FetchHeads, Find, Limit, Load, Update, Write
+from gateway.core.effects import Change, Create, FetchBatch, FetchHeads, Find, FindNewest, Limit, Load, Update, Write
 from gateway.core.events import (
     BatchRead,
     Committed,
@@ -27,11 +28,23 @@ from gateway.core.standin import counters
 from gateway.core.transaction import Kind, Stored, StoredMessage, Transaction
 from protocol.iso8583.message import Fields
 
+_VALUES = attrgetter(*(column.name for column in fields(Transaction)))
 ANSWERED_STATES = frozenset(State) - IN_DOUBT_AFTER_CRASH
 
 
-class RevisionMismatch(AssertionError):
+class Broken(AssertionError):
+    """A promise does not hold: which one (an INV or D number, or a few words), and what was seen."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+class RevisionMismatch(Broken):
     """An update states another revision than the next one: the real journal would stop."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("one after the other", text)
 
 
 @dataclass(slots=True)
@@ -64,11 +77,20 @@ class Entry:
     detail: str = ""
 
 
+def copied(row: Transaction) -> Transaction:
+    """A row that nobody else holds; faster than dataclasses.replace."""
+    return Transaction(*_VALUES(row))
+
+
 @dataclass(slots=True)
 class MemoryJournal:
-    """Rows, log and counters; `full` refuses writes, `damaged` are ids whose record cannot be read."""
+    """Rows, log and counters; `damaged` are ids whose record cannot be read.
+
+    `full` refuses all writes; `short` refuses what is new, but for reversals (D15).
+    """
 
     full: bool = False
+    short: bool = False
     damaged: set[int] = field(default_factory=set)
     rows: dict[int, Row] = field(default_factory=dict)
     by_key: dict[str, list[int]] = field(default_factory=dict)
@@ -91,6 +113,8 @@ class MemoryJournal:
                 if found is not None:
                     return Existing(write.token, None if found in self.damaged else self.rows[found].stored)
         assert not any(change.reserve for change in write.changes[1:])
+        if self.short and self._is_new(write):
+            return WriteRefused(write.token, RefusalReason.FULL)
         for limit in write.changes[0].reserve:
             if self._over(limit, write.changes[0].transaction.amount_minor, utc_ms):
                 return OverLimit(write.token, limit.reason)
@@ -98,6 +122,13 @@ class MemoryJournal:
         for change in write.changes:
             ids.append(self._apply(change, ids[0] if ids else 0, utc_ms))
         return Committed(write.token, tuple(ids))
+
+    @staticmethod
+    def _is_new(write: Write) -> bool:
+        """Whether it creates anything, and no reversal."""
+        return write.changes[0].transaction.kind not in {Kind.REVERSAL, Kind.UNSEEN} and any(
+            isinstance(change, Create) for change in write.changes
+        )
 
     def _existing(self, key: str, horizon_ms: int, now_ms: int) -> int | None:
         ids = self.by_key.get(key)
@@ -122,12 +153,15 @@ class MemoryJournal:
         if isinstance(change, Create):
             assert row.id == 0
             assert row.revision == 1
-            made = replace(row, id=sequence, original=first_id if row.original == -1 else row.original)
+            made = copied(row)
+            made.id = sequence
+            if row.original == -1:
+                made.original = first_id
             assert made.key not in self.by_key or change.horizon_ms
             self.by_key.setdefault(made.key, []).append(sequence)
             self.by_lane.setdefault(made.lane, set()).add(sequence)
             if made.kind is not Kind.REVERSAL:
-                self.by_stan.setdefault((made.lane, replace(made, id=sequence).sent_stan), []).append(sequence)
+                self.by_stan.setdefault((made.lane, made.sent_stan), []).append(sequence)
             message = StoredMessage(change.request.mti, dict(change.request.fields))
             sensitive, answer = dict(change.sensitive), change.answer
         else:
@@ -135,7 +169,9 @@ class MemoryJournal:
             if before.transaction.revision != row.revision - 1:
                 raise RevisionMismatch(f"{row.id}: {before.transaction.revision} -> {row.revision}")
             self._unchangeable(before.transaction, row)
-            made = replace(row, position=sequence if row.position == -1 else row.position)
+            made = copied(row)
+            if row.position == -1:
+                made.position = sequence
             message, sensitive = before.request, before.sensitive
             answer = change.answer if change.answer is not None else before.stored.answer
         if made.state in FINAL:
@@ -164,11 +200,11 @@ class MemoryJournal:
             state.count += 1
             state.amount_minor += row.amount_minor
         for name in change.release if isinstance(change, Update) else ():
-            state = self.counters[name]
+            state = self.counters.setdefault(name, CounterState())
             state.count -= 1
             state.amount_minor -= row.amount_minor
-            assert state.count >= 0, name
-            assert state.amount_minor >= 0, name
+            if state.count < 0 or state.amount_minor < 0:
+                raise Broken("D21", f"more is released than was reserved: {name}")
 
     # Reading
 
@@ -197,6 +233,17 @@ class MemoryJournal:
             fetch.token, fetch.lane, tuple(row.stored for row in owed[: fetch.limit]), more=len(owed) > fetch.limit
         )
 
+    def newest(self, find: FindNewest) -> Found:
+        """The newest transaction of a lane that names a batch."""
+        named = (
+            number
+            for number in sorted(self.by_lane.get(find.lane, ()), reverse=True)
+            if number not in self.damaged
+            and self.rows[number].transaction.kind is not Kind.ALIAS
+            and self.rows[number].transaction.key.startswith("B")
+        )
+        return Found(find.token, (self._read(next(named, None)),))
+
     def batch(self, fetch: FetchBatch) -> BatchRead:
         """The transactions of a terminal's batch, oldest first."""
         prefix = f"{fetch.batch}|"
@@ -216,7 +263,11 @@ class MemoryJournal:
 
     def in_doubt(self) -> list[Stored]:
         """What a crash left in doubt."""
-        return [row.stored for row in self.rows.values() if row.transaction.state in IN_DOUBT_AFTER_CRASH]
+        return [
+            row.stored
+            for number, row in self.rows.items()
+            if row.transaction.state in IN_DOUBT_AFTER_CRASH and number not in self.damaged
+        ]
 
     # Judging
 
@@ -239,4 +290,5 @@ class MemoryJournal:
                     counts[name] += 1
                     amounts[name] += transaction.amount_minor
         for name, state in self.counters.items():
-            assert (state.count, state.amount_minor) == (counts[name], amounts[name]), name
+            if (state.count, state.amount_minor) != (counts[name], amounts[name]):
+                raise Broken("D21", f"{name} is {state.count}, and {counts[name]} rows are exposed")

@@ -49,6 +49,18 @@ def test_batch_numbers_wrap() -> None:
     assert signed_on(world, "999999") == "000002"
 
 
+def test_a_sign_on_says_nothing_of_whether_a_batch_is_open() -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    world.ask("0800", unionpay("00003", 1))
+    found = world.read()
+    close(world, 1)
+    world.step(found)
+    world.run()
+    token = world.ask("0200", unionpay_sale(2))
+    world.run()
+    assert world.code(token) == "77"
+
+
 def test_stans_wrap_within_a_batch() -> None:
     world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
     for stan in (999_998, 999_999, 1, 2):

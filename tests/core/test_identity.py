@@ -66,8 +66,9 @@ def test_d1_the_batch_number_is_the_period_where_the_dialect_carries_one() -> No
 def test_d1_without_a_batch_number_the_date_is_the_period_and_without_a_date_the_horizon() -> None:
     fields = unionpay_sale(7)
     del fields[60]
-    assert made("0200", fields | {13: "1121"}, UNIONPAY_RULES).key.startswith("D20251121|")
-    without = made("0200", fields, UNIONPAY_RULES)
+    unsettled = replace(UNIONPAY_RULES, totals_field=0)
+    assert made("0200", fields | {13: "1121"}, unsettled).key.startswith("D20251121|")
+    without = made("0200", fields, unsettled)
     assert without.key.startswith("H|")
     assert without.horizon_ms == 24 * 3_600_000
 

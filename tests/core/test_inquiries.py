@@ -48,6 +48,24 @@ def test_it_is_never_stood_in_for(mti: str, fields: Fields, mood: Mood | None) -
     assert not world.journal.log
 
 
+@pytest.mark.parametrize("code", ["A0", "77"])
+def test_what_the_host_says_of_the_gateways_own_session_is_not_for_the_terminal(code: str) -> None:
+    world = shop()
+    world.acquirer.moods.append(Mood(code=code))
+    token = world.ask("0200", BALANCE)
+    world.run()
+    assert world.code(token) == "96"
+
+
+def test_inquiries_without_an_answer_never_take_the_link_down() -> None:
+    world = shop()
+    world.acquirer.moods.extend([SILENT_LOST] * 20)
+    for stan in range(1, 21):
+        world.ask("0800", PARAMETERS | {11: f"{stan:06}"})
+    world.advance(30_000)
+    assert world.engine.status().outages == 0
+
+
 def test_a_balance_goes_beside_what_its_lane_owes() -> None:
     world = shop()
     world.acquirer.moods.append(SILENT_LOST)

@@ -8,14 +8,25 @@ import pytest
 
 from gateway.core.answers import relayed_answer
 from gateway.core.fingerprint import KeyedHash
-from gateway.core.identity import BatchMemory, request_from
+from gateway.core.identity import request_from
 from gateway.core.lifecycle import State
 from gateway.core.parts import BadRequest
 from gateway.core.requests import changed_by_host
 from gateway.core.standin import Policy
 from gateway.core.transaction import Kind
 from protocol.iso8583.message import Fields, Message
-from tests.core.messages import ISO, MASTERCARD, UNIONPAY_HOST, UNIONPAY_RULES, VISA, sale, unionpay_sale
+from protocol.settlement import Totals
+from tests.core.messages import (
+    ISO,
+    MASTERCARD,
+    UNIONPAY_HOST,
+    UNIONPAY_RULES,
+    VISA,
+    sale,
+    settlement,
+    unionpay_key,
+    unionpay_sale,
+)
 from tests.core.world import World
 
 HASHING = KeyedHash(bytes(32))
@@ -51,15 +62,50 @@ def test_inv_5_an_approval_of_something_else_is_noticed(said: Fields, what: str)
     assert changed_by_host(request, {39: "00", 2: VISA, 4: "000000001000", 49: "156"}) == ""
 
 
-def test_d12_a_reversal_that_does_not_name_its_batch_means_the_one_its_terminal_is_in() -> None:
-    batches = BatchMemory()
-    asked = request_from(Message("0200", unionpay_sale(batch="000007")), UNIONPAY_RULES, HASHING, NOW, batches)
-    undone = Message("0400", {**unionpay_sale(), 60: "22"})
-    reversal = request_from(undone, UNIONPAY_RULES, HASHING, NOW, batches)
-    assert asked.key in reversal.original_keys
-    request_from(Message("0200", unionpay_sale(2, batch="000008")), UNIONPAY_RULES, HASHING, NOW, batches)
-    later = request_from(undone, UNIONPAY_RULES, HASHING, NOW, batches)
-    assert later.key != reversal.key, "the same STAN in another batch is another reversal"
+def unnamed(stan: int = 1) -> Fields:
+    """A reversal as D12 has it: 60.1 alone."""
+    return {**unionpay_sale(stan), 39: "98", 60: "22"}
+
+
+@pytest.mark.parametrize("how", ["running", "stored", "restarted", "settled"])
+def test_d12_a_reversal_that_does_not_name_its_batch_means_the_one_its_terminal_is_in(how: str) -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES, up=how != "stored")
+    world.ask("0200", unionpay_sale(9, batch="000007"))
+    world.run()
+    world.ask("0200", unionpay_sale(batch="000008"))
+    if how != "running":
+        world.run()
+    if how == "restarted":
+        world.crash_and_restart()
+    if how == "settled":
+        world.ask("0500", settlement(2, Totals(1_000, 1), batch="000008"))
+        world.run()
+    token = world.ask("0400", unnamed())
+    world.run()
+    again = world.ask("0400", unnamed())
+    world.advance(60_000)
+    if not world.connected:
+        world.up()
+        world.advance(60_000)
+    assert (world.code(token), world.code(again)) == ("00", "00")
+    assert world.journal.row(unionpay_key(9, batch="000007")).state is State.APPROVED
+    assert world.journal.row(unionpay_key(1, batch="000008", message_class="4")).kind is Kind.REVERSAL
+    undone = State.CANCELLED if how == "stored" else State.REVERSED
+    assert world.journal.row(unionpay_key(1, batch="000008")).state is undone
+
+
+def test_d12_a_reversal_without_batch_of_a_terminal_that_nobody_knows_is_kept_and_forwarded() -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    token = world.ask("0400", unnamed())
+    world.run()
+    assert world.code(token) == "00"
+    assert [send.message.mti for send in world.sends] == ["0400"]
+
+
+def test_d1_where_batches_are_settled_a_sale_must_name_its_batch() -> None:
+    for mti in ("0200", "0100", "0220"):
+        with pytest.raises(BadRequest, match="field 60 must name the batch"):
+            request_from(Message(mti, unionpay_sale() | {60: "22"}), UNIONPAY_RULES, HASHING, NOW)
 
 
 @pytest.mark.parametrize("business", ["030000", "000000"])

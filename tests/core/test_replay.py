@@ -378,3 +378,21 @@ def test_a_refused_update_is_written_again_until_there_is_room_and_is_not_quiet_
     world.advance(1_000)
     assert world.code(token) == "00"
     world.check_settled()
+
+
+def test_d18_a_message_at_which_the_link_breaks_each_time_is_parked_and_stops_going_first() -> None:
+    world = World(settings=EngineSettings(attempts_max=6, backoff_min_ms=1_000, backoff_max_ms=20_000))
+    world.acquirer.mood = Mood(arrives=False, answers=False, breaks=True)  # the host hangs up when it reads it
+    world.ask("0220", sale())
+    sent_ms: list[int] = []
+    for _ in range(1_000):
+        world.advance(100)
+        if len(world.sends) > len(sent_ms):
+            sent_ms += [world.mono_ms] * (len(world.sends) - len(sent_ms))
+            world.down()  # and is back a moment later
+            world.advance(100)
+            world.up()
+    assert world.journal.row(key()).state is State.PARKED
+    assert world.journal.row(key()).reason.startswith("replay.attempts-6")
+    assert len(sent_ms) == 6
+    assert min(later - earlier for earlier, later in pairwise(sent_ms[2:])) >= 2_000, "the others first"

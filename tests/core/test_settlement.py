@@ -278,6 +278,82 @@ def test_what_is_asked_while_the_batch_is_being_closed_waits_for_the_outcome() -
     assert [refused.code(token) for token in (differs, late)] == ["95", "00"], "the batch stayed open"
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_sale_that_comes_with_the_settlement_never_enters_the_closed_batch(known: bool) -> None:
+    world = shop()
+    sell(world, 1)
+    if not known:
+        world.crash_and_restart()  # nothing is known of the batch any more
+    late = world.ask("0200", unionpay_sale(3))  # looked up, if it is not known
+    closing = world.ask("0500", settlement(2, Totals(1_000, 1)))
+    world.run()
+    told = (world.code(closing), world.code(late))
+    assert told in {("00", "77"), ("96", "00")}
+    if told == ("00", "77"):
+        assert asked(world, "0200", unionpay_sale(4)) == "77"
+
+
+def test_a_look_up_that_comes_back_after_the_batch_was_closed_is_out_of_date() -> None:
+    world = shop()
+    sell(world, 1)
+    world.crash_and_restart()
+    late = world.ask("0200", unionpay_sale(3))
+    found = world.read()  # asked for before the batch is closed, and delivered after it
+    closing = world.ask("0500", settlement(2, Totals(1_000, 1)))
+    world.run()
+    world.step(found)
+    world.run()
+    assert (world.code(closing), world.code(late)) == ("00", "77")
+
+
+def test_what_is_taken_after_the_settlement_is_told_to_a_person() -> None:
+    world = shop()
+    sell(world, 1)
+    assert asked(world, "0500", settlement(2, Totals(1_000, 1))) == "00"
+    assert asked(world, "0220", unionpay_sale(3)) == "00"
+    assert asked(world, "0400", unionpay_sale(1) | {39: "98"}) == "00"
+    keys = [alarm.facts["key"] for alarm in world.alarms if alarm.code == "taken-after-settlement"]
+    assert keys == [unionpay_key(3), unionpay_key(1)]
+
+
+def test_settlements_out_of_balance_do_not_fill_the_journal() -> None:
+    world = shop()
+    for stan in range(1, 41):
+        assert asked(world, "0500", settlement(stan, Totals(1))) == "95"
+    assert len(world.journal.rows) == 20
+    assert asked(world, "0500", settlement(41, EMPTY)) == "00"
+
+
+def test_a_detail_that_is_uploaded_again_takes_the_place_of_the_first() -> None:
+    world = shop()
+    sell(world, 1)
+    assert asked(world, "0500", settlement(2, EMPTY)) == "95"
+    assert asked(world, "0320", upload(3, *details(1, amount=5))) == "00"
+    assert asked(world, "0320", upload(4, *details(1))) == "00"
+    assert asked(world, "0320", upload_end(5)) == "00"
+    assert world.journal.row(unionpay_key(5, message_class="3")).state is State.APPROVED
+
+
+def test_a_parked_settlement_keeps_what_differs() -> None:
+    world = shop()
+    sell(world, 1, 2)
+    assert asked(world, "0320", upload(3, *details(2, 7))) == "00"
+    assert asked(world, "0320", upload_end(4)) == "00"
+    kept = world.journal.stored(unionpay_key(4, message_class="3")).request.fields[48]
+    assert kept == "unknown 000007; missing 000001"
+
+
+def test_more_than_999_sales_are_settled_with_the_acquirer_in_two_halves() -> None:
+    world = shop()
+    sell(world, *range(1, 1_006), amount=1)
+    token = world.ask("0500", {**settlement(2_000, EMPTY), 48: totals_text(Totals(600, 600), Totals(405, 405))})
+    world.run()
+    assert world.code(token) == "00"
+    (message,) = sent(world, "0500")
+    assert parse_totals(message.fields[48]) == (Totals(1_005, 999), Totals(0, 6))
+    world.check_settled()
+
+
 def test_a_terminal_that_settles_while_its_sale_is_under_way_is_told_to_ask_again() -> None:
     world = shop()
     world.acquirer.moods.append(SILENT_LOST)

@@ -13,13 +13,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateway.core.acceptance import with_assigned_stan
 from gateway.core.effects import (
     Alarm,
     Effect,
     FetchBatch,
     FetchHeads,
     Find,
+    FindNewest,
     Load,
     OperatorReply,
     Purpose,
@@ -43,37 +43,22 @@ from gateway.core.events import (
 )
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from
-from gateway.core.lifecycle import Obligation, State
 from gateway.core.parts import BadRequest
-from gateway.core.settling import closing_key
 from gateway.core.standin import Exposure, Policy
-from gateway.core.transaction import Answer, Kind, Request, Transaction
+from gateway.core.transaction import Request
 from gateway.core.work import EngineSettings
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti
 from protocol.iso8583.rules import HostRules, TerminalRules
-from tests.core.acquirer import Acquirer, HostKey, Mood, host_key, lane_of
-from tests.core.journal import MemoryJournal
+from tests.core.acquirer import Acquirer, HostKey, lane_of
+from tests.core.checks import Checks, Flight, Told
+from tests.core.journal import Broken, MemoryJournal
 
 HASHING = KeyedHash(bytes(range(32)))
 START_UTC_MS = 1_763_726_400_000  # 2025-11-21 12:00:00
 VISA = "4111111111111111"
 MASTERCARD = "5555555555554444"
 UNIONPAY = "6212345678900000003"
-
-TRANSIENT_CODES = frozenset({"09", "94", "96"})
-"""Told without an outcome: in progress, refused as reused, our own fault."""
-
-
-@dataclass(slots=True)
-class Flight:
-    """A message upstream that the gateway still waits for, or whose answer may come late."""
-
-    send: Send
-    lane: str
-    deadline_ms: int
-    mood: Mood
-    over: bool = False
 
 
 @dataclass(slots=True, order=True)
@@ -86,21 +71,7 @@ class Later:
     outlives: bool = field(compare=False)
 
 
-@dataclass(slots=True)
-class Told:
-    """What one terminal token asked and was told."""
-
-    request: Request
-    answer: Answer | None = None
-    lost: bool = False
-
-
-def stands_beside(row: Transaction) -> bool:
-    """A second key, or a key that a reversal of unknown class bars: it owes nothing and is never sent."""
-    return row.kind is Kind.ALIAS or (row.kind is Kind.UNSEEN and row.state is State.CANCELLED)
-
-
-class World:
+class World(Checks):
     """One engine and everything around it."""
 
     def __init__(
@@ -114,6 +85,7 @@ class World:
         unencodable: Callable[[Message], str] = lambda _: "",
         utc_ms: int = START_UTC_MS,
         up: bool = True,
+        journal: MemoryJournal | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.settings = settings or EngineSettings()
@@ -123,7 +95,7 @@ class World:
         self.unencodable = unencodable
         self.mono_ms = 1_000_000
         self.utc_ms = utc_ms
-        self.journal = MemoryJournal()
+        self.journal = journal or MemoryJournal()
         self.acquirer = Acquirer()
         self.connected = False
         self.told: dict[int, Told] = {}
@@ -133,6 +105,8 @@ class World:
         self.sends: list[Send] = []
         self.counts: Counter[str] = Counter()
         self.unencodable_at_link = ""
+        self.exempt: set[int] = set()
+        self.overdue: set[HostKey] = set()
         self._last_token = 0
         self._last_event = 0
         self._later: list[Later] = []
@@ -145,7 +119,7 @@ class World:
     def _start(self) -> Engine:
         self.writes: deque[Write] = deque()
         self.reports: deque[JournalEvent] = deque()
-        self.lookups: deque[Find | FetchHeads | FetchBatch | Load] = deque()
+        self.lookups: deque[Find | FindNewest | FetchHeads | FetchBatch | Load] = deque()
         self.flights: dict[int, Flight] = {}
         self.link_events: deque[Event] = deque()
         self._later = [later for later in self._later if later.outlives]
@@ -195,7 +169,7 @@ class World:
             match effect:
                 case Write():
                     self.writes.append(effect)
-                case Find() | FetchHeads() | FetchBatch() | Load():
+                case Find() | FindNewest() | FetchHeads() | FetchBatch() | Load():
                     self.lookups.append(effect)
                 case Send():
                     self._send(effect)
@@ -225,6 +199,8 @@ class World:
         lookup = self.lookups.popleft()
         if isinstance(lookup, Find):
             return self.journal.find(lookup, self.utc_ms)
+        if isinstance(lookup, FindNewest):
+            return self.journal.newest(lookup)
         if isinstance(lookup, FetchBatch):
             return self.journal.batch(lookup)
         return self.journal.load(lookup) if isinstance(lookup, Load) else self.journal.heads(lookup)
@@ -284,6 +260,8 @@ class World:
 
         def arrive() -> None:
             fields = self.acquirer.arrive(send.purpose, send.message, mood)
+            if mood.twice:
+                self.acquirer.arrive(send.purpose, send.message, mood)
             if not mood.answers or engine is not self.engine:
                 return
             mti = answer_mti(send.message.mti)
@@ -430,83 +408,7 @@ class World:
 
     def _reply(self, reply: Reply) -> None:
         told = self.told[reply.terminal_token]
-        assert told.answer is None, "answered twice"
+        if told.answer is not None:
+            raise Broken("answered twice", told.request.key)
         told.answer = reply.answer
         self._check_reply(told)
-
-    # Invariants
-
-    def row_of(self, send: Send) -> Transaction:
-        """The row that a message upstream belongs to."""
-        lane, stan = host_key(send.purpose, send.message)
-        rows = [self.journal.rows[found].transaction for found in self.journal.by_stan[lane, stan]]
-        return next(row for row in reversed(rows) if not stands_beside(row))
-
-    def _settling_row(self, lane: str) -> Transaction:
-        """The closed batch that a lane owes."""
-        owed = (row.transaction for row in self.journal.owed_rows(lane))
-        return next(row for row in owed if row.kind is Kind.SETTLEMENT)
-
-    def _check_send(self, send: Send, lane: str) -> None:
-        others = [
-            flight
-            for flight in self.flights.values()
-            if flight.lane == lane and not flight.over and flight.send.purpose is not Purpose.INQUIRY
-        ]
-        assert not others, f"two messages of lane {lane} in flight"  # (a), INV-4
-        row = self._settling_row(lane) if send.purpose is Purpose.SETTLEMENT else self.row_of(send)
-        before_it = [
-            owed.transaction.id
-            for owed in self.journal.owed_rows(lane)
-            if (owed.transaction.position or owed.transaction.id) < (row.position or row.id)
-            and owed.transaction.id not in self.journal.operated
-        ]
-        assert not before_it, f"{row.id} is sent before {before_it}"  # INV-4, D14
-        if send.purpose is Purpose.REQUEST:
-            assert row.state in {State.ASKING, State.ASKING_CANCELLED}, row.state.name  # (b), D5
-            assert send.message.fields[4] == f"{row.amount_minor:012}"  # INV-5
-        else:
-            owed = Obligation.REVERSAL if send.purpose is Purpose.REVERSAL else Obligation.ADVICE
-            assert row.obligation is owed, (row.state.name, send.purpose.name)  # (b)
-            assert row.attempts >= 1  # D9: recorded before it leaves
-            if send.purpose is Purpose.ADVICE:
-                assert send.message.fields[4] == f"{row.amount_minor:012}"  # INV-5
-
-    def _check_reply(self, told: Told) -> None:
-        request, answer = told.request, told.answer
-        assert answer is not None
-        code = answer.fields[39]
-        if request.kind in {Kind.NETWORK, Kind.INQUIRY} or code in TRANSIENT_CODES:
-            return
-        if request.batch and request.key not in self.journal.by_key:  # its batch is closed: nothing is kept
-            assert code == "77" or (code == "00" and request.kind is Kind.SETTLEMENT)
-            assert closing_key(request.batch) in self.journal.by_key
-            return
-        stored = self.journal.stored(request.key)  # (c): raises where nothing is committed
-        row = stored.transaction
-        undone = row.state in {State.CANCELLED, State.STORED_CANCELLED, State.REVERSING, State.REVERSED}
-        if code == "12" and (undone or row.kind is Kind.UNSEEN or row.resume is not None):
-            return
-        assert stored.answer is not None, (code, row.state.name)  # (c), INV-1
-        assert with_assigned_stan(stored.answer, row) == answer, (stored.answer.fields[39], code)
-        if row.state in {State.STORED, State.APPROVED, State.DECLINED}:
-            assert (code in self.host.approved_codes) is (row.state is not State.DECLINED)
-        before = self.outcomes.setdefault(f"{row.id}", code)
-        assert before == code, f"told {before}, then {code}"  # INV-6
-
-    def check_settled(self) -> None:
-        """Everything has healed: nothing owed, nothing in doubt, one effect at most, and what was told is true."""
-        for row in (stored.transaction for stored in self.journal.rows.values()):
-            assert row.obligation in {Obligation.NONE, Obligation.PERSON}, (row.id, row.state.name, row.reason)
-            beside = stands_beside(row) or row.kind in {Kind.REVERSAL, Kind.SETTLEMENT, Kind.UPLOAD}
-            if row.state is not State.PARKED and not beside:
-                key: HostKey = (row.lane, row.sent_stan)
-                assert self.acquirer.net(key) == int(row.state is State.APPROVED), (row, self.acquirer.net(key))  # (e)
-                if row.state is State.APPROVED:
-                    assert self.acquirer.booked[key] == row.amount_minor  # INV-5
-        assert not self.acquirer.overtaken, self.acquirer.overtaken  # (d), D13
-        assert all(told.lost or told.answer is not None for told in self.told.values()), "a token is unanswered"
-        assert self.engine.quiet
-        assert self.engine.status().lanes_in_memory == 0
-        assert self.engine.status().waiting == 0
-        self.journal.check_counters()
