@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test format lint types floors unit clean
+.PHONY: install run test format lint types floors unit simulate fuzz clean
 
 install: $(STAMP)
 
@@ -36,6 +36,16 @@ floors: install
 
 unit: install
 	$(BIN)/pytest -n auto --dist worksteal
+
+# A night's worth of the core's simulation: two processes; the first failures are shrunk to scripts.
+SEEDS ?= 100000
+simulate: install
+	@$(BIN)/python -m tests.simulation run --seeds 1..$(SEEDS) --jobs 2
+
+# Hostile bytes, each surface for SECONDS in turn; what breaks one is saved and shown. Better with '.[fuzz]' (atheris).
+SECONDS ?= 60
+fuzz: install
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .demo

@@ -133,3 +133,11 @@ def test_a_file_that_is_not_there_or_no_text_or_empty_is_refused(tmp_path: Path)
 def test_keys_are_not_shown(tmp_path: Path) -> None:
     keys = read_master_keys(written(tmp_path, f"T1 {KEY} {PIN_ENTRY.hex()}"), SIGN_ON)
     assert repr(keys) == "{'T1': MasterKey()}"
+
+
+def test_a_key_of_equal_parts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "terminal.keys"
+    path.write_text("T0000001 0123456789ABCDEF0123456789ABCDEF\n", encoding="ascii")
+    path.chmod(0o600)
+    with pytest.raises(MasterKeysWrong, match="line 1: the parts of the key are equal"):
+        read_master_keys(path, load_dialect("unionpay").terminal)

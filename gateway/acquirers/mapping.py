@@ -109,13 +109,18 @@ class Operation:
     original_key_path: Path = ()
 
 
+_BUSINESSES: Final = {"1": frozenset({"00", "03"}), "2": frozenset({"00"})}
+"""First two digits of field 3 that a message type means by itself, by the type's class: sales, and holds by 01xx."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpMapping:
     """A host that speaks JSON, in the gateway's terms: the counterpart of a dialect.
 
     Attributes:
         key_header: the header of the Idempotency-Key.
-        operations: by MTI of the first send.
+        operations: by MTI of the first send, such as "0200" for a sale; with the first two digits of field 3 for other
+            businesses, such as "0200/20" for a void.
         probe: how the host is asked whether it is there.
         statuses: HTTP status, or 4 and 5 for all others that begin so, to a code, AS_ANSWER or IN_DOUBT.
         host: habits of the host, as in a dialect.
@@ -152,9 +157,10 @@ class HttpMapping:
         Raises:
             UnmappableMessage: a type that is not mapped, a required field that is missing, a value that does not fit.
         """
-        operation = self._operation(message.mti, purpose)
+        operation = self._operation(message, purpose)
         if operation is None:
-            raise UnmappableMessage(f"message type {message.mti[:4]} is not mapped")
+            business = " for the business of field 3" if message.mti[1:2] in _BUSINESSES else ""
+            raise UnmappableMessage(f"message type {message.mti[:4]} is not mapped{business}")
         key = "" if purpose is Purpose.PROBE else idempotency_key(message.mti, message.fields, self.host)
         if operation.method != "POST":
             return HttpRequest(method=operation.method, path=operation.path, key=key, body=None)
@@ -179,7 +185,7 @@ class HttpMapping:
 
     def answer(self, reply: HttpReply, message: Message, purpose: Purpose) -> Fields | Doubt:
         """The fields of the answer to `message`, or why the reply proves nothing. See the table above."""
-        operation = self._operation(message.mti, purpose)
+        operation = self._operation(message, purpose)
         if operation is None:
             raise RuntimeError("an answer to a message that could not be sent")
         good = 200 <= reply.status <= 299
@@ -225,13 +231,20 @@ class HttpMapping:
                 return Doubt(DoubtKind.UNREADABLE, f"field {slot.label} is missing or does not fit")
         return fields
 
-    def _operation(self, mti: str, purpose: Purpose) -> Operation | None:
+    def _operation(self, message: Message, purpose: Purpose) -> Operation | None:
+        """How a message is sent, or None: a void or a refund must never be sent as if it were a sale."""
         if purpose is Purpose.PROBE:
             return self.probe
         try:
-            return self.operations.get(first_mti(mti))
+            mti = first_mti(message.mti)
         except ValueError:  # no MTI at all
             return None
+        general = self.operations.get(mti)
+        business = message.fields.get(3, "")[:2]
+        if mti[1] not in _BUSINESSES or (special := self.operations.get(f"{mti}/{business}")) is None:
+            said = general is not None and any(slot.number == 3 for slot in general.slots)
+            return general if said or business in _BUSINESSES.get(mti[1], {business}) else None
+        return special
 
 
 def _readable(slot: Slot, values: list[JsonValue]) -> list[str]:

@@ -40,7 +40,7 @@ from protocol.iso8583.rules import HostRules, OriginalForm
 from protocol.response_codes import APPROVALS, RETRY_LATER
 
 _SHIPPED: Final = FilePath(__file__).parent / "mappings"
-_MTI: Final = re.compile(r"0[1245][02]0|0320")
+_MTI: Final = re.compile(r"0[12][02]0(/[0-9]{2})?|0[45][02]0|0320")
 _URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*")
 _HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _STATUS: Final = re.compile(r"[245][0-9]{2}")
@@ -112,7 +112,8 @@ def mapping_of(file: str, table: Mapping[str, Any]) -> HttpMapping:
     operations = {}
     for mti, one in top.table("messages").items():
         if _MTI.fullmatch(mti) is None:
-            mistakes.add(f"messages.{mti}", 'must be named by the message type of a first send, such as "0200"')
+            right = 'must be named by the message type of a first send, such as "0200", or with DE 3, such as "0200/20"'
+            mistakes.add(f"messages.{mti}", right)
         elif not isinstance(one, dict):
             mistakes.add(f"messages.{mti}", "must be a table")
         else:

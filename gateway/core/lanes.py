@@ -24,7 +24,7 @@ class Run:
         waiting: terminals' tokens that are owed the outcome (D3).
         writing: its row does not exist yet, or a change of it is with the journal; who wants to change it waits.
         deferred: what waits for that, in order.
-        sent_at_ms: monotonic time of its last send (D13).
+        sent_at_ms, first_sent_ms: monotonic times of its last send and of its first (D13).
     """
 
     transaction: Transaction
@@ -37,6 +37,7 @@ class Run:
     writing: bool = False
     deferred: list[Callable[[], None]] = field(default_factory=list)
     sent_at_ms: int = 0
+    first_sent_ms: int = 0
 
     @property
     def stored(self) -> Stored:

@@ -18,7 +18,7 @@ from gateway.core.outgoing import outgoing
 from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
-from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST
+from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST, is_known
 
 _TRY_AGAIN: Final = RETRY_LATER | SIGN_ON_FIRST
 _SUSPECT_ATTEMPTS: Final = 3
@@ -163,8 +163,11 @@ class Replay:
     def _answered(self, run: Run, code: str) -> None:
         state = run.transaction.state
         if state is State.REVERSING:
-            if code in REVERSAL_DONE:
-                self._settle(run, State.REVERSED, f"answer.code-{code}")
+            if code == "00":
+                self._settle(run, State.REVERSED, "answer.code-00")
+            elif code in REVERSAL_DONE:
+                # A late approval may make it owed again; it is then repeated with the reason that it had (D8, D16).
+                self._settle(run, State.REVERSED, f"answer.code-{code}{PARKED_FROM}{run.transaction.reason}")
             elif code in _TRY_AGAIN:
                 self._retry_later(run, f"answer.code-{code}")
             else:
@@ -176,7 +179,7 @@ class Replay:
                 self._settle(run, State.APPROVED, f"answer.code-{code}")
         elif code in _TRY_AGAIN:
             self._retry_later(run, f"answer.code-{code}")
-        elif state is State.STORED_CANCELLED and run.transaction.attempts == 1:
+        elif state is State.STORED_CANCELLED and run.transaction.attempts == 1 and is_known(code):
             self._settle(run, State.CANCELLED, f"answer.code-{code}")
         elif state is State.STORED_CANCELLED:
             # Refused now; but an earlier send of it may still be on its way, and be booked (D13).

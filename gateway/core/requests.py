@@ -127,6 +127,7 @@ class Requests:
         )
         work.counts["sent.request"] += 1
         run.sent_at_ms = work.mono_ms
+        run.first_sent_ms = run.first_sent_ms if repeat else work.mono_ms
         work.send(Purpose.REQUEST, message, work.settings.reply_timeout_ms, partial(self._sent, run, request, repeat))
 
     def _sent(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
@@ -214,7 +215,10 @@ class Requests:
         else:
             answer = relayed_answer(request.mti, request.fields, fields, request.rules)
         unanswered = reason == "answer.none"
-        wait_ms = self._still_in_flight_ms(run) if unanswered else 0
+        if unanswered:
+            wait_ms = self._still_in_flight_ms(run.sent_at_ms)
+        else:  # the answer to a repeat says nothing of where the first send is
+            wait_ms = self._still_in_flight_ms(run.first_sent_ms) if run.transaction.attempts else 0
         if run.transaction.state is State.ASKING_CANCELLED:
             reason = run.transaction.reason  # the terminal's
         kind = EntryKind.UNANSWERED if unanswered else EntryKind.ANSWERED
@@ -246,9 +250,9 @@ class Requests:
         run.answer = answer
         work.update(run, Update(kind, transaction, answer), lambda _: self._settled(run, answer))
 
-    def _still_in_flight_ms(self, run: Run) -> int:
-        """How long the request itself may still be on its way: the reversal must not overtake it (D13)."""
-        return max(0, run.sent_at_ms + self._work.settings.longest_flight_ms - self._work.mono_ms)
+    def _still_in_flight_ms(self, sent_at_ms: int) -> int:
+        """How long what was sent then may still be on its way: the reversal must not overtake it (D13)."""
+        return max(0, sent_at_ms + self._work.settings.longest_flight_ms - self._work.mono_ms)
 
     def _settled(self, run: Run, answer: Answer) -> None:
         # The outcome is durable. A crash before the reply reaches the terminal: its retry gets this outcome (D3).

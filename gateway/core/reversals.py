@@ -22,7 +22,16 @@ from gateway.core.outgoing import stated_reason
 from gateway.core.requests import DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
-from gateway.core.transaction import TERMINAL_REVERSAL, Answer, Kind, Request, Stored, StoredMessage, Transaction
+from gateway.core.transaction import (
+    PARKED_FROM,
+    TERMINAL_REVERSAL,
+    Answer,
+    Kind,
+    Request,
+    Stored,
+    StoredMessage,
+    Transaction,
+)
 from gateway.core.work import Sent, Work, WriteResult
 
 _LATE_RETRY_MS = 200
@@ -154,14 +163,16 @@ class Reversals:
         ]
         changed: Transaction | None = None
         if state is not known.state:
-            newly_owed = state is State.REVERSING
+            # A reversal that was sent before it was parked is repeated as it was (D8, D9).
+            newly_owed = state is State.REVERSING and known.resume is not State.REVERSING
+            again = state is State.REVERSING and not newly_owed
             changed = known.evolved(
                 work.utc_ms,
                 state,
-                reason=reversal_reason(request),
+                reason=known.reason.partition(PARKED_FROM)[2] if again else reversal_reason(request),
                 # Reversal and newer sales go upstream in the order in which they were accepted (D14, INV-4).
                 position=-1 if newly_owed else known.position,
-                attempts=0 if newly_owed else known.attempts,
+                attempts=0 if newly_owed else min(known.attempts, 1) if again else known.attempts,
                 not_before_ms=work.not_before_ms(run.lane, known.id, work.settings.longest_flight_ms)
                 if known.state is State.PARKED
                 else 0,
@@ -301,6 +312,9 @@ class Reversals:
             work.utc_ms,
             state,
             approval=event.fields.get(38, "") if learns else before.approval,
+            reason=before.reason.partition(PARKED_FROM)[2] or before.reason
+            if owed_again and before.state is State.REVERSED
+            else before.reason,
             position=-1 if owed_again else before.position,
             exposed=before.exposed and not owed_again,
         )
@@ -333,7 +347,7 @@ def after_late_answer(before: Transaction, *, approved: bool, declined: bool) ->
         return State.DECLINED
     if approved and (
         state in {State.DECLINED, State.CANCELLED}
-        or (state is State.REVERSED and before.reason in {"answer.code-12", "answer.code-25"})
+        or (state is State.REVERSED and before.reason.partition(PARKED_FROM)[0] in {"answer.code-12", "answer.code-25"})
     ):
         return State.REVERSING
     return state

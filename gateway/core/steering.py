@@ -100,7 +100,7 @@ class Steering:
         attempts = 0 if reversing_anew else min(before.attempts, 1)
         keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
         reason = f"operator.{event.act.value}"
-        if event.act is OperatorAct.RELEASE:
+        if event.act is OperatorAct.RELEASE or (state is State.REVERSING and not reversing_anew):
             reason = before.reason.partition(PARKED_FROM)[2] or reason
         after = before.evolved(
             work.utc_ms, state, reason=reason, resume=None, attempts=attempts,

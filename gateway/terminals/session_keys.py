@@ -169,6 +169,8 @@ def key_mistake(rules: TerminalRules, terminal: str, master: MasterKey) -> str |
     is_des = rules.mac_keys is MacKeys.SIGN_ON or rules.mac_method is not MacMethod.AES_CMAC
     if not any(master.key) or (is_des and has_weak_part(master.key)):
         return "the key is a weak one, which hides nothing; have another one made"
+    if is_des and len(master.key) > SINGLE_BYTES and _halves_equal(master.key):
+        return "the parts of the key are equal, so that it is no longer than one of them; have another one made"
     if rules.mac_keys is not MacKeys.SIGN_ON:
         return 'a third word, the PIN key, is for mac_keys = "sign-on" only' if master.pin_entry else None
     if master.pin_entry and (wrong := _pin_entry_mistake(rules, master)) is not None:
@@ -176,6 +178,10 @@ def key_mistake(rules: TerminalRules, terminal: str, master: MasterKey) -> str |
     if not any(layout_for(rules, master, code) for code in rules.sign_on_codes):
         return "no sign-on of this dialect could be answered with keys of these lengths"
     return None
+
+
+def _halves_equal(key: bytes) -> bool:
+    return len({key[at : at + SINGLE_BYTES] for at in range(0, len(key), SINGLE_BYTES)}) == 1
 
 
 def _pin_entry_mistake(rules: TerminalRules, master: MasterKey) -> str | None:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol, assert_never
 from gateway.terminals.limits import Count
 from gateway.terminals.session_keys import (
     ANY_TERMINAL,
+    LAYOUTS,
     WORK_KEYS_FIELD,
     Layout,
     MasterKey,
@@ -161,7 +162,11 @@ class TerminalSessions:
                 return self._refused(found, terminal)
             match = found
         sign_on: SignOn | None = None
-        if message.mti[:2] == "08" and (code := self._network_code(message.fields)) in self._rules.sign_on_codes:
+        code = self._network_code(message.fields) if message.mti[:2] == "08" else ""
+        if master is None and code[:2] in self._rules.passed_codes:
+            # Nobody without a key makes the gateway ask the acquirer.
+            return Refused(Count.SIGN_ON_UNKNOWN_TERMINAL, _NOT_PERMITTED, "a download without a master key here", "")
+        if code in self._rules.sign_on_codes:
             asked = self._sign_on(terminal, master, code)
             if isinstance(asked, Refused):
                 return asked
@@ -303,7 +308,9 @@ class _WorkKeySource:
 
     def __init__(self, rules: TerminalRules) -> None:
         self._method = rules.mac_method
-        self._sizes = [size for size in MAC_KEY_BYTES[self._method] if size]
+        given = {layout.mac for code in rules.sign_on_codes if (layout := LAYOUTS.get(code)) is not None}
+        able = MAC_KEY_BYTES[self._method]
+        self._sizes = [size for size in able if size in given] or list(able)  # one that is too short is padded
         self._rules = rules
         self._ready = lru_cache(maxsize=_KEYS_READY_MAX)(self._derived)
         self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()

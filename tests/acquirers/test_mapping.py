@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.acquirers import mapping as mapping_module
 from gateway.acquirers.mapping import Doubt, HttpMapping, HttpReply, UnmappableMessage, idempotency_key, original_key
 from gateway.acquirers.mapping_file import MappingError, load_mapping, mapping_of, shipped_mappings
 from gateway.acquirers.mapping_values import Slot, ValueMistake, ValueType
@@ -70,7 +71,7 @@ def test_the_page_tells_of_the_mapping_that_is_shipped() -> None:
 def test_the_pages_example_of_a_request_is_what_is_sent() -> None:
     found = re.search(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found
-    fields = {n: v for n, v in SALE.items() if n in (4, 11, 13, 14, 41, 42, 49)} | {2: "6212345678900000003"}
+    fields = {n: v for n, v in SALE.items() if n in (3, 4, 11, 13, 14, 41, 42, 49)} | {2: "6212345678900000003"}
     assert json.loads(found[1]) == sent(fields)
 
 
@@ -277,3 +278,37 @@ def test_an_absent_or_broken_file_is_a_mistake_too(tmp_path: Path) -> None:
     for name, text in ((str(broken), "not TOML"), (str(tmp_path / "no.toml"), "cannot be read"), ("gull", "shipped")):
         with pytest.raises(MappingError, match=text):
             load_mapping(name)
+
+
+def test_a_business_that_the_mapping_does_not_know_is_never_sent_as_a_sale() -> None:
+    mapping = tern()
+    reason = "message type 0200 is not mapped for the business of field 3"
+    for code in ("010000", "310000", "030000", "200001"[:6].replace("20", "90"), ""):
+        assert mapping.unencodable(Message("0200", {**SALE, 3: code})) == reason
+    paths = {
+        (mti, code): mapping.request(Message(mti, {**SALE, 3: code}), Purpose.REQUEST).path
+        for mti, code in (("0200", "000000"), ("0200", "200000"), ("0220", "200000"), ("0220", "000000"))
+    }
+    assert list(paths.values()) == ["/v1/payments", "/v1/voids", "/v1/refunds", "/v1/payments/offline"]
+
+
+def test_a_host_that_is_told_the_business_in_the_body_needs_one_table() -> None:
+    table = tomllib.loads((Path(mapping_module.__file__).parent / "mappings" / "tern.toml").read_text(encoding="utf-8"))
+    table["fields"]["3"] = {"path": "kind"}
+    del table["messages"]["0200/20"]
+    made = mapping_of("x", table).request(Message("0200", {**SALE, 3: "200000"}), Purpose.REQUEST)
+    assert made.path == "/v1/payments"
+    assert b'"kind":"200000"' in (made.body or b"")
+
+
+def test_an_answer_that_names_another_amount_says_so() -> None:
+    given = {
+        "stan": "000042",
+        "terminal": "T0000001",
+        "merchant": "M0001",
+        "outcome": "approved",
+        "amount": {"minor": 999},
+    }
+    fields = read(given)
+    assert isinstance(fields, dict)
+    assert fields[4] == "000000000999"

@@ -145,7 +145,7 @@ def test_d13_a_late_approval_after_the_host_knew_of_no_original_is_reversed_once
     world.ask("0200", sale())
     world.run()
     world.advance(16_000)
-    assert world.journal.row(key()).reason == "answer.code-25"
+    assert world.journal.row(key()).reason == "answer.code-25 < answer.none"
     world.advance(60_000)
     assert [send.message.mti for send in world.sends] == ["0200", "0400", "0401"]
     assert world.acquirer.net((LANE, "000001")) == 0

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from bench.till import TEST_CARDS
-from tests.gateway.shop import Shop, comes_true, open_shop, outcome, play, setup
+from tests.gateway.shop import Shop, comes_true, open_shop, outcome, play, saying, setup
 
 LOOKED_AT_ONCE = {"echo_interval_ms": 100, "reconnect_min_ms": 20, "reconnect_max_ms": 100}
 
@@ -105,6 +105,18 @@ def test_a_sale_is_booked_once_and_a_retry_gets_the_same_answer(tmp_path: Path) 
             await shop.start()
             assert outcome(await terminal.ask(sale)) == outcome(told)
             assert tern.asked == ["/v1/payments"]
+
+    play(story())
+
+
+def test_what_the_mapping_does_not_know_is_refused_and_never_sent_as_a_sale(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with shop_at_tern(tmp_path) as (shop, tern):
+            terminal = shop.terminal()
+            for code in ("010000", "900000"):
+                other = saying(terminal.till.sale(4200, TEST_CARDS[2]), {3: code}, terminal.till.dialect)
+                assert (await terminal.ask(other)).response == "30"
+            assert tern.asked == []
 
     play(story())
 

@@ -221,7 +221,7 @@ async def test_only_the_answer_that_is_sent_has_keys_and_only_if_the_sign_on_is_
         assert s.listener.counters()["signed_on"] == 1
 
 
-@pytest.mark.parametrize("code", ["002", "301", "360"])
+@pytest.mark.parametrize("code", ["002", "301"])
 @on_each_loop
 async def test_other_network_messages_need_no_mac_and_get_no_keys(code: str) -> None:
     async with session_shop() as s, await s.terminal() as terminal:
@@ -330,20 +330,17 @@ async def test_refusals_are_counted_by_terminal_and_unknown_ones_under_one_name(
         assert s.requested == []
 
 
+@pytest.mark.parametrize("code", ["360", "371", "380"])
 @on_each_loop
-async def test_a_refused_message_changes_nothing_that_a_later_one_could_meet() -> None:
-    """A reversal without a batch means the batch that its terminal was last heard in: not a forged message's."""
+async def test_a_download_that_the_acquirer_is_asked_for_needs_a_terminal_with_a_key(code: str) -> None:
     async with session_shop() as s, await s.terminal() as terminal:
-        keys = await signed_on(terminal)
-        terminal.send(maced(UNIONPAY, keys.mac, sale(UNIONPAY, 1)))
-        await terminal.receive()
-        terminal.send(sale(UNIONPAY, 2, f60="22000009000", f64="00" * 8))
-        await refused_a0(terminal)
-        reversal = sale(UNIONPAY, 1, f60="22")
-        reversal.mti = "0400"
-        terminal.send(maced(UNIONPAY, keys.mac, reversal))
+        for mti in ("0800", "0820"):
+            terminal.send(replace(sign_on_message(code, "T9999999"), mti=mti))
+            assert (await terminal.receive()).fields[39] == "58"
+        assert s.requested == []
+        terminal.send(sign_on_message(code))
         assert (await terminal.receive()).fields[39] == "00"
-        assert s.requested[-1].request.key.startswith("B000001|")
+        assert len(s.requested) == 1
 
 
 @on_each_loop
