@@ -26,6 +26,8 @@ def read_private(path: Path, right: str) -> str:
         with path.open(encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(_CHARACTERS_MAX + 1)
+    except FileNotFoundError:
+        raise PrivateFileWrong(f"does not exist; {right}") from None
     except (OSError, UnicodeDecodeError):
         raise PrivateFileWrong(f"cannot be read as plain text; {right}") from None
     if mode & 0o077:

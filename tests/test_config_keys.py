@@ -86,7 +86,7 @@ def test_master_keys_want_a_dialect_with_macs_and_no_http(folder: Path) -> None:
     [
         ("GATEWAY1", "GATEWAY10", "acquirer.session.terminal: is not 1 to 8 printable"),
         ("000000000000001", "", "acquirer.session.merchant: is not 1 to 15 printable"),
-        ("host.key", "nowhere.key", "acquirer.session.master_key_file: cannot be read"),
+        ("host.key", "nowhere.key", "acquirer.session.master_key_file: does not exist"),
         (
             "[acquirer.session]",
             'dialect = "iso87-binary"\n[acquirer.session]',
@@ -123,7 +123,7 @@ credential_file = "host.key"
         ('"hmac"', '"bearer"', "acquirer.credential: is a token in clear; a table [acquirer.tls], or hmac"),
         ('"hmac"', '"none"', "acquirer.credential_file: has no use"),
         ('credential_file = "host.key"', "", "acquirer.credential_file: is empty"),
-        ('"host.key"', '"nowhere"', "acquirer.credential_file: cannot be read"),
+        ('"host.key"', '"nowhere"', "acquirer.credential_file: does not exist"),
     ],
 )
 def test_a_host_that_speaks_http_is_checked(folder: Path, written: str, instead: str, told: str) -> None:

@@ -122,7 +122,7 @@ def test_a_file_that_others_may_open_is_refused(tmp_path: Path, mode: int) -> No
 
 
 def test_a_file_that_is_not_there_or_no_text_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MasterKeysWrong, match="cannot be read"):
+    with pytest.raises(MasterKeysWrong, match="does not exist"):
         read_master_keys(tmp_path / "none", SIGN_ON)
     with pytest.raises(MasterKeysWrong, match="cannot be read"):
         read_master_keys(written(tmp_path, f"\xe9 {KEY}"), SIGN_ON)

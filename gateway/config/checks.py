@@ -213,16 +213,18 @@ def _session(acquirer: AcquirerSection, session: AcquirerSessionSection) -> Iter
     if acquirer.speaks is Speaks.HTTP:
         yield Mistake(f"{place}.terminal", "is for ISO 8583; without a table [acquirer.session]", ("acquirer.speaks",))
         return
+    named = True
     for key, longest in (("terminal", 8), ("merchant", 15)):
         text = getattr(session, key)
         if not 1 <= len(text) <= longest or not (text.isascii() and text.isprintable()):
             yield Mistake(f"{place}.{key}", f"is not 1 to {longest} printable characters of ASCII")
+            named = False
     try:
         master_key = read_host_key(session.master_key_file)
     except HostKeyWrong as wrong:
         yield Mistake(f"{place}.master_key_file", str(wrong))
         return
-    if (dialect := _dialect(acquirer.dialect)) is None:
+    if not named or (dialect := _dialect(acquirer.dialect)) is None:
         return  # told already
     from gateway.acquirers.session import HostSession, session_mistakes  # noqa: PLC0415 - slow to import
 

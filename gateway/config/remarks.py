@@ -37,6 +37,12 @@ def remarks(config: Config) -> Iterator[str]:
                 f"{place}.master_keys_file: is empty, and terminals show no certificates: whoever connects can speak "
                 f"for any terminal; a file of the terminals' keys (docs/unionpay-day.md), or tls.client_ca_file"
             )
+        keyed = [other.dialect for other in config.terminals if other.master_keys_file]
+        if not terminals.master_keys_file and terminals.dialect in keyed and terminals.speaks is Speaks.ISO8583:
+            yield (
+                f"{place}.master_keys_file: is empty, and another listener of this dialect checks MACs: whoever "
+                f"wants to pass without one comes here; the same file, or certificates"
+            )
     if config.acquirer.tls is None and not all(endpoint.loopback for endpoint in config.acquirer.endpoints):
         yield (
             "acquirer.endpoints: are reached without TLS: card data leaves this machine in clear; a table "

@@ -51,6 +51,6 @@ def test_a_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> Non
 
 
 def test_no_file_or_a_directory_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(HostKeyWrong, match="cannot be read"):
+    for path, told in ((tmp_path / "absent", "does not exist"), (tmp_path, "cannot be read")):
+        with pytest.raises(HostKeyWrong, match=told):
             read_host_key(path)

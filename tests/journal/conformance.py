@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from gateway.core.effects import FetchBatch, Find, Limit, Load, Write
+from gateway.core.effects import Create, FetchBatch, Find, Limit, Load, Write
 from gateway.core.events import Committed, Existing, Lookup, OverLimit
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.transaction import Answer, Kind, Stored
@@ -241,6 +242,26 @@ class JournalConformance:
         assert read.stored[1] == loaded(rig, 2)
         rig.reopen()
         assert rig.batch(BATCH).stored == read.stored
+
+    def test_the_newest_of_a_lane_that_names_a_batch_is_found_before_and_after_a_restart(self, rig: Rig) -> None:
+        assert rig.newest("M|T") is Lookup.ABSENT
+
+        def one(key: str, **more: Any) -> Create:
+            return sale(key, lane="|".join(key.split("|")[1:3]), **more)
+
+        rig.write(one("B000001|M|T|2|000001"))
+        rig.write(one("B000002|M|T|2|000001"))
+        rig.write(one("B000003|M|OTHER|2|000001"), one("B000004|N|T|2|000001"))
+        rig.write(
+            one("D20260101|M|T|2|000002"),
+            one("B000005|M|T|5|", what=Kind.ALIAS, state=State.CANCELLED, answer=None, stan=""),
+        )
+        for _ in range(2):
+            assert rig.newest("M|T") == loaded(rig, 2)
+            assert rig.newest("M|OTHER").transaction.key.startswith("B000003")
+            assert rig.newest("N|T").transaction.key.startswith("B000004")
+            assert rig.newest("N|OTHER") is Lookup.ABSENT
+            rig.reopen()
 
     def test_a_key_made_anew_beyond_its_horizon_is_twice_in_its_batch(self, rig: Rig) -> None:
         rig.write(sale("H|M|T|2|000001", horizon_ms=1000))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, Limit, Load, Update, Write
+from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Limit, Load, Update, Write
 from gateway.core.events import BatchRead, Damaged, Existing, Found, Heads, JournalEvent
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.transaction import Answer, Kind, Stored, StoredMessage, Transaction
@@ -18,7 +18,7 @@ from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from protocol.iso8583.message import Fields
 
 T = TypeVar("T")
-Asked = Write | Find | FetchHeads | FetchBatch | Load
+Asked = Write | Find | FindNewest | FetchHeads | FetchBatch | Load
 Make = Callable[[Deliver, Callable[[JournalError], None], Callable[[], int]], Journal]
 
 PAN = "4242424242424242"
@@ -114,6 +114,8 @@ class Rig:
                     self.journal.find(each)
                 elif isinstance(each, FetchHeads):
                     self.journal.fetch_heads(each)
+                elif isinstance(each, FindNewest):
+                    self.journal.find_newest(each)
                 elif isinstance(each, FetchBatch):
                     self.journal.fetch_batch(each)
                 else:
@@ -139,6 +141,11 @@ class Rig:
 
     def load(self, number: int) -> Any:
         found = self.perform(Load(self.next_token(), number))[0]
+        assert isinstance(found, Found)
+        return found.results[0]
+
+    def newest(self, lane: str) -> Any:
+        found = self.perform(FindNewest(self.next_token(), lane))[0]
         assert isinstance(found, Found)
         return found.results[0]
 
