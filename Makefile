@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test format lint types floors unit simulate fuzz clean
+.PHONY: install run test format lint types floors unit crash simulate fuzz clean
 
 install: $(STAMP)
 
@@ -35,7 +35,11 @@ floors: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist worksteal --ignore tests/crash
+
+# Power cuts, failing disks, kill -9: minutes. Wants gcc, libc6-dev, strace, e2fsprogs, root and a loop device.
+crash: install
+	$(BIN)/pytest -n 2 --dist worksteal tests/crash
 
 # A night's worth of the core's simulation: two processes; the first failures are shrunk to scripts.
 SEEDS ?= 100000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -215,6 +216,16 @@ class Gateway:
     async def ready(self) -> bool:
         """Whether GET /readyz says 200."""
         return await self._get("/readyz", within_s=2) is not None
+
+    async def online(self, within_s: float) -> bool:
+        """Wait until the gateway believes that the acquirer answers; False when it does not in time."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            body = await self._get("/v1/status")
+            if body is not None and json.loads(body)["acquirer"]["link"] == "up":
+                return True
+            await asyncio.sleep(0.02)
+        return False
 
     async def queue_depth(self) -> int | None:
         """How many transactions still owe something that the gateway can do by itself; None while nobody can say."""

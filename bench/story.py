@@ -163,6 +163,7 @@ class Story:
         await self._gateway.prepare()
         await self._gateway.start()
         self._say(f"The gateway is up after {self._gateway.start_ms[0]:.0f} ms, with a new encrypted journal.")
+        self._claim("and finds the acquirer", await self._gateway.online(_WITHIN_S))
         told = await self._ask(self._till_1, self._till_1.till.sign_on())
         self._claim(f"terminal 1 signs on (0800): answered {told.response}", told.response == "00")
 

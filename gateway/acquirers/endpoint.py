@@ -47,6 +47,8 @@ class Endpoint:
 
     Attributes:
         in_flight, sent, answered, timed_out: kept by the owner.
+        unheard: messages that timed out since the last frame from here; kept by the owner, as is
+        silent: there were too many of them, and nothing has come since.
         echo_second, echoes: the owner's count of echo tests answered in the present second.
     """
 
@@ -66,6 +68,8 @@ class Endpoint:
         self.sent = 0
         self.answered = 0
         self.timed_out = 0
+        self.unheard = 0
+        self.silent = False
         self.echo_second = 0
         self.echoes = 0
         self._settings = settings

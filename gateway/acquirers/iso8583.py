@@ -32,7 +32,8 @@ _OWN_TOKEN = -1
 class Iso8583Link:
     """A link as port.Link describes it, over one TCP connection per endpoint.
 
-    A Send goes to the first endpoint, in configured order, that is connected and has room. An answer may come over any
+    A Send goes to the first endpoint, in configured order, that is connected and has room; one that has fallen silent
+    comes last until it speaks again. An answer may come over any
     endpoint: the key alone decides whose it is. matching.py says what becomes of late and doubled answers.
     """
 
@@ -121,7 +122,8 @@ class Iso8583Link:
         if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
             self._refuse(send, Count.REFUSED_MATCH_KEY, reason)
             return
-        endpoint = next((candidate for candidate in self._endpoints if candidate.has_room), None)
+        rooms = [candidate for candidate in self._endpoints if candidate.has_room]
+        endpoint = min(rooms, key=lambda candidate: candidate.silent, default=None)
         if endpoint is None:
             if self.connected:
                 self._refuse(send, Count.REFUSED_NO_ROOM, "no endpoint has room")
@@ -239,6 +241,7 @@ class Iso8583Link:
 
     def received(self, endpoint: Endpoint, frame: bytes) -> None:
         """Find out whose answer a frame is, or what the host wants."""
+        endpoint.unheard, endpoint.silent = 0, False
         try:
             message = self._codec.decode(frame)
             answer = is_answer(message.mti)
@@ -352,6 +355,11 @@ class Iso8583Link:
             return
         endpoint.in_flight -= 1
         endpoint.timed_out += 1
+        endpoint.unheard += 1
+        if endpoint.unheard == self._settings.unheard_max and endpoint.live and not self._closing:
+            # Its line may be dead without either end knowing: a new one shows. Until it speaks, others go first.
+            endpoint.unheard, endpoint.silent = 0, True
+            endpoint.abort("silent: nothing has come for as many messages as may go unheard")
         self._counts[Count.TIMED_OUT] += 1
         self._deliver(TimedOut(flight.token))
 

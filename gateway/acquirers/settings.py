@@ -49,6 +49,8 @@ class LinkSettings:
         write_buffer_high_bytes, write_buffer_low_bytes: an endpoint has no room while more than the first waits for a
             slow host, until it is less than the second.
         frame_timeout_ms: a connection on which a frame begun by the host stays incomplete for longer is closed.
+        unheard_max: messages in a row that time out on a connection on which nothing else comes either; then it is
+            closed and made anew, and other endpoints go first until the host is heard on it.
         abandoned_max, abandoned_age_ms: how many sends without an answer are remembered, and how long, to tell late
             answers. While one is remembered its match key is closed to other transactions, so the age should exceed
             the longest time after which the host still answers (D17).
@@ -76,6 +78,7 @@ class LinkSettings:
     write_buffer_high_bytes: int = 65_536
     write_buffer_low_bytes: int = 16_384
     frame_timeout_ms: int = 10_000
+    unheard_max: int = 3
     abandoned_max: int = 10_000
     abandoned_age_ms: int = 600_000
     echo_answered_per_s_max: int = 10
@@ -90,7 +93,7 @@ class LinkSettings:
             for name in (
                 "connect_timeout_ms", "reconnect_initial_ms", "reconnect_max_ms", "in_flight_max",
                 "keepalive_idle_s", "keepalive_interval_s", "keepalive_count", "unacknowledged_ms",
-                "write_buffer_high_bytes", "frame_timeout_ms", "abandoned_max", "abandoned_age_ms",
+                "write_buffer_high_bytes", "frame_timeout_ms", "unheard_max", "abandoned_max", "abandoned_age_ms",
                 "echo_answered_per_s_max", "sweep_interval_ms", "report_interval_ms", "close_timeout_ms",
             )
             if getattr(self, name) <= 0

@@ -107,9 +107,13 @@ def _pan_of_chip(chip: str) -> str:
     return pan if _is_pan(pan) else ""
 
 
-def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int) -> Request:
+def request_from(
+    message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int, *, batches: bool = True
+) -> Request:
     """Turn a decoded message into a request that the core understands.
 
+    Args:
+        batches: whether a message must name its batch where batches are settled; a till's over HTTP need not.
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
@@ -141,7 +145,7 @@ def request_from(message: Message, rules: TerminalRules, hashing: KeyedHash, utc
     if pan and not _is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
-    batch_unknown = rules.settles and not period.startswith("B")
+    batch_unknown = batches and rules.settles and not period.startswith("B")
     if batch_unknown and kind is not Kind.REVERSAL:
         raise BadRequest("30", f"field {rules.batch_field} must name the batch")
     sensitive = rules.sensitive_fields

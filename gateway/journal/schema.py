@@ -126,6 +126,8 @@ def refuse_foreign_file(path: Path) -> None:
         return
     with path.open("rb") as file:
         header = file.read(100)
+    if _never_finished(path, header):
+        return  # SQLite recovers it, and `check_tables` looks at what comes of it
     fixed = (
         (0, b"SQLite format 3\x00"),
         (16, PAGE_BYTES.to_bytes(2, "big") + b"\x02\x02\x00\x40\x20\x20"),
@@ -137,6 +139,17 @@ def refuse_foreign_file(path: Path) -> None:
     for offset, expected in fixed:
         if header[offset : offset + len(expected)] != expected:
             raise JournalUnreadable(f"{path} is not a journal of format {FORMAT}, or its header is damaged")
+
+
+def _never_finished(path: Path, header: bytes) -> bool:
+    """Whether a power cut met the making of a journal: its header is not written yet, and nothing was acknowledged.
+
+    The identity is in the header from the first checkpoint on, which ends the first opening.
+    """
+    if any(header[60:64]) or any(header[68:72]):
+        return False
+    beside = (path.with_name(path.name + ending) for ending in ("-wal", "-journal"))
+    return path.stat().st_size <= PAGE_BYTES or any(one.exists() and one.stat().st_size > 0 for one in beside)
 
 
 def create_tables(connection: sqlite3.Connection, keyring: Keyring, codec: RowCodec) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from
 from gateway.core.lifecycle import State
+from gateway.core.parts import BadRequest
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from protocol.http_api import (
     Card,
@@ -88,7 +89,9 @@ def request_of(
     Source: D1, D2.
     """
     message = Message(_MTI[body.type], _fields(body, rules))
-    request = request_from(message, rules, hashing, utc_ms)
+    request = request_from(message, rules, hashing, utc_ms, batches=False)
+    if request.kind is Kind.INQUIRY:
+        raise BadRequest("30", "a balance is not asked for over HTTP")  # nothing of it would be recorded
     if not body.stan:
         named = hashlib.sha256(_presentable(idempotency_key, hashing).encode()).hexdigest()[:32]
         without = {number: value for number, value in request.fields.items() if number != 11}
@@ -118,7 +121,7 @@ def reversal_of(
         41: known.terminal.ljust(_TERMINAL_LENGTH),
         42: known.merchant.ljust(_MERCHANT_LENGTH),
     }
-    request = request_from(Message("0400", fields), rules, hashing, utc_ms)
+    request = request_from(Message("0400", fields), rules, hashing, utc_ms, batches=False)
     parts[3] = "4"
     key = "|".join(parts)
     horizon_ms = rules.horizon_hours * 3_600_000 if key.startswith(_HORIZON) else 0

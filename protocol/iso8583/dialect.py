@@ -90,6 +90,11 @@ def _load_file(path: Path) -> Dialect:
     return dialect_of(str(path), read_toml(path))
 
 
+_FILE_CHARACTERS_MAX: Final = 262_144
+_LINE_CHARACTERS_MAX: Final = 1_000
+"""What a line of TOML can cost grows with the square of its length."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The table of a dialect file, parsed and not yet checked.
 
@@ -97,11 +102,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         DialectError: the file cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if len(text) > _FILE_CHARACTERS_MAX or max(map(len, text.splitlines()), default=0) > _LINE_CHARACTERS_MAX:
+            most = f"{_FILE_CHARACTERS_MAX} characters, {_LINE_CHARACTERS_MAX} a line"
+            raise DialectError((f"{path}: is no dialect: longer than {most}",))
+        return tomllib.loads(text)
     except OSError as error:
         raise DialectError((f"{path}: cannot be read: {error.strerror}",)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DialectError((f"{path}: not TOML: {error}",)) from error
+    except RecursionError as error:
+        raise DialectError((f"{path}: not TOML that could be read: nested too deep",)) from error
 
 
 def dialect_of(file: str, table: Mapping[str, Any]) -> Dialect:

@@ -244,7 +244,7 @@ def _read_length(reader: TableReader, limit_bytes: int) -> tuple[int, int]:
         if not 1 <= form <= limit_bytes:
             reader.mistake("length", f"must lie within 1 and {limit_bytes}")
         return 0, form
-    if form not in _PREFIX_DIGITS:
+    if not isinstance(form, str) or form not in _PREFIX_DIGITS:
         if form is not None:
             reader.mistake("length", f'must be a number, or one of {", ".join(_PREFIX_DIGITS)} with "max"')
         reader.take("max")

@@ -212,10 +212,9 @@ class LinkConformance:
             s.send(1, timeout_ms=LONG_MS)
             s.send(2, timeout_ms=3 * SHORT_MS)
             s.send(3, timeout_ms=SHORT_MS)
-            s.send(4, timeout_ms=SHORT_MS)
             await s.core.wait(TimedOut, 2)
-            assert [e.token for e in s.core.events if isinstance(e, TimedOut)] == [3, 4, 2]
-            for _ in range(4):  # over connections of their own they arrive in any order
+            assert [e.token for e in s.core.events if isinstance(e, TimedOut)] == [3, 2]
+            for _ in range(3):  # over connections of their own they arrive in any order
                 (await s.host.next()).answer()
             await s.core.wait(Answered, 1)
 
