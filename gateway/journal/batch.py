@@ -44,6 +44,11 @@ BATCH_WRITES_MAX: Final = 512
 RECENT_MAX: Final = 4_096
 """Transactions and counters that are in memory before they are put in their places: bounds memory and time to open."""
 
+_RECENT_QUIET: Final = 256
+_QUIET_WRITES: Final = 16
+"""After a commit of fewer writes than this there is time: as few as 256 are put away at once, in some milliseconds.
+Thousands at once cost less for each, and make everybody wait for a tenth of a second."""
+
 _WIDTHS: Final = (1, 8, 32, 128)
 _ALWAYS_TAKEN: Final = frozenset({Kind.REVERSAL, Kind.UNSEEN})
 _UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
@@ -82,6 +87,7 @@ class Batcher:
         self.head = head
         self.recent: dict[str, int] = {}
         """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
+        self._last_writes = 0
         self.newest = Newest()
         """Transactions that are not in the tables of groups yet. Committed ones only; read by others."""
 
@@ -119,9 +125,10 @@ class Batcher:
 
     def untidy(self) -> bool:
         """Whether enough is in memory that it should be put in its place."""
+        many = min(RECENT_MAX, _RECENT_QUIET) if self._last_writes < _QUIET_WRITES else RECENT_MAX
         return (
-            len(self.newest) >= RECENT_MAX
-            or len(self._counters) >= RECENT_MAX
+            len(self.newest) >= many
+            or len(self._counters) >= many
             or self.head.sequence - self.head.indexed >= 4 * RECENT_MAX
         )
 
@@ -166,6 +173,7 @@ class Batcher:
             JournalUnreadable: the tables are damaged where every write would meet it.
             JournalDefect: a write breaks the contract; nothing was written.
         """
+        self._last_writes = len(writes)
         draft = Draft(self.head, self._utc_ms(), self._sealer)
         self._reader.noted.clear()
         try:

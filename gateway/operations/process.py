@@ -16,7 +16,7 @@ FILES_BESIDE_CONNECTIONS: Final = 64
 """Descriptors that the gateway keeps free for the journal, the acquirer's lines, operators and the interpreter."""
 
 
-_COLLECTED_AFTER: Final = (10_000, 20, 200)
+_COLLECTED_AFTER: Final = (2_000, 20, 200)
 """Garbage collection: of young objects after so many new ones, of older ones after so many of those, of all after so
 many of these. Next to nothing of ours needs it: what goes is freed at once, by its reference count."""
 

@@ -83,7 +83,7 @@ class ListenerSettings:
             raise ValueError(f"listener {self.name}: " + "; ".join(mistakes))
 
 
-CLOSED_PER_SWEEP: Final = 16
+CLOSED_PER_SWEEP: Final = 4
 """Overdue connections that one sweep closes. A thousand that time out together must not stop everybody for as long as
 it takes to close a thousand: the next sweep follows soon, and everybody's messages come in between."""
 
