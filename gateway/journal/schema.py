@@ -146,7 +146,8 @@ def _never_finished(path: Path, header: bytes) -> bool:
 
     The identity is in the header from the first checkpoint on, which ends the first opening.
     """
-    if any(header[60:64]) or any(header[68:72]):
+    page_bytes = int.from_bytes(header[16:18], "big")  # 0 where not even that has reached the disk
+    if page_bytes not in (0, PAGE_BYTES) or any(header[60:64]) or any(header[68:72]):
         return False
     beside = (path.with_name(path.name + ending) for ending in ("-wal", "-journal"))
     return path.stat().st_size <= PAGE_BYTES or any(one.exists() and one.stat().st_size > 0 for one in beside)
