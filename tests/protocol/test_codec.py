@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.iso8583.codec import CodecError
+from protocol.iso8583.codec import ENCODERS_MAX, Codec, CodecError
 from protocol.iso8583.compiler import IRREGULAR
 from protocol.iso8583.dialect import Dialect, load_dialect, shipped_dialects
 from protocol.iso8583.message import Message
 from protocol.iso8583.walker import walk
-from tests.protocol.generated import messages, some_message, user_made_dialects
+from tests.protocol.generated import messages, some_message, some_value, user_made_dialects
 
 PAN = "4111111111111111"
 
@@ -61,6 +62,52 @@ def test_generated_messages_come_back_the_same(dialect: Dialect) -> None:
         frame = dialect.codec.encode(message)
         assert dialect.codec.decode(frame) == message
         assert judged_alike(dialect, frame) == message
+
+
+def encoded(encode: Callable[[Message], bytes], message: Message) -> bytes | str:
+    """The frame, or what the error says."""
+    try:
+        return encode(message)
+    except CodecError as error:
+        return f"{error} {error.field} {error.offset}"
+
+
+SPOILT = ("", "1", "12", "123456789", " 1", "٣٤", "١٢", "0x", "AB", "ab", "abc", "\u4e2d", "{v2}", "1" * 400, "D1", "C")
+
+
+@pytest.mark.parametrize("dialect", every_dialect(), ids=dialect_ids)
+def test_the_compiled_encoders_and_the_plain_one_agree_on_values_that_fit_and_on_those_that_do_not(
+    dialect: Dialect,
+) -> None:
+    rng = random.Random(f"encoders {dialect.name}")
+    codec = Codec(dialect.codec.layout)
+    refused = 0
+    for _ in range(250):
+        message = some_message(dialect, rng)
+        assert codec.encode(message) == codec._encode_plainly(message)
+        if message.fields:
+            number = rng.choice(list(message.fields))
+            now = message.fields[number]
+            message.fields[number] = rng.choice(
+                (*SPOILT, now[1:], now + "1", now[::-1], now.upper(), now.replace("1", " "))
+            )
+        both = encoded(codec.encode, message), encoded(codec._encode_plainly, message)
+        assert both[0] == both[1], (dialect.name, sorted(message.fields))
+        refused += isinstance(both[0], str)
+    assert refused > 25
+    assert len(codec._encoders) > 100
+
+
+def test_when_the_compiled_encoders_are_full_messages_are_written_all_the_same() -> None:
+    dialect = load_dialect("unionpay")
+    codec = Codec(dialect.codec.layout)
+    rng = random.Random(1)
+    numbers = list(dialect.fields)
+    for _ in range(ENCODERS_MAX + 50):
+        shape = rng.sample(numbers, 7)
+        message = Message("0200", {n: some_value(dialect.fields[n], rng) for n in shape}, bytes(5), bytes(6))
+        assert codec.encode(message) == codec._encode_plainly(message)
+    assert len(codec._encoders) == ENCODERS_MAX
 
 
 @pytest.mark.parametrize("name", shipped_dialects())
