@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test format lint types floors unit crash simulate fuzz clean
+.PHONY: install run test format lint types floors unit crash nightly safeguards simulate fuzz clean
 
 install: $(STAMP)
 
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: install
 	@$(BIN)/python -m bench story
 
-test: lint types floors unit
+test: lint types floors unit crash
 
 format: install
 	$(BIN)/ruff format .
@@ -37,9 +37,18 @@ floors: install
 unit: install
 	$(BIN)/pytest -n auto --dist worksteal --ignore tests/crash
 
-# Power cuts, failing disks, kill -9: minutes. Wants gcc, libc6-dev, strace, e2fsprogs, root and a loop device.
+# Power cuts, failing disks, kill -9. Wants gcc, libc6-dev, strace, e2fsprogs, root and a loop device; skips what it lacks.
 crash: install
 	$(BIN)/pytest -n 2 --dist worksteal tests/crash
+
+# Ten times as many seeds, cuts, kills and flips, other ones than by day.
+nightly: install
+	HOLDFAST_NIGHTLY=10 $(BIN)/pytest -n 2 --dist worksteal tests/simulation tests/networks tests/crash
+
+# Takes every safeguard away in turn, and demands that a check notices.
+safeguards: install
+	@$(BIN)/python -m tests.simulation safeguards
+	@$(BIN)/python -m tests.safeguards
 
 # A night's worth of the core's simulation: two processes; the first failures are shrunk to scripts.
 SEEDS ?= 100000

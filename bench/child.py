@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ _STOP_WITHIN_S: Final = 25.0
 _OPERATOR_WITHIN_S: Final = 30.0
 _PAGE: Final = 1000
 _LOG_LINE_MAX: Final = 300
+_METRIC: Final = re.compile(r"^holdfast_journal_(commits|syncs)_total ([0-9.e+]+)$", re.MULTILINE)
 
 
 class _Obligations(msgspec.Struct):
@@ -33,6 +35,14 @@ class _Obligations(msgspec.Struct):
 class _Status(msgspec.Struct):
     queue: _Obligations
     counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """What a journal has done since the gateway's last start; `syncs` is -1 where it does not count them."""
+
+    commits: int
+    syncs: int
 
 
 class _Row(msgspec.Struct):
@@ -110,6 +120,11 @@ lane_wait_ms = {self.lane_wait_ms}
 [operations]
 listen = "127.0.0.1:{self.operations_port}"
 """
+
+
+def _depth(queue: _Obligations) -> int:
+    """What the gateway owes, without what waits for a person."""
+    return sum(count for obligation, count in queue.by_obligation.items() if obligation not in ("none", "person"))
 
 
 def free_ports(count: int) -> list[int]:
@@ -213,6 +228,17 @@ class Gateway:
                 await self.kill()
         return child.returncode or 0
 
+    async def operate(self, *words: str) -> None:
+        """Run one of the operator's commands, such as `maintenance on --why ...`, as an operator would.
+
+        Raises:
+            GatewayBroken: it did not end with 0.
+            TimeoutError: it did not end in time.
+        """
+        code, told, problem = await self._run(*words, "-c", str(self.config))
+        if code != 0:
+            raise GatewayBroken(f"`holdfast {' '.join(words)}` ended with {code}: {(told + problem).strip()}")
+
     async def ready(self) -> bool:
         """Whether GET /readyz says 200."""
         return await self._get("/readyz", within_s=2) is not None
@@ -232,8 +258,15 @@ class Gateway:
         answer = await self._get("/v1/status")
         if answer is None:
             return None
-        owed = msgspec.json.decode(answer, type=_Status).queue.by_obligation
-        return sum(count for obligation, count in owed.items() if obligation not in ("none", "person"))
+        return _depth(msgspec.json.decode(answer, type=_Status).queue)
+
+    async def commits(self) -> Commits | None:
+        """Group commits and syncs of the journal; None where the gateway cannot be asked."""
+        answer = await self._get("/metrics")
+        if answer is None:
+            return None
+        told = dict(_METRIC.findall(answer.decode()))
+        return Commits(int(float(told.get("commits", -1))), int(float(told.get("syncs", -1))))
 
     async def counters(self) -> dict[str, int]:
         """The gateway's own counters since its last start, without those that are 0; empty where it cannot be asked."""

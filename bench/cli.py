@@ -39,8 +39,7 @@ def outage(
     from bench.scenario import Options
 
     _check_dialects(dialect, acquirer_dialect)
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise typer.BadParameter("the folder is not empty", param_hint="--keep")
+    _check_new_folder(keep)
     options = Options(
         terminals=terminals,
         seconds=seconds,
@@ -70,8 +69,7 @@ def day(
     from bench.day import run
     from bench.scenario import Options
 
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise typer.BadParameter("the folder is not empty", param_hint="--keep")
+    _check_new_folder(keep)
     options = Options(
         terminals=terminals,
         seconds=seconds,
@@ -199,6 +197,76 @@ def slow(
 
 
 @app.command()
+def soak(
+    minutes: Annotated[
+        float,
+        typer.Option(min=0.1, max=10_080, help="Minutes of trouble and healing; memory is judged from about 25 on."),
+    ] = 5.0,
+    terminals: Annotated[int, typer.Option(min=1, max=500, help="Terminals that speak ISO 8583.")] = 12,
+    tills: Annotated[int, typer.Option(min=0, max=500, help="Tills that speak JSON over HTTP.")] = 4,
+    seed: Annotated[int | None, typer.Option(help="Repeats the troubles; drawn and printed where not given.")] = None,
+    json_path: Json = None,
+    rate: Annotated[float, typer.Option(min=0.01, max=100, help="Sales a second of each caller.")] = 2.0,
+    dialect: DialectName = "unionpay",
+    acquirer_dialect: Annotated[str, typer.Option(help="The dialect of the simulated acquirer.")] = "iso87-binary",
+    keep: Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")] = None,
+) -> None:
+    """Make trouble at random for minutes or hours, judging all the while; memory, files and handles must stay flat."""
+    import secrets
+
+    from bench.soak import run
+    from bench.soak_plan import SoakOptions
+
+    _check_dialects(dialect, acquirer_dialect)
+    _check_new_folder(keep)
+    options = SoakOptions(
+        minutes=minutes,
+        terminals=terminals,
+        tills=tills,
+        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        sales_per_second=rate,
+        dialect=dialect,
+        acquirer_dialect=acquirer_dialect,
+        keep=keep,
+    )
+    raise typer.Exit(run(options, json_path))
+
+
+@app.command()
+def compare(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Documents or patterns. Without --base the first is the base, and each other one is compared with it; "
+            "with --base all of them are the other side."
+        ),
+    ] = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option("--base", help="A document or pattern of the base; several runs give medians and their spread."),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare also where scenario, options or machine differ.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="The least change that counts, in percent. Twice as much for a p99 and memory, 1.5 times for a p50.",
+        ),
+    ] = 5.0,
+) -> None:
+    """Say what changed between measurements beyond noise; exit 1 on a regression, 2 for what cannot be compared."""
+    from bench.load.compare import CompareOptions, run
+
+    options = CompareOptions(
+        files=files or [], base=base or [], anyway=anyway, as_json=as_json, threshold_percent=threshold
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
 def codec(
     json_path: Json = None,
     frame: Annotated[str, typer.Option(help="Measure with this UnionPay frame, in hex, without its length.")] = "",
@@ -213,6 +281,11 @@ def codec(
         raise typer.BadParameter(str(error), param_hint="--frame") from None
     except ValueError:
         raise typer.BadParameter("not an even number of hexadecimal digits", param_hint="--frame") from None
+
+
+def _check_new_folder(keep: Path | None) -> None:
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise typer.BadParameter("the folder is not empty", param_hint="--keep")
 
 
 def _check_dialects(*names: str) -> None:

@@ -15,14 +15,15 @@ that the terminal saw. The terminal's *last word* is its reversal, if it sent on
     out_of_order   a message of a terminal first took effect at the acquirer after one that the terminal had sent only
                    when the earlier one was already answered (INV-4; a reversal that the gateway owes counts as
                    accepted with the answer that told the terminal no, D14); or an original reached the acquirer after
-                   its reversal
+                   its reversal. What a person has decided about was out of its lane (D18), and may come behind newer
     changed        the acquirer received another amount, currency or card than the terminal sent; or a repeat differs
                    from its first send in any field but DE 7 and MAC (D8; a reversal under an MTI of its own may be
                    another one, the terminal's after the gateway's); or the terminal saw two answers to one message
                    that differ in response or approval code (D3); or a reused STAN was approved (D2); or a PIN block
                    or chip data arrived other than it was sent, or was left out of a message that was handed on as it is
     unsettled      last word is no or reversed, and the net is not zero; or a terminal that was not switched off for
-                   good was told nothing, or nothing that finished its reversal; or the queue still owes something
+                   good was told nothing, or nothing that finished its reversal; or the queue still owes something;
+                   or a person has ended it, and the net is not zero
     phantom        the acquirer booked a key that no terminal sent
 
 A transaction counts at most once in each of these. Answers 30, 96 and A0 mean that nothing was stored, so another
@@ -152,6 +153,7 @@ class Checker:
         self._asked: dict[str, _Asked] = {}
         self._effects: dict[str, _Effect] = {}
         self._owed: dict[str, str] = {}
+        self._by_person: dict[str, bool] = {}
         self._newest_sent: dict[str, int] = {}
         self._found: set[tuple[Defect, str]] = set()
         self._verdict = Verdict()
@@ -281,6 +283,8 @@ class Checker:
             self._report(Defect.CHANGED, asked.key, f"in a {event.mti} at the acquirer: {', '.join(changes)}")
 
     def _order(self, asked: _Asked, event: LedgerEvent) -> None:
+        if asked.key in self._by_person:
+            return
         if event.business != "reversal":
             sent, accepted = asked.sent, asked.answered
         elif asked.reversal_sent != NEVER:
@@ -303,6 +307,16 @@ class Checker:
     def owed(self, owed: Owed) -> None:
         """Take one line of the final queue listing."""
         self._owed[owed.key] = f"{owed.state} {owed.reason}".strip()
+
+    def decided_by_person(self, key: str, *, ended: bool) -> None:
+        """Take an operator's decision about a parked transaction, before the ledger.
+
+        It was out of its lane (D18), so that newer ones may come before what is sent for it now.
+
+        Args:
+            ended: it was cancelled or voided: that is its last word, whatever its terminal was told.
+        """
+        self._by_person[key] = ended
 
     def verdict(self) -> Verdict:
         """Judge every transaction. Call once, at the end."""
@@ -334,6 +348,9 @@ class Checker:
                 self._report(Defect.UNSETTLED, asked.key, f"reversed by its terminal, but {ledger}")
             elif not asked.reversal_done and not asked.abandoned:
                 self._report(Defect.UNSETTLED, asked.key, f"its terminal's reversal was never taken; {ledger}")
+        elif self._by_person.get(asked.key, False):
+            if net >= 1:
+                self._report(Defect.UNSETTLED, asked.key, f"ended by a person, but {ledger}")
         elif asked.told is None:
             if asked.abandoned:
                 result.unanswered += 1

@@ -139,6 +139,7 @@ class Gateway:
         return Iso8583Listener(
             listener_settings(section, tls), dialect, hashing, self._submit, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
+            journal_wait_ms=self._journal_wait_ms,
         )  # fmt: skip
 
     def _sessions_of(self, section: TerminalsSection, dialect: Dialect) -> TerminalSessions | None:
@@ -158,6 +159,7 @@ class Gateway:
             http_settings(section, tls, self._approved_codes), load_dialect(section.dialect).terminal, hashing,
             self._submit, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
+            journal_wait_ms=self._journal_wait_ms,
         )  # fmt: skip
 
     # Start and stop
@@ -227,6 +229,9 @@ class Gateway:
 
     def _submit(self, event: Event) -> None:
         self._conductor.submit(event)
+
+    def _journal_wait_ms(self) -> int:
+        return self._conductor.journal_wait_ms()
 
     def _journalled(self, events: Sequence[JournalEvent]) -> None:
         self._conductor.submit_all(self._asking.for_the_core(events))

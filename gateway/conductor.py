@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from gateway.clock import Clock
 from gateway.core.effects import (
@@ -26,9 +26,58 @@ from gateway.core.effects import (
     Write,
 )
 from gateway.core.engine import Engine
-from gateway.core.events import Event, Ticked
+from gateway.core.events import Committed, Event, Existing, OverLimit, Ticked, WriteRefused
 from gateway.core.transaction import Answer
 from gateway.journal.port import Journal
+
+_WRITE_RESULTS: Final = (Committed, Existing, OverLimit, WriteRefused)
+_MEASURED_FROM: Final = 64
+"""Writes in a group commit from which on it tells what a write costs: in a small one, the disk's sync is most of it."""
+_NEWEST_SHARE: Final = 0.3
+
+
+_WRITES_AHEAD: Final = 2
+"""A transaction that begins now is written behind those that wait, and its outcome behind their outcomes: for each
+write that waits now, so many will have gone before its answer leaves."""
+
+
+class JournalWait:
+    """How long a transaction that begins now will wait for the journal: by what waits already, and what writes cost.
+
+    It is what tells overload early: whoever is let in beyond what the journal keeps up with waits for everybody before
+    them. Writes are answered in the order in which they were handed over. Times are monotonic milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._write_ms = 0.0
+        self._answered_ms = 0
+
+    def handed_over(self, token: int, now_ms: int) -> None:
+        """The journal has a write more."""
+        self._waiting.append((token, now_ms))
+
+    def answered(self, token: int, now_ms: int) -> None:
+        """It has answered all writes up to this one."""
+        waiting = self._waiting
+        if not waiting or waiting[0][0] > token:
+            return
+        began_ms = max(waiting[0][1], self._answered_ms)
+        count = 0
+        while waiting and waiting[0][0] <= token:
+            waiting.popleft()
+            count += 1
+        self._answered_ms = now_ms
+        if count >= _MEASURED_FROM:
+            measured_ms = (now_ms - began_ms) / count
+            self._write_ms += (measured_ms - self._write_ms) * (_NEWEST_SHARE if self._write_ms else 1.0)
+
+    def wait_ms(self, now_ms: int) -> int:
+        """What a new transaction would wait; at least what the oldest write has waited. 0 where none waits."""
+        waiting = self._waiting
+        if not waiting:
+            return 0
+        return max(now_ms - waiting[0][1], int(_WRITES_AHEAD * len(waiting) * self._write_ms))
 
 
 class Conductor:
@@ -52,6 +101,7 @@ class Conductor:
         self._reply = reply
         self._reply_operator = reply_operator
         self._alarm = alarm
+        self._journal_wait = JournalWait()
         self._events: deque[Event] = deque()
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -66,8 +116,15 @@ class Conductor:
 
     def submit_all(self, events: Sequence[Event]) -> None:
         """Hand events to the core in order; a batch of the journal comes so."""
+        answered = next((event.token for event in reversed(events) if isinstance(event, _WRITE_RESULTS)), 0)
+        if answered:
+            self._journal_wait.answered(answered, self._clock.mono_ms())
         self._events.extend(events)
         self._run()
+
+    def journal_wait_ms(self) -> int:
+        """How long a transaction that begins now will wait for the journal, as far as that can be told (INV-9)."""
+        return self._journal_wait.wait_ms(self._clock.mono_ms())
 
     async def until_quiet(self, timeout_s: float) -> None:
         """Wait until nothing is under way in the core, at most `timeout_s`. Cancellation: nothing changes."""
@@ -93,6 +150,7 @@ class Conductor:
         for effect in effects:
             match effect:
                 case Write():
+                    self._journal_wait.handed_over(effect.token, self._clock.mono_ms())
                     self._journal.write(effect)
                 case Reply():
                     self._reply(effect.terminal_token, effect.answer)

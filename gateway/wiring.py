@@ -133,6 +133,7 @@ def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | 
         in_flight_per_connection_high=in_flight,
         in_flight_per_connection_low=in_flight // 2,
         in_flight_max=section.in_flight_max,
+        **_overload(section),
         frames_per_turn_max=section.frames_per_turn_max,
         frames_per_s_max=section.frames_per_s_max,
         keepalives_per_s_max=section.keepalives_per_s_max,
@@ -142,6 +143,14 @@ def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | 
         reply_timeout_ms=max(300_000, 2 * section.terminal_timeout_ms),
         sweep_interval_ms=max(10, min(1_000, section.frame_timeout_ms // 2, section.idle_timeout_ms // 2)),
     )
+
+
+def _overload(section: TerminalsSection) -> dict[str, int]:
+    """Limits that a flood meets. Who would be answered when the terminal has given up is better refused at once."""
+    return {
+        "journal_wait_ms_max": min(section.journal_wait_ms_max, max(1, section.terminal_timeout_ms // 4)),
+        "receive_buffer_bytes": section.receive_buffer_bytes,
+    }
 
 
 def _handshakes(section: TerminalsSection) -> dict[str, int]:
@@ -172,6 +181,8 @@ def http_settings(
         idle_timeout_ms=section.idle_timeout_ms,
         reply_wait_ms=section.terminal_timeout_ms,
         in_flight_max=section.in_flight_max,
+        **_overload(section),
+        write_buffer_limit_bytes=section.write_buffer_bytes_max,
         in_flight_per_terminal_max=section.in_flight_per_connection_max,
         rate_per_s=section.requests_per_s_max,
         burst=2 * section.requests_per_s_max,

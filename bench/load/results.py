@@ -156,6 +156,12 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint
 
 
+class _Versioned(msgspec.Struct, frozen=True):
+    """Any document of this bench."""
+
+    version: int
+
+
 def write_results(results: Results, path: Path) -> None:
     """Write the document as JSON that a person can read, too."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
@@ -168,9 +174,13 @@ def read_results(path: Path) -> Results:
         ResultsUnreadable: it cannot be read, is something else, or of another version.
     """
     try:
-        results = msgspec.json.decode(path.read_bytes(), type=Results)
-    except (OSError, msgspec.DecodeError) as error:
+        text = path.read_bytes()
+        # The version first: what else stands in a document of another version is not ours to judge.
+        version = msgspec.json.decode(text, type=_Versioned).version
+        if version != VERSION:
+            raise ResultsUnreadable(f"{path}: version {version} of the format, this bench reads {VERSION}")
+        return msgspec.json.decode(text, type=Results)
+    except OSError as error:
+        raise ResultsUnreadable(f"{path}: {error.strerror or error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultsUnreadable(f"{path}: not a results file of holdfast-bench: {error}") from error
-    if results.version != VERSION:
-        raise ResultsUnreadable(f"{path}: version {results.version} of the format, this bench reads {VERSION}")
-    return results

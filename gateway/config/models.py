@@ -111,11 +111,23 @@ class TerminalsSection(Section):
         "messages",
     )
     in_flight_max: Whole = _number(
-        "Most unanswered messages of this listener; beyond it, a message is answered 96.",
+        "Most unanswered messages of this listener; beyond it, a message is answered 96. The last tenth of them is for "
+        "advices, reversals and retries.",
         5000,
         1,
         1_000_000,
         "messages",
+    )
+    journal_wait_ms_max: Whole = _number(
+        "How long a new request may have to wait for the journal; while it would be longer, it is answered 96 at once "
+        "(HTTP: 503). Never more than a quarter of terminal_timeout_ms.",
+        1000,
+        10,
+        600_000,
+        "ms",
+    )
+    receive_buffer_bytes: Whole = _number(
+        "What the operating system keeps of a connection until it is read.", 16_384, 4096, 2**24, "bytes"
     )
     frame_timeout_ms: Whole = _number(
         "How long a frame may take from its first byte to its last.", 5000, 10, 600_000, "ms"

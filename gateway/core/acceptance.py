@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.core.effects import Change, Create
 from gateway.core.lifecycle import EntryKind, State

@@ -129,46 +129,59 @@ class Batches:
                 batch=batch, key=key,
             )  # fmt: skip
 
-    # Sign-on
+    # Which batch a terminal is in
 
     def sign_on(self, terminal_token: int, request: Request) -> None:
         """Answer a sign-on with the batch that the terminal is in: its own, or the next one that is not closed."""
-        number = int(request.batch[1:].partition("|")[0])
-        if number == 0:
-            number = 1
-        keys = (closing_key(_renumbered(request, number)),)
-        self._work.find(keys, 0, partial(self._seen, terminal_token, request, number))
+        batch = request.batch
+        if int(batch[1:].partition("|")[0]) == 0:
+            batch = _renumbered(batch, 1, request.rules)
+        self.find_open(batch, request.rules, partial(self._signed_on, terminal_token, request))
 
-    def _seen(self, terminal_token: int, request: Request, number: int, event: Found) -> None:
-        if event.results[0] is Lookup.ABSENT:
-            self._signed_on(terminal_token, request, number)
+    def find_open(self, batch: str, rules: TerminalRules, then: Callable[[str], None]) -> None:
+        """Call `then` with this batch, or with the next one of its terminal that is not closed."""
+        if batch in self._open:
+            then(batch)
         else:
-            self._look(terminal_token, request, number, _STEPS)
+            self._work.find((closing_key(batch),), 0, partial(self._seen, batch, rules, then))
 
-    def _look(self, terminal_token: int, request: Request, closed: int, steps: tuple[int, ...]) -> None:
+    def _seen(self, batch: str, rules: TerminalRules, then: Callable[[str], None], event: Found) -> None:
+        if event.results[0] is Lookup.ABSENT:
+            then(batch)
+        else:
+            self._look(batch, rules, then, int(batch[1:].partition("|")[0]), _STEPS)
+
+    def _look(
+        self, batch: str, rules: TerminalRules, then: Callable[[str], None], closed: int, steps: tuple[int, ...]
+    ) -> None:
         """Look at some batches behind a closed one; batches are closed one after another, none is left out."""
-        keys = tuple(closing_key(_renumbered(request, closed + step)) for step in steps)
-        self._work.find(keys, 0, partial(self._looked_ahead, terminal_token, request, closed, steps))
+        keys = tuple(closing_key(_renumbered(batch, closed + step, rules)) for step in steps)
+        self._work.find(keys, 0, partial(self._looked_ahead, batch, rules, then, closed, steps))
 
     def _looked_ahead(
-        self, terminal_token: int, request: Request, closed: int, steps: tuple[int, ...], event: Found
+        self,
+        batch: str,
+        rules: TerminalRules,
+        then: Callable[[str], None],
+        closed: int,
+        steps: tuple[int, ...],
+        event: Found,
     ) -> None:
         first_open = next((n for n, result in enumerate(event.results) if result is Lookup.ABSENT), len(steps))
         last_closed = closed + (steps[first_open - 1] if first_open else 0)
         if first_open == len(steps):
-            self._look(terminal_token, request, last_closed, _STEPS)
+            self._look(batch, rules, then, last_closed, _STEPS)
             return
         gap = closed + steps[first_open] - last_closed
         if gap == 1:
-            self._signed_on(terminal_token, request, last_closed + 1)
+            then(_renumbered(batch, last_closed + 1, rules))
         else:
             count = min(gap, _LOOKS_AT_ONCE)
             between = tuple(gap * (n + 1) // count for n in range(count))
-            self._look(terminal_token, request, last_closed, between)
+            self._look(batch, rules, then, last_closed, between)
 
-    def _signed_on(self, terminal_token: int, request: Request, number: int) -> None:
+    def _signed_on(self, terminal_token: int, request: Request, batch: str) -> None:
         work = self._work
-        batch = _renumbered(request, number)
         work.counts["sign-ons"] += 1
         answer = local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
         rules = request.rules
@@ -184,7 +197,7 @@ def placed(text: str, rules: TerminalRules, number: str) -> str:
     return text[: rules.batch_start] + number + text[end:]
 
 
-def _renumbered(request: Request, number: int) -> str:
-    """The request's batch with another number; they run from 1 and wrap (D4)."""
-    digits = request.rules.batch_length
-    return f"B{(number - 1) % (10**digits - 1) + 1:0{digits}}|{request.batch.partition('|')[2]}"
+def _renumbered(batch: str, number: int, rules: TerminalRules) -> str:
+    """The terminal's batch of another number; they run from 1 and wrap (D4)."""
+    digits = rules.batch_length
+    return f"B{(number - 1) % (10**digits - 1) + 1:0{digits}}|{batch.partition('|')[2]}"

@@ -5,16 +5,17 @@ Every effect that has a result carries a token; exactly one event with that toke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
 
 from gateway.core.lifecycle import EntryKind
-from gateway.core.transaction import Answer, StoredMessage, Transaction
+from gateway.core.transaction import Answer, StoredMessage, Transaction, Veiled
 from protocol.iso8583.message import Fields, Message
 
 
-@dataclass(slots=True, frozen=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True, gc=False):
     """A bound on one exposure counter, decided in the commit (D21).
 
     Attributes:
@@ -31,8 +32,7 @@ class Limit:
     reason: str
 
 
-@dataclass(slots=True, frozen=True)
-class Create:
+class Create(Veiled, frozen=True, gc=False):
     """A new transaction with its first entry.
 
     Conditional: when the key exists, nothing of the whole write is done (Existing); when a limit refuses, likewise
@@ -40,17 +40,18 @@ class Create:
     A reservation adds (1, amount_minor) to the counter of every limit in `reserve`.
     """
 
+    VEILED: ClassVar[frozenset[str]] = frozenset({"sensitive"})
+
     kind: EntryKind
     transaction: Transaction
     request: StoredMessage
-    sensitive: Fields = field(repr=False)
+    sensitive: Fields
     answer: Answer | None
     reserve: tuple[Limit, ...] = ()
     horizon_ms: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, gc=False):
     """A change of an existing transaction: its next row and the entry that tells of it.
 
     `answer` replaces what the terminal was told; None leaves it. `reserve` as in Create; `release` names counters from
@@ -70,8 +71,7 @@ class Update:
 Change = Create | Update
 
 
-@dataclass(slots=True, frozen=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, gc=False):
     """One atomic group of changes. Every Create is conditional on its key; only the first change may reserve.
 
     A Create of a later place whose `transaction.original` is -1 gets the id of the first change's transaction; an
@@ -83,8 +83,7 @@ class Write:
     changes: tuple[Change, ...]
 
 
-@dataclass(slots=True, frozen=True)
-class Find:
+class Find(msgspec.Struct, frozen=True, gc=False):
     """Look transactions up by key. Answered by Found, in the order of `keys`.
 
     `horizon_ms` is 0, or how far back the newest transaction of such a key is looked for (D1).
@@ -95,8 +94,7 @@ class Find:
     horizon_ms: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class FindNewest:
+class FindNewest(msgspec.Struct, frozen=True, gc=False):
     """Look for the newest transaction of a lane that names a batch. Answered by Found with one element.
 
     It says which batch a terminal is in, for reversals that do not (D12). What is damaged is passed over.
@@ -106,8 +104,7 @@ class FindNewest:
     lane: str
 
 
-@dataclass(slots=True, frozen=True)
-class FetchHeads:
+class FetchHeads(msgspec.Struct, frozen=True, gc=False):
     """Read the first `limit` replayable transactions of a lane in order. Answered by Heads."""
 
     token: int
@@ -115,16 +112,14 @@ class FetchHeads:
     limit: int
 
 
-@dataclass(slots=True, frozen=True)
-class Load:
+class Load(msgspec.Struct, frozen=True, gc=False):
     """Read one transaction by id. Answered by Found with one element."""
 
     token: int
     id: int
 
 
-@dataclass(slots=True, frozen=True)
-class FetchBatch:
+class FetchBatch(msgspec.Struct, frozen=True, gc=False):
     """Read the transactions of one terminal's batch, oldest first, parts opened. Answered by BatchRead.
 
     `batch` is what their keys begin with: `PERIOD|MERCHANT|TERMINAL`. Second keys (Kind.ALIAS) are left out.
@@ -145,8 +140,7 @@ class Purpose(IntEnum):
     SETTLEMENT = 6
 
 
-@dataclass(slots=True, frozen=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send a message upstream. Answered by Answered, TimedOut or NotSent; after TimedOut, LateAnswered may follow once.
 
     The link owns the deadline (`timeout_ms` from the call) and tries the acquirer's endpoints in turn as long as no
@@ -159,16 +153,14 @@ class Send:
     timeout_ms: int
 
 
-@dataclass(slots=True, frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """Answer a terminal. `terminal_token` is the one that its Requested event carried. Has no result."""
 
     terminal_token: int
     answer: Answer
 
 
-@dataclass(slots=True, frozen=True)
-class OperatorReply:
+class OperatorReply(msgspec.Struct, frozen=True, gc=False):
     """Answer an operator's command. Has no result."""
 
     operator_token: int
@@ -184,8 +176,7 @@ class Severity(IntEnum):
     ALARM = 3
 
 
-@dataclass(slots=True, frozen=True)
-class Alarm:
+class Alarm(msgspec.Struct, frozen=True, gc=False):
     """Something a person should know. `code` is stable and machine-readable; `facts` never hold card data."""
 
     severity: Severity

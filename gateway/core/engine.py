@@ -4,7 +4,8 @@
     reversals.py  a terminal's reversals, late answers      replay.py     what is owed goes upstream
     settlement.py a batch is closed                         closing.py    and settled with the acquirer
     batches.py    which batch a terminal is in              inquiries.py  what is asked and not stored
-    steering.py   operators                                 standin.py    the policy
+    locating.py   which batch a reversal without one means  steering.py   operators
+    standin.py    the policy
 
 The engine has no clock: each step is told the monotonic time (durations) and UTC (times of record).
 """

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import ClassVar
 
-from gateway.core.transaction import Request, Stored
+import msgspec
+
+from gateway.core.transaction import Request, Stored, Veiled
 from protocol.iso8583.message import Fields
 
 
-@dataclass(slots=True, frozen=True)
-class Requested:
+class Requested(msgspec.Struct, frozen=True, gc=False):
     """A terminal's message has arrived. `terminal_token` says where the answer goes."""
 
     terminal_token: int
     request: Request
 
 
-@dataclass(slots=True, frozen=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, gc=False):
     """The write of this token is durable. `ids` has the transaction id of each change, in order."""
 
     token: int
     ids: tuple[int, ...]
 
 
-@dataclass(slots=True, frozen=True)
-class Existing:
+class Existing(msgspec.Struct, frozen=True, gc=False):
     """The key of a Create exists (the first such, in order); nothing was written.
 
     `stored` is None when that record is damaged.
@@ -36,8 +35,7 @@ class Existing:
     stored: Stored | None
 
 
-@dataclass(slots=True, frozen=True)
-class OverLimit:
+class OverLimit(msgspec.Struct, frozen=True, gc=False):
     """An exposure limit refused the reservation; nothing was written."""
 
     token: int
@@ -51,8 +49,7 @@ class RefusalReason(StrEnum):
     """The disk or the configured limit is reached."""
 
 
-@dataclass(slots=True, frozen=True)
-class WriteRefused:
+class WriteRefused(msgspec.Struct, frozen=True, gc=False):
     """Nothing was written, for certain; it may be tried again later.
 
     A Create is refused when room runs short, but not a reversal's (D15); an Update only when there is none at all.
@@ -69,16 +66,14 @@ class Lookup(IntEnum):
     DAMAGED = 2
 
 
-@dataclass(slots=True, frozen=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """Result of Find or Load, one element per key asked for."""
 
     token: int
     results: tuple[Stored | Lookup, ...]
 
 
-@dataclass(slots=True, frozen=True)
-class Heads:
+class Heads(msgspec.Struct, frozen=True, gc=False):
     """Result of FetchHeads, in lane order. Damaged records are quarantined by the journal and left out.
 
     `more` tells whether the lane owes anything beyond these.
@@ -90,8 +85,7 @@ class Heads:
     more: bool
 
 
-@dataclass(slots=True, frozen=True)
-class BatchRead:
+class BatchRead(msgspec.Struct, frozen=True, gc=False):
     """Result of FetchBatch.
 
     `whole` is False where a record is damaged or the batch has more than the journal reads at once: its totals are not
@@ -103,50 +97,48 @@ class BatchRead:
     whole: bool
 
 
-@dataclass(slots=True, frozen=True)
-class Damaged:
+class Damaged(msgspec.Struct, frozen=True, gc=False):
     """The journal met a damaged record and quarantined it. `sequence` is that of the record."""
 
     sequence: int
     what: str
 
 
-@dataclass(slots=True, frozen=True)
-class Answered:
+class Answered(Veiled, frozen=True, gc=False):
     """The acquirer answered in time. `verified` is False where the answer's MAC is wrong: it proves nothing (D12)."""
+
+    VEILED: ClassVar[frozenset[str]] = frozenset({"fields"})
 
     token: int
     mti: str
-    fields: Fields = field(repr=False)
+    fields: Fields
     verified: bool = True
 
 
-@dataclass(slots=True, frozen=True)
-class TimedOut:
+class TimedOut(msgspec.Struct, frozen=True, gc=False):
     """At least one byte may have left, and no answer came in time or the connection broke (in doubt)."""
 
     token: int
 
 
-@dataclass(slots=True, frozen=True)
-class NotSent:
+class NotSent(msgspec.Struct, frozen=True, gc=False):
     """No byte was written, for certain (D6)."""
 
     token: int
     reason: str
 
 
-@dataclass(slots=True, frozen=True)
-class LateAnswered:
+class LateAnswered(Veiled, frozen=True, gc=False):
     """An answer to a Send that has already been reported as TimedOut (D16)."""
+
+    VEILED: ClassVar[frozenset[str]] = frozenset({"fields"})
 
     token: int
     mti: str
-    fields: Fields = field(repr=False)
+    fields: Fields
 
 
-@dataclass(slots=True, frozen=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True, gc=False):
     """The acquirer has at least one endpoint connected, or none any more."""
 
     connected: bool
@@ -162,8 +154,7 @@ class OperatorAct(StrEnum):
     MAINTENANCE_OFF = "maintenance-off"
 
 
-@dataclass(slots=True, frozen=True)
-class Commanded:
+class Commanded(msgspec.Struct, frozen=True, gc=False):
     """An operator's command. `id` is a transaction's id, 0 where the act is about the link."""
 
     operator_token: int
@@ -173,13 +164,11 @@ class Commanded:
     why: str
 
 
-@dataclass(slots=True, frozen=True)
-class Stopping:
+class Stopping(msgspec.Struct, frozen=True, gc=False):
     """The gateway is about to stop: what is under way is finished, nothing new is sent upstream."""
 
 
-@dataclass(slots=True, frozen=True)
-class Ticked:
+class Ticked(msgspec.Struct, frozen=True, gc=False):
     """Time has passed up to `Engine.next_wakeup_ms`."""
 
 

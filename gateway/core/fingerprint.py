@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 
 from gateway.core.transaction import UploadedDetail
+from protocol.hmac_sha256 import HmacSha256
 from protocol.settlement import Totals
 
 
@@ -15,12 +15,12 @@ class KeyedHash:
     HMAC-SHA256, the first 16 bytes. The two uses are kept apart by a prefix.
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("_digest_of",)
 
     def __init__(self, key: bytes) -> None:
         if len(key) != 32:
             raise ValueError("the fingerprint key has 32 bytes")
-        self._key = key
+        self._digest_of = HmacSha256(key).digest
 
     def fingerprint(self, pan: str, amount_minor: int, currency: str, processing_code: str) -> bytes:
         """What a retry must have in common with its first sending (D2)."""
@@ -41,4 +41,4 @@ class KeyedHash:
 
     def _digest(self, text: str) -> bytes:
         # "surrogatepass": text of a hostile JSON body must not raise here.
-        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256")[:16]
+        return self._digest_of(text.encode("utf-8", "surrogatepass"))[:16]

@@ -108,12 +108,19 @@ def _pan_of_chip(chip: str) -> str:
 
 
 def request_from(
-    message: Message, rules: TerminalRules, hashing: KeyedHash, utc_ms: int, *, batches: bool = True
+    message: Message,
+    rules: TerminalRules,
+    hashing: KeyedHash,
+    utc_ms: int,
+    *,
+    batches: bool = True,
+    always_fit: frozenset[int] = frozenset(),
 ) -> Request:
     """Turn a decoded message into a request that the core understands.
 
     Args:
         batches: whether a message must name its batch where batches are settled; a till's over HTTP need not.
+        always_fit: fields that can be forwarded whatever they hold (covering.always_fitting).
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
@@ -166,14 +173,22 @@ def request_from(
         original_keys=_original_keys(fields, rules, period, f"{merchant}|{terminal}", utc_ms)
         if kind is Kind.REVERSAL
         else (),
-        fields={n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS},
-        sensitive={n: v for n, v in fields.items() if n in sensitive},
+        fields=_storable(fields, sensitive),
+        sensitive={n: v for n, v in fields.items() if n in sensitive} if not sensitive.isdisjoint(fields) else {},
         retained=rules.retained_sensitive_fields,
         pan=pan,
         rules=rules,
         batch_unknown=batch_unknown,
         batch=_batch_key(period, f"{merchant}|{terminal}", rules),
+        fits=always_fit.issuperset(fields),
     )
+
+
+def _storable(fields: Fields, sensitive: frozenset[int]) -> Fields:
+    """The fields without MAC and without sensitive authentication data."""
+    if sensitive.isdisjoint(fields) and 64 not in fields and 128 not in fields:
+        return fields
+    return {n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS}
 
 
 def _is_inquiry(kind: Kind, fields: Fields, rules: TerminalRules) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from gateway.core.lifecycle import Obligation
 from gateway.core.transaction import TERMINAL_REVERSAL, Kind, Request, Stored, StoredMessage, Transaction
@@ -25,7 +26,12 @@ _MAC_FIELDS = (64, 128)
 
 def transmission_time(utc_ms: int) -> str:
     """Field 7: MMDDhhmmss in UTC."""
-    return datetime.fromtimestamp(utc_ms / 1000, UTC).strftime("%m%d%H%M%S")
+    return _second(utc_ms // 1000)
+
+
+@lru_cache(maxsize=64)
+def _second(utc_s: int) -> str:
+    return datetime.fromtimestamp(utc_s, UTC).strftime("%m%d%H%M%S")
 
 
 def request_message(

@@ -306,6 +306,8 @@ class Requests:
 
     def _unencodable(self, transaction: Transaction, message: StoredMessage, request: Request, answer: Answer) -> str:
         """Why the advice of this transaction could not be encoded, or ""."""
+        if request.fits:
+            return ""
         stored = Stored(transaction, message, retained(request), answer)
         work = self._work
         return work.unencodable(advice_message(stored, work.host, repeat=False, utc_ms=work.utc_ms))

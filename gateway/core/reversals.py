@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from gateway.core.acceptance import new_transaction, stored_message, with_alias
 from gateway.core.answers import local_answer
@@ -18,6 +19,7 @@ from gateway.core.effects import Change, Create, Severity, Update
 from gateway.core.events import Committed, Existing, Found, LateAnswered, Lookup
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import REPLAYABLE, EntryKind, State, after_reversal
+from gateway.core.locating import Locating
 from gateway.core.outgoing import stated_reason
 from gateway.core.requests import DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
@@ -45,6 +47,7 @@ class Reversals:
         self._retries = retries
         self._batches = batches
         self._freed = freed
+        self._locating = Locating(work, batches, undoes, self.arrive)
 
     def arrive(self, terminal_token: int, request: Request) -> None:
         """A terminal's reversal: always taken (D15)."""
@@ -65,25 +68,8 @@ class Reversals:
         work.lanes.take_turn(run.lane, partial(self._look, run, request))
 
     def locate(self, terminal_token: int, request: Request) -> None:
-        """A reversal that names no batch: it means the batch that its terminal is in, by its newest transaction."""
-        work = self._work
-        lane = work.lanes.get(request.lane)
-        if lane is not None and lane.runs:
-            under_way = (run.transaction for run in reversed(work.running.values()) if run.lane is lane)
-            newest = next((row for row in under_way if row.key.startswith("B")), None)
-            if newest is not None:
-                self.arrive(terminal_token, of_batch(request, newest.key))
-                return
-        work.find_newest(request.lane, partial(self._located, terminal_token, request))
-
-    def _located(self, terminal_token: int, request: Request, event: Found) -> None:
-        found = event.results[0]
-        if isinstance(found, Stored):
-            self.arrive(terminal_token, of_batch(request, found.transaction.key))
-        elif found is Lookup.DAMAGED:
-            self._work.reply(terminal_token, self._local(request, "96"))
-        else:
-            self.arrive(terminal_token, request)
+        """A reversal that names no batch arrives when it is known which one it means."""
+        self._locating.locate(terminal_token, request)
 
     def _row(self, request: Request) -> Transaction:
         row = new_transaction(request, State.APPROVED, self._work.utc_ms)
@@ -211,8 +197,8 @@ class Reversals:
     def _keep_unknown(self, run: Run, request: Request) -> None:
         """The original is unknown to us: keep the reversal in its place and forward it (D15).
 
-        Where the reversal does not say of which class its original is, the other class's key is taken as well, with
-        nothing owed: whichever it is, it must not be booked when it comes.
+        Where the reversal does not say of which class its original is, or of which batch, its other keys are taken as
+        well, with nothing owed: whichever it is, it must not be booked when it comes.
         """
         original_key = request.original_keys[0]
         placeholder = replace(
@@ -229,7 +215,7 @@ class Reversals:
         barred = [
             replace(placeholder, key=key, state=State.CANCELLED)
             for key in request.original_keys[1:]
-            if _but_class(key) == _but_class(original_key)
+            if request.batch_unknown or _but_class(key) == _but_class(original_key)
         ]
         horizon_ms = request.horizon_ms
         changes = (
@@ -356,18 +342,6 @@ def after_late_answer(before: Transaction, *, approved: bool, declined: bool) ->
 def same_business(request: Request, original: StoredMessage) -> bool:
     """Whether field 3 of a reversal and of an original agree, as far as both have it (D12)."""
     return request.fields.get(3, "") in ("", original.fields.get(3, ""))
-
-
-def of_batch(request: Request, newest_key: str) -> Request:
-    """A reversal that names no batch, with the keys that it has in the batch of another key."""
-    period, lane, stan = newest_key.partition("|")[0], request.lane, request.stan
-    return replace(
-        request,
-        key=f"{period}|{lane}|4|{stan}",
-        horizon_ms=0,
-        original_keys=tuple(f"{period}|{lane}|{message_class}|{stan}" for message_class in "21"),
-        batch_unknown=False,
-    )
 
 
 def reversal_reason(request: Request) -> str:

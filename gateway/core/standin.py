@@ -93,7 +93,7 @@ def decide(request: Request, policy: Policy) -> StandIn | Refusal:
 
 
 def _refused_by(request: Request, policy: Policy) -> str:
-    if request.kind not in {Kind.SALE, Kind.AUTHORISATION}:
+    if request.kind is not Kind.SALE and request.kind is not Kind.AUTHORISATION:
         return "standin.kind"
     if request.fields.get(3, "")[:2] not in policy.processing_codes:
         return "standin.processing-code"
@@ -115,6 +115,8 @@ def _refused_by(request: Request, policy: Policy) -> str:
 def _refused_for_sensitive_data(request: Request, policy: Policy) -> str:
     """What may not be stored cannot be forwarded later: each needs the profile's explicit permission (D10, D21)."""
     sensitive = request.sensitive
+    if not sensitive:
+        return ""
     if 55 in sensitive and not policy.allow_chip_without_issuer:
         return "standin.chip-needs-issuer"
     has_pin = sensitive.get(52, "").strip("0") != ""

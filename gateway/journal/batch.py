@@ -14,8 +14,8 @@ in the last of them, and a frame that is cut short does not pass its checksum.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from gateway.core.effects import Create, Write
 from gateway.core.events import (
@@ -29,6 +29,7 @@ from gateway.core.events import (
 )
 from gateway.core.lifecycle import FINAL, REPLAYABLE, State
 from gateway.core.transaction import Kind
+from gateway.journal.bulk import insert_rows, select_in
 from gateway.journal.counters import SELECT_COUNTERS, Counters
 from gateway.journal.draft import Draft, JournalDefect
 from gateway.journal.groups import Newest
@@ -49,7 +50,7 @@ _QUIET_WRITES: Final = 16
 """After a commit of fewer writes than this there is time: as few as 256 are put away at once, in some milliseconds.
 Thousands at once cost less for each, and make everybody wait for a tenth of a second."""
 
-_WIDTHS: Final = (1, 8, 32, 128)
+_REPLACING: Final = "ON CONFLICT (id) DO UPDATE SET row = excluded.row"
 _ALWAYS_TAKEN: Final = frozenset({Kind.REVERSAL, Kind.UNSEEN})
 _UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
 
@@ -87,6 +88,8 @@ class Batcher:
         self.head = head
         self.recent: dict[str, int] = {}
         """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
+        self.newest_leaf = b""
+        """Leaf hash of the entry `head.sequence`, once this one has written any: for the mark."""
         self._last_writes = 0
         self.newest = Newest()
         """Transactions that are not in the tables of groups yet. Committed ones only; read by others."""
@@ -140,11 +143,12 @@ class Batcher:
         head = Draft(self.head, 0, self._sealer).head
         head.indexed = head.sequence
         hashes = [(*self._codec.key_hashes(key), number) for key, number in self.recent.items()]
-        many = self._connection.executemany
+        connection = self._connection
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            many("INSERT OR IGNORE INTO by_key (hash, id) VALUES (?, ?)", sorted((h[0], h[2]) for h in hashes))
-            many("INSERT OR IGNORE INTO by_key_again (hash, id) VALUES (?, ?)", sorted((h[1], h[2]) for h in hashes))
+            connection.execute("BEGIN IMMEDIATE")
+            for place, table in enumerate(("by_key", "by_key_again")):
+                rows = sorted((each[place], each[2]) for each in hashes)
+                insert_rows(connection, f"INSERT OR IGNORE INTO {table} (hash, id) VALUES", 2, rows)
             self.newest.put_away(self._connection, self._codec)
             self._counters.put_away()
             write_head(self._connection, self._codec, head)
@@ -180,7 +184,8 @@ class Batcher:
             self._connection.execute("BEGIN IMMEDIATE")
             self._look_up(draft, writes)
             judged = [self._judge(draft, each) for each in writes]
-            reported = self._quarantine(draft, [*damages, *self._reader.noted, *self._counters.noted])
+            damages_met = [*damages, *self._reader.noted, *self._counters.noted]
+            reported = self._quarantine(draft, damages_met)
             if draft.entries or reported or damages or probe:
                 self._flush(draft)
             # Up to here a crash leaves nothing; once the next line has returned, all of it.
@@ -193,11 +198,21 @@ class Batcher:
                 self._connection.execute("ROLLBACK")
             raise
         self.head = draft.head
+        if draft.entries:
+            self.newest_leaf = draft.entries[-1][2]
         self._counters.committed()
         for key, row in draft.fresh.items():
             self.recent[key] = row.id
-        for number in draft.created:
-            self.newest.add(draft.rows[number])
+        indexed = self.head.indexed
+        for number, row in draft.rows.items():
+            if number in draft.before:
+                if number > indexed:
+                    self.newest.owe(row)
+            else:
+                self.newest.add(row)
+        for damage in damages_met:
+            if damage.owing is not None:
+                self.newest.disown(damage.owing[0].decode(errors="replace"), damage.id)
         return [*(self._resolved(each) for each in judged), *reported]
 
     def _undo(self, error: sqlite3.Error) -> None:
@@ -247,28 +262,18 @@ class Batcher:
                 for limit in change.reserve:
                     names.add(limit.counter)
         self._first_hits, self._second_hits = {}, {}
-        for hashed, number in self._wide("SELECT hash, id FROM by_key WHERE hash IN ", first):
+        for hashed, number in select_in(self._connection, "SELECT hash, id FROM by_key WHERE hash IN", first):
             self._first_hits.setdefault(hashed, set()).add(number)
-        for hashed, number in self._wide("SELECT hash, id FROM by_key_again WHERE hash IN ", second):
+        for hashed, number in select_in(self._connection, "SELECT hash, id FROM by_key_again WHERE hash IN", second):
             self._second_hits.setdefault(hashed, set()).add(number)
-        for number, packed in self._wide("SELECT id, row FROM tx WHERE id IN ", list(ids)):
+        for number, packed in select_in(self._connection, "SELECT id, row FROM tx WHERE id IN", list(ids)):
             try:
                 draft.before[number] = self._codec.unpack(number, packed)
             except RowDamaged as error:
                 # The update brings the whole next row, so that the record is written anew; its history is in doubt.
                 draft.before[number] = None
                 self._reader.noted.append(Damage(number, str(error), removes=True))
-        self._counters.load(self._wide(SELECT_COUNTERS, self._counters.begin(names)))
-
-    def _wide(self, select: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
-        start = 0
-        while start < len(values):
-            left = len(values) - start
-            width = next((each for each in _WIDTHS if each >= left), _WIDTHS[-1])
-            chunk = list(values[start : start + width])
-            chunk += [chunk[-1]] * (width - len(chunk))  # few widths, so that each statement is prepared once
-            yield from self._connection.execute(f"{select}({','.join('?' * width)})", chunk).fetchall()
-            start += width
+        self._counters.load(select_in(self._connection, SELECT_COUNTERS, self._counters.begin(names)))
 
     def _judge(self, draft: Draft, write: Write) -> _Judged:
         """Look at a write's conditions first, then take in all of it or none (INV-2, D21)."""
@@ -334,29 +339,36 @@ class Batcher:
 
     def _flush(self, draft: Draft) -> None:
         """Write the draft: few statements, each over many rows."""
-        many = self._connection.executemany
+        connection = self._connection
         pack, rows = self._codec.pack, draft.rows
         if not draft.entries:
             write_head(self._connection, self._codec, draft.head)
             return
-        many("INSERT INTO entry (sequence, body, leaf, account) VALUES (?, ?, ?, ?)", draft.entries)
+        insert_rows(connection, "INSERT INTO entry (sequence, body, leaf, account) VALUES", 4, draft.entries)
         created = set(draft.created)
         if created:
-            many("INSERT INTO tx (id, row) VALUES (?, ?)", [(each, pack(rows[each])) for each in draft.created])
+            packed = [(each, pack(rows[each])) for each in draft.created]
+            insert_rows(connection, "INSERT INTO tx (id, row) VALUES", 2, packed)
         if draft.sensitive:
-            many("INSERT INTO sensitive (sequence, ciphertext) VALUES (?, ?)", draft.sensitive)
+            insert_rows(connection, "INSERT INTO sensitive (sequence, ciphertext) VALUES", 2, draft.sensitive)
         if draft.gone:
-            many("DELETE FROM sensitive WHERE sequence = ?", draft.gone)
+            connection.executemany("DELETE FROM sensitive WHERE sequence = ?", draft.gone)
         changed = [each for each in rows if each not in created]
         if changed:
-            many("UPDATE tx SET row = ? WHERE id = ?", [(pack(rows[each]), each) for each in changed])
+            packed = [(each, pack(rows[each])) for each in changed]
+            insert_rows(connection, "INSERT INTO tx (id, row) VALUES", 2, packed, _REPLACING)
         self._flush_queue(draft)
         self._counters.flush(draft.head.sequence)
         write_head(self._connection, self._codec, draft.head)
 
     def _flush_queue(self, draft: Draft) -> None:
-        """Bring `owing` and `unsettled` in step with the rows that the same commit writes."""
+        """Bring `owing` and `unsettled` in step with the rows that the same commit writes.
+
+        What the newest transactions owe is in memory until `tidy` (groups.py); it is deleted from the table all the
+        same, which costs little and leaves nothing to chance.
+        """
         owes, owed, opens, closes = [], [], [], []
+        indexed = draft.head.indexed
         for number, row in draft.rows.items():
             before = draft.before.get(number)
             was = _queue_entry(before) if before is not None else None
@@ -364,7 +376,7 @@ class Batcher:
             if was != now:
                 if was is not None:
                     owed.append(was)
-                if now is not None:
+                if now is not None and number <= indexed:
                     owes.append(now)
             was_state = before.state if before is not None and before.state not in FINAL else None
             now_state = row.state if row.state not in FINAL else None
@@ -373,15 +385,15 @@ class Batcher:
                     closes.append((was_state, number))
                 if now_state is not None:
                     opens.append((now_state, number))
-        many = self._connection.executemany
+        connection = self._connection
         if owed:
-            many("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", owed)
+            connection.executemany("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", owed)
         if closes:
-            many("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
+            connection.executemany("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
         if owes:
-            many("INSERT OR IGNORE INTO owing (lane, place, id) VALUES (?, ?, ?)", owes)
+            insert_rows(connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, owes)
         if opens:
-            many("INSERT OR IGNORE INTO unsettled (state, id) VALUES (?, ?)", opens)
+            insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, opens)
 
     def _quarantine(self, draft: Draft, damages: Sequence[Damage]) -> list[Damaged]:
         """Put damaged records aside, each reported once; out of the queue, so that the rest goes on."""

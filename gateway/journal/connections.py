@@ -63,7 +63,7 @@ async def _connect(database: str, settings: tuple[str, ...]) -> Threaded:
         return made[0]
 
     proxy = await aiosqlite.connect(
-        database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=64, factory=factory
+        database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=128, factory=factory
     )
     threaded = Threaded(proxy, made)
 
@@ -102,10 +102,14 @@ async def connect_writer(path: Path) -> Threaded:
     )
 
 
-async def connect_reader(path: Path) -> Threaded:
-    """A connection that can only read."""
+async def connect_reader(path: Path, *, alone: bool = False) -> Threaded:
+    """A connection that can only read, and never checkpoints, at its end either.
+
+    Args:
+        alone: there is no log and nobody writes: SQLite makes no files beside the database then.
+    """
     return await _connect(
-        _uri(path, "ro"),
+        _uri(path, "ro&immutable=1" if alone else "ro"),
         (
             "query_only = ON",
             "cell_size_check = ON",

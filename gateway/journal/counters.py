@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.effects import Limit
+from gateway.journal.bulk import insert_rows
 from gateway.journal.reading import Damage
 from gateway.journal.rows import RowCodec
 
-SELECT_COUNTERS: Final = "SELECT name, count, amount_minor, since_ms, tag FROM counter WHERE name IN "
+SELECT_COUNTERS: Final = "SELECT name, count, amount_minor, since_ms, tag FROM counter WHERE name IN"
 
 _Value = tuple[int, int, int]
 _ZERO: Final[_Value] = (0, 0, 0)
@@ -130,8 +131,10 @@ class Counters:
         A counter at zero has no row, so that old cards and terminals leave none behind.
         """
         tag = self._codec.counter_tag
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO counter (name, count, amount_minor, since_ms, tag) VALUES (?, ?, ?, ?, ?)",
+        insert_rows(
+            self._connection,
+            "INSERT OR REPLACE INTO counter (name, count, amount_minor, since_ms, tag) VALUES",
+            5,
             [(name, *value, tag(name, *value)) for name, value in sorted(self._logged.items()) if value != _ZERO],
         )
         self._connection.executemany(

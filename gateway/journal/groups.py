@@ -10,15 +10,20 @@ pages for each terminal, and not one for each transaction. Two groups may have o
                                hash of the terminal | STAN                 one STAN of it, whatever the batch
 
 The newest transactions are in no table yet. They are in `Newest`, and go into the tables in the same later commit as
-their keys (Batcher.tidy).
+their keys (Batcher.tidy). The same holds for what they owe: a table in the order of lanes has a page for each lane, and
+a few dozen sales of as many terminals would rewrite them all in every commit. What is owed and sent again before that
+later commit never goes through the table.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from heapq import nsmallest
 from typing import Final
 
+from gateway.core.lifecycle import REPLAYABLE
 from gateway.core.transaction import Kind
+from gateway.journal.bulk import insert_rows
 from gateway.journal.rows import Row, RowCodec
 
 _LOWER: Final = (1 << 24) - 1
@@ -55,11 +60,12 @@ class Newest:
     committed: who asked before that still has these, and who asks later finds them there.
     """
 
-    __slots__ = ("_by_batch", "_by_terminal", "_count")
+    __slots__ = ("_by_batch", "_by_terminal", "_count", "_owing")
 
     def __init__(self) -> None:
         self._by_batch: dict[str, list[int]] = {}
         self._by_terminal: dict[str, list[tuple[int, str]]] = {}
+        self._owing: dict[str, dict[int, int]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -72,6 +78,29 @@ class Newest:
         if row.kind is not Kind.ALIAS and (batch := batch_of(row.key)):
             self._by_batch.setdefault(batch, []).append(row.id)
         self._by_terminal.setdefault(row.terminal, []).append((row.id, row.sent_stan))
+        self.owe(row)
+
+    def owe(self, row: Row) -> None:
+        """Take in what one of them owes now, at its place in the lane, or that it owes nothing any more."""
+        if row.state in REPLAYABLE:
+            self._owing.setdefault(row.lane, {})[row.id] = row.place
+        elif row.lane in self._owing:
+            self.disown(row.lane, row.id)
+
+    def disown(self, lane: str, number: int) -> None:
+        """Forget what a transaction owes: it is sent, or damaged and in quarantine."""
+        owing = self._owing.get(lane)
+        if owing is not None and owing.pop(number, None) is not None and not owing:
+            del self._owing[lane]
+
+    def owing_of(self, lane: str, limit: int) -> list[tuple[int, int]]:
+        """(place, id) of the first `limit` of them that a lane owes."""
+        owing = self._owing.get(lane)
+        return nsmallest(limit, [(place, number) for number, place in list(owing.items())]) if owing else []
+
+    def owing_lanes(self) -> list[str]:
+        """Lanes that owe any of them."""
+        return list(self._owing)
 
     def add_damaged(self, number: int, key: str) -> None:
         """Take in one of which only the key is known: that its batch is not whole must not be missed."""
@@ -99,7 +128,8 @@ class Newest:
             upper = every & ~_LOWER
             terminals += [(every, number) for number, _ in sent]
             terminals += [(upper | _stan_number(stan), number) for number, stan in sent]
-        many = connection.executemany
-        many("INSERT OR IGNORE INTO by_batch (hash, id) VALUES (?, ?)", sorted(first))
-        many("INSERT OR IGNORE INTO by_batch_again (hash, id) VALUES (?, ?)", sorted(second))
-        many("INSERT OR IGNORE INTO by_terminal (hash, id) VALUES (?, ?)", sorted(terminals))
+        insert_rows(connection, "INSERT OR IGNORE INTO by_batch (hash, id) VALUES", 2, sorted(first))
+        insert_rows(connection, "INSERT OR IGNORE INTO by_batch_again (hash, id) VALUES", 2, sorted(second))
+        insert_rows(connection, "INSERT OR IGNORE INTO by_terminal (hash, id) VALUES", 2, sorted(terminals))
+        queue = [(lane.encode(), place, each) for lane, owing in self._owing.items() for each, place in owing.items()]
+        insert_rows(connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, sorted(queue))

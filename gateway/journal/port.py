@@ -6,7 +6,8 @@ A journal MUST
 - deliver Committed only after the commit that covers the write has reached the disk (INV-1);
 - decide the uniqueness of keys and the limits of exposure inside the commit (D1, D21);
 - give entries dense sequences from 1, in commit order;
-- verify every record that it reads, and on damage quarantine that record, deliver Damaged, and go on with the rest.
+- verify every record that it reads, and on damage quarantine that record, deliver Damaged, and go on with the rest;
+- refuse to open, and change nothing, where something that it has committed is missing and cannot be brought back.
 A journal MUST NOT
 - report WriteRefused for a write that may have become durable: when a commit's outcome is unknown it calls `failed`
   with JournalInDoubt, delivers nothing more, and accepts nothing more;
@@ -45,7 +46,7 @@ class JournalKeysWrong(JournalError):
 
 
 class JournalUnreadable(JournalError):
-    """Not a journal of ours, of a newer version, or damaged beyond one record."""
+    """Not a journal of ours, of a newer version, damaged beyond one record, or not all there."""
 
 
 class JournalInDoubt(JournalError):
@@ -110,7 +111,10 @@ class Journal(Protocol):
         """
 
     async def close(self) -> None:
-        """Finish what was handed over, checkpoint, release the lock. Safe to call twice."""
+        """Finish what was handed over, checkpoint, release the lock. Safe to call twice.
+
+        Raises: JournalInDoubt, where the disk fails; what was acknowledged is kept, and the lock is released.
+        """
 
     def write(self, write: Write) -> None:
         """Hand over a group of changes for the next group commit. Answered through `deliver`."""

@@ -6,7 +6,7 @@ What fails a check is noted as `Damage`; the writer puts it in quarantine. A rea
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -254,14 +254,27 @@ class RecordReader:
             return False
         return self.entry(number)[0].transaction == number
 
-    def heads(self, token: int, lane: str, limit: int) -> Heads:
+    def heads(self, token: int, lane: str, limit: int, newest: Sequence[tuple[int, int]] = ()) -> Heads:
         """The first replayable transactions of a lane, in order.
 
         The entries just before and just after the lane's are verified as well: an entry whose lane has a flipped bit
         still lies where it was, so it is found there and put right.
+
+        Args:
+            newest: (place, id) of the lane's that are not in the queue's table yet, as they were before this read.
         """
         stored: list[tuple[int, int, Stored]] = []
         lane_bytes = lane.encode()
+        beside: set[int] = set()
+        for said, number in newest:
+            try:
+                row = self.row_created(number)
+                if row is not None and row.state in REPLAYABLE and row.lane == lane:  # it may have moved on since
+                    stored.append((row.place, row.id, self.stored(row)))
+            except RecordDamaged as damaged:
+                self.note_record(damaged, (lane_bytes, said, number))
+            beside.add(number)
+        from_table = 0
         for place in self._queue_of(lane_bytes):
             row = self._queued_row(place)
             if row is None:
@@ -270,11 +283,14 @@ class RecordReader:
                 if place[0] > lane_bytes:
                     break
                 continue
+            if row.id in beside:
+                continue
             try:
                 stored.append((row.place, row.id, self.stored(row)))
+                from_table += 1
             except RecordDamaged as damaged:
                 self.note_record(damaged, place)
-            if len(stored) > limit:
+            if from_table > limit:
                 break
         stored.sort(key=lambda each: each[:2])
         heads = tuple(each for _, _, each in stored[:limit])

@@ -11,11 +11,11 @@ _LOOKS_PER_S: Final = 4
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Bytes of the journal's files: the database, its write-ahead log and that log's index."""
+    """Bytes of the journal's files: the database, its write-ahead log, that log's index, and the mark."""
     total = 0
-    for name in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+    for ending in ("", "-wal", "-shm", "-mark"):
         try:
-            total += name.stat().st_size
+            total += path.with_name(path.name + ending).stat().st_size
         except FileNotFoundError:
             continue
     return total

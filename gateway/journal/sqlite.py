@@ -18,10 +18,12 @@ from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
 from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, State
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.batch import BATCH_WRITES_MAX, RECENT_MAX, Batcher
+from gateway.journal.completeness import refuse_what_went_back
 from gateway.journal.connections import connect_reader, connect_writer
 from gateway.journal.keyring import Keyring, sync_folder
 from gateway.journal.listings import Listings
 from gateway.journal.lock import take_lock
+from gateway.journal.mark import Mark, standing
 from gateway.journal.port import (
     Deliver,
     JournalError,
@@ -118,10 +120,12 @@ class SqliteJournal:
             self._lock = take_lock(self._path)
             stack.callback(self._lock.release)
             refuse_foreign_file(self._path)
+            await refuse_what_went_back(self._path, self._keyring, self._codec)
             try:
                 self._writer = await connect_writer(self._path)
                 stack.push_async_callback(self._writer.close)
                 await self._writer.run(self._prepare)
+                stack.callback(self._mark.close)
                 sync_folder(self._path.parent)  # the file's name is durable before anything in it is acknowledged
                 self._reader = await connect_reader(self._path)
                 stack.push_async_callback(self._reader.close)
@@ -156,6 +160,9 @@ class SqliteJournal:
         head = read_head(connection, self._codec, self._path)
         self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._refusal_of_new)
         self._note(self._batcher.recover())
+        said = standing(connection, meta.journal, head)
+        self._batcher.newest_leaf = said.leaf
+        self._mark = Mark(self._path, self._codec, said)  # last, for all that it says is durable now
 
     async def close(self) -> None:
         """See port.Journal.close."""
@@ -173,8 +180,20 @@ class SqliteJournal:
                 await self._writer.run(self._checkpoint_all)
 
     def _checkpoint_all(self) -> None:
-        self._batcher.tidy()  # so that the next opening has nothing to read back
-        self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Leave everything in the database and nothing in the log; what there is no room for stays in the log.
+
+        Raises:
+            JournalInDoubt: the disk fails. What was acknowledged is in the log, and the next opening recovers it.
+        """
+        self._tidy()  # so that the next opening has nothing to read back
+        try:
+            self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            if not _is_want_of_room(error):
+                raise JournalInDoubt(
+                    f"{self._path} could not be closed in order: {error}. Nothing is lost: it is in the log beside it, "
+                    f"which must stay with it; the next start goes on from there"
+                ) from error
 
     async def _supervised(self, loop: Coroutine[Any, Any, None]) -> None:
         """The journal's supervision boundary: whatever ends a loop early stops the journal, once."""
@@ -229,7 +248,7 @@ class SqliteJournal:
         probe, self._probe = self._probe, False
         outcome: list[list[JournalEvent] | None] = []
         self._in_flight = len(writes)
-        await self._writer.run(lambda: outcome.append(self._batcher.commit(writes, damages, probe=probe)))
+        await self._writer.run(lambda: outcome.append(self._commit(writes, damages, probe=probe)))
         self._in_flight = 0
         if self._broken is not None:
             return
@@ -246,19 +265,29 @@ class SqliteJournal:
         creates = sum(1 for write in writes for change in write.changes if isinstance(change, Create))
         self._frames += _FRAMES_PER_BATCH + _FRAMES_PER_CREATE * creates + 2 * len(writes)
         if self._batcher.untidy():
-            await self._writer.run(self._batcher.tidy)
+            await self._writer.run(self._tidy)
             self._frames += RECENT_MAX
         if self._frames >= _CHECKPOINT_FRAMES:
             self._frames = 0
             await self._writer.run(self._checkpoint)
 
+    def _commit(self, writes: list[Write], damages: list[Damage], *, probe: bool) -> list[JournalEvent] | None:
+        """As Batcher.commit; what has returned from it is durable, and so the mark may say it."""
+        events = self._batcher.commit(writes, damages, probe=probe)
+        self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
+        return events
+
+    def _tidy(self) -> None:
+        self._batcher.tidy()
+        self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
+
     def _checkpoint(self) -> None:
         """Move the log into the database; what readers still need stays. Everything in it is durable already."""
+        self._mark.sync()
         try:
             self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0)
-            if code & 0xFF != sqlite3.SQLITE_FULL:
+            if not _is_want_of_room(error):
                 raise
             self._full = "the disk is full"  # the log keeps everything; the next checkpoint tries again
 
@@ -349,7 +378,9 @@ class SqliteJournal:
 
     def fetch_heads(self, fetch: FetchHeads) -> None:
         """See port.Journal.fetch_heads."""
-        self._ask(lambda: self._records.heads(fetch.token, fetch.lane, fetch.limit), None)
+        # Asked before the snapshot is taken: what leaves `newest` is in the table that was committed before.
+        newest = self._batcher.newest.owing_of(fetch.lane, fetch.limit + 1)
+        self._ask(lambda: self._records.heads(fetch.token, fetch.lane, fetch.limit, newest), None)
 
     def fetch_batch(self, fetch: FetchBatch) -> None:
         """See port.Journal.fetch_batch."""
@@ -365,7 +396,8 @@ class SqliteJournal:
 
     async def owing_lanes(self) -> list[str]:
         """See port.Journal.owing_lanes."""
-        return await self._asked(self._records.owing_lanes)
+        newest = self._batcher.newest.owing_lanes()
+        return sorted({*newest, *await self._asked(self._records.owing_lanes)})
 
     async def in_doubt(self, limit: int) -> list[Stored]:
         """See port.Journal.in_doubt. Reads every row when fewer are found than were counted."""
@@ -418,3 +450,7 @@ class SqliteJournal:
     def _refusal_of_new(self) -> str:
         """Why no new transaction is taken now, on any thread."""
         return self._lock.refusal() or self._room.refusal()
+
+
+def _is_want_of_room(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

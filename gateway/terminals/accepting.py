@@ -70,6 +70,9 @@ class Acceptor:
         family, _, _, _, address = found[0]
         listening = socket.create_server((str(address[0]), settings.port), family=family, backlog=settings.backlog)
         listening.setblocking(False)
+        # Those that are accepted inherit both. What is not read stays with whoever sends it (INV-9).
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.write_buffer_limit_bytes)
         self._socket = listening
         self.resume()
         host, port = listening.getsockname()[:2]

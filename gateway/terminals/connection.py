@@ -23,6 +23,9 @@ class ConnectionOwner(Protocol):
     def lost(self, connection: TerminalConnection) -> None:
         """The connection is gone."""
 
+    def may_take(self, connection: TerminalConnection) -> bool:
+        """Whether this turn of the loop has time for a frame; else `go_on` is called when there is."""
+
     def take(self, connection: TerminalConnection, frame: bytes) -> None:
         """A frame has come and its turn too."""
 
@@ -98,6 +101,10 @@ class TerminalConnection(Accepted):
         """One request of this connection is not awaited any more."""
         self.in_flight -= 1
         self._schedule_turn()
+
+    def go_on(self) -> None:
+        """There is time for its frames."""
+        self._take_or_read()
 
     def hang_up(self, *, drop_frames: bool) -> None:
         """Read no more; close as soon as what was taken is answered, so that good requests before a bad one are served.
@@ -214,12 +221,15 @@ class TerminalConnection(Accepted):
             self._active_ms = self._now_ms()
         if self.in_flight <= self._settings.in_flight_per_connection_low:
             self._full = False
-        if not self._reading and not self._full:
+        self._take_or_read()
+        if self._hanging_up and self.in_flight == 0 and not self._frames and not self._answers:
+            self.close()
+
+    def _take_or_read(self) -> None:
+        if not self._reading and not self._full and self._transport is not None:
             self._take_frames()
             if not self._frames and not self._hanging_up and not self.gone:
                 self._resume_reading()
-        if self._hanging_up and self.in_flight == 0 and not self._frames and not self._answers:
-            self.close()
 
     def _take_frames(self) -> None:
         settings = self._settings
@@ -237,7 +247,7 @@ class TerminalConnection(Accepted):
             if self._taken_in_second >= settings.frames_per_s_max:
                 self._slow_down()
                 return
-            if self._taken_in_turn >= settings.frames_per_turn_max:
+            if self._taken_in_turn >= settings.frames_per_turn_max or not self._owner.may_take(self):
                 self._pause_reading()
                 return
             self._taken_in_turn += 1

@@ -16,6 +16,7 @@ from gateway.core.fingerprint import KeyedHash
 from gateway.core.transaction import Answer, Request
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
+from gateway.terminals.asked import Asked
 from gateway.terminals.http_admission import InFlight, Share
 from gateway.terminals.http_connection import HttpConnection
 from gateway.terminals.http_heartbeats import Heard
@@ -30,6 +31,8 @@ from protocol.iso8583.rules import TerminalRules
 
 _UNREPORTED = frozenset({404, 405, 409})
 """Statuses that a till in good order gets; they are counted."""
+
+_RETRY_SPREAD_S = 4
 
 _ACCEPTING = ("connections_", "accept_", "handshake_")
 
@@ -55,6 +58,7 @@ class HttpListener:
         *,
         tokens: Iterator[int] | None = None,
         secret_of: SecretOf | None = None,
+        journal_wait_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """Nothing is heard before `start`.
 
@@ -64,12 +68,16 @@ class HttpListener:
             mode: "online", "standing-in" or "maintenance".
             tokens: where terminal tokens come from; listeners that share one never give out the same token.
             secret_of: the secrets that requests are signed with; None where none are.
+            journal_wait_ms: how long a transaction that begins now would wait for the journal.
         Raises:
             ValueError: no terminal could prove who it is.
         """
         self._settings = settings
         self._submit = submit
         self._mode = mode
+        self._journal_wait_ms = journal_wait_ms
+        self._asked = Asked()
+        self._overloaded = 0
         self._report = RateLimitedReport(report, settings.report_interval_ms)
         self._tokens = tokens if tokens is not None else itertools.count(1)
         self._counts: Counter[str] = Counter()
@@ -193,13 +201,27 @@ class HttpListener:
         self._counts[count.value] += 1
 
     @contextmanager
-    def place(self, terminal: str) -> Iterator[None]:
-        """Hold one of the places for what is under way. Raises: Refused where there is none."""
-        share = self._in_flight.enter(terminal)
+    def place(self, terminal: str, asks: str = "") -> Iterator[None]:
+        """Hold one of the places for what is under way. Raises: Refused where there is none.
+
+        New requests are refused first. The first send of a retry may be under way or approved: it is let in for as long
+        as there is a place, and without one it is not told that nothing was recorded (D3).
+        """
+        wait_ms = self._journal_wait_ms() if asks else 0
+        retry = bool(asks) and self._asked.seen((terminal, asks))
+        new = bool(asks) and not retry
+        hurried = new and wait_ms > self._settings.journal_wait_ms_max
+        share = Share.FULL if hurried else self._in_flight.enter(terminal, new=new)
         if share is Share.FULL:
-            raise Refused(ProblemKind.OVERLOADED, "Retry-After tells how long to wait")
+            # Spread, so that those who are refused together do not come back together.
+            self._overloaded += 1
+            retry_after_ms = wait_ms + 1_000 * (1 + self._overloaded % _RETRY_SPREAD_S)
+            kind = ProblemKind.IN_PROGRESS if retry else ProblemKind.OVERLOADED
+            raise Refused(kind, "Retry-After tells how long to wait", retry_after_ms=retry_after_ms)
         if share is Share.TERMINAL:
             raise Refused(ProblemKind.FAIR_SHARE, "wait for the answers to what is under way")
+        if asks:
+            self._asked.add((terminal, asks), self.now_ms())
         try:
             yield
         finally:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec.structs import replace
 
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from

@@ -42,6 +42,7 @@ from protocol.http_api import (
     NewTransaction,
     ProblemKind,
     TransactionPage,
+    TransactionType,
     decode,
     idempotency_key,
 )
@@ -99,8 +100,13 @@ class Desk(Protocol):
     def refusal(self, refused: Refused, peer: str) -> web.Response:
         """Count and report a refusal; returns the answer."""
 
-    def place(self, terminal: str) -> AbstractContextManager[None]:
-        """Hold one of the places for what is under way. Raises: Refused where there is none."""
+    def place(self, terminal: str, asks: str = "") -> AbstractContextManager[None]:
+        """Hold one of the places for what is under way.
+
+        Args:
+            asks: the Idempotency-Key of what is refused first; empty for what is refused last.
+        Raises: Refused where there is none.
+        """
 
     async def ask(self, request: Request) -> Answer:
         """Hand a request to the core and wait for its outcome. Raises: Refused when that takes too long."""
@@ -193,7 +199,7 @@ class Routes:
         key = _idempotency_key(request)
         body = self._decoded(received, NewTransaction)
         self._admit(received.names, body.terminal)
-        with self._desk.place(body.terminal):
+        with self._desk.place(body.terminal, "" if body.type is TransactionType.ADVICE else key):
             core = self._core
             try:
                 asked = request_of(body, key, core.rules, core.hashing, core.utc_ms())

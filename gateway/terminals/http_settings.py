@@ -32,7 +32,10 @@ class HttpListenerSettings:
         body_bytes_max, json_depth_max: the largest body, and how deep its JSON may be nested.
         reply_wait_ms: how long a request is held open for its outcome; then 409, and a retry joins it again. Longer
             than any time limit of the core (D17).
-        in_flight_max: unanswered requests of the whole listener; above it, 503.
+        in_flight_max: unanswered requests of the whole listener; above it, 503. The last tenth is for all but new
+            requests.
+        journal_wait_ms_max: while a transaction would wait longer for the journal, new requests get 503.
+        receive_buffer_bytes, write_buffer_limit_bytes: what the operating system keeps of a connection, each way.
         in_flight_per_terminal_max: of one terminal; above it, 429.
         rate_per_s, burst: requests a second of one terminal, and how many it may send at once after a silence; above
             it, 429. Terminals do not share it.
@@ -65,6 +68,9 @@ class HttpListenerSettings:
     json_depth_max: int = 8
     reply_wait_ms: int = 60_000
     in_flight_max: int = 4_096
+    journal_wait_ms_max: int = 1_000
+    receive_buffer_bytes: int = 16_384
+    write_buffer_limit_bytes: int = 65_536
     in_flight_per_terminal_max: int = 16
     rate_per_s: int = 50
     burst: int = 100
@@ -113,6 +119,8 @@ class HttpListenerSettings:
             backlog=self.backlog,
             connections_max=self.connections_max,
             connections_per_address_max=self.connections_per_address_max,
+            receive_buffer_bytes=self.receive_buffer_bytes,
+            write_buffer_limit_bytes=self.write_buffer_limit_bytes,
             close_timeout_ms=self.close_timeout_ms,
         )
 

@@ -15,9 +15,11 @@ from gateway.core.parts import BadRequest
 from gateway.core.transaction import Answer
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
+from gateway.terminals.asked import Asked
 from gateway.terminals.connection import TerminalConnection
 from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count, ListenerSettings
 from gateway.terminals.sessions import Admitted, Refused, TerminalSessions
+from gateway.terminals.turns import Turns
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect
@@ -28,6 +30,8 @@ _OUR_FAULT = "96"
 _STOPPING = "96"  # nothing is stored, so that the retry may hear another answer (D3)
 _NOT_UNDERSTOOD = "30"
 _NOT_PERMITTED = "58"
+_REQUESTS = frozenset({"010", "020"})
+"""What may be refused when there is too much; all else tells of something done, or undoes it (D15, D18)."""
 _ESSENTIAL_FIELDS = frozenset({4, 11, 39, 41, 42})
 
 
@@ -62,6 +66,7 @@ class Iso8583Listener:
         *,
         tokens: Iterator[int] | None = None,
         sessions: TerminalSessions | None = None,
+        journal_wait_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """Nothing is heard before `start`.
 
@@ -69,6 +74,7 @@ class Iso8583Listener:
             submit: takes each request on the loop's thread; it may answer from within the call. Must not raise.
             tokens: where terminal tokens come from; listeners that share one never give out the same token.
             sessions: of this dialect's terminals; without it no MAC is looked at, made or asked for.
+            journal_wait_ms: how long a transaction that begins now would wait for the journal.
         """
         self._settings = settings
         self._dialect = dialect
@@ -77,6 +83,9 @@ class Iso8583Listener:
         self._framing = dialect.framing
         self._hashing = hashing
         self._sessions = sessions
+        self._journal_wait_ms = journal_wait_ms
+        self._asked = Asked()
+        self._unreserved = settings.in_flight_max - settings.in_flight_max // 10
         self._submit = submit
         self._utc_ms = utc_ms
         self._report = RateLimitedReport(report, settings.report_interval_ms)
@@ -85,6 +94,8 @@ class Iso8583Listener:
         self._waiting: dict[int, _Waiting] = {}
         self._connections: set[TerminalConnection] = set()
         self._acceptor = Acceptor(settings, self._connection, self.count, self._refused_connection)
+        self._turns = Turns(settings.taking_ms_per_turn_max)
+        self._overload_told = 0
         self._admitting = False
         self._sweep: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -164,6 +175,7 @@ class Iso8583Listener:
     def lost(self, connection: TerminalConnection) -> None:
         """The connection is gone; the core goes on with what it has of it."""
         self._connections.discard(connection)
+        self._turns.leave(connection)
         self._acceptor.release(connection.address)
         if not self._connections:
             self._changed.set()
@@ -175,6 +187,10 @@ class Iso8583Listener:
     def keepalive_flood(self, connection: TerminalConnection) -> None:
         """Nothing but keep-alives, so many that reading them would cost the others: it is hung up."""
         self._bad(connection, Count.CLOSED_KEEPALIVE_FLOOD, {})
+
+    def may_take(self, connection: TerminalConnection) -> bool:
+        """Whether this turn of the loop has time for a frame; else the connection goes on when there is."""
+        return self._turns.may_take(connection)
 
     def take(self, connection: TerminalConnection, frame: bytes) -> None:
         """Admit a frame to the core, or answer it here, or hang up."""
@@ -193,13 +209,7 @@ class Iso8583Listener:
         admitted = self._admitted(connection, message, frame)
         if admitted is None:
             return
-        if not self._admitting:
-            self.count(Count.STOPPING)
-            self._refuse(connection, message, _STOPPING, admitted)
-            return
-        if len(self._waiting) >= self._settings.in_flight_max:
-            self.count(Count.OVERLOADED)
-            self._refuse(connection, message, _OUR_FAULT, admitted)
+        if not self._room(connection, message, admitted):
             return
         try:
             request = request_from(message, self._rules, self._hashing, self._utc_ms())
@@ -207,11 +217,38 @@ class Iso8583Listener:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
             self._refuse(connection, message, error.code, admitted)
             return
+        self._asked.add(_named(message), self._now_ms())
         token = next(self._tokens)
         self._waiting[token] = _Waiting(connection, message.tpdu, message.header, admitted, self._now_ms())
         connection.in_flight += 1
         self._counts[Count.REQUESTS] += 1
         self._submit(Requested(token, request))
+
+    def _room(self, connection: TerminalConnection, message: Message, admitted: Admitted) -> bool:
+        """Whether there is room for a message; else it is refused before it costs more than that (INV-9).
+
+        New requests are refused first. The first send of a retry may be under way or approved: 96 would tell the
+        terminal that nothing was stored. So it is let in for as long as there is a place, and without one it is left
+        without an answer: the terminal asks again, or reverses (D3, D11, D15).
+        """
+        settings, under_way, stopping = self._settings, len(self._waiting), not self._admitting
+        unhurried = under_way < self._unreserved and self._journal_wait_ms() <= settings.journal_wait_ms_max
+        if unhurried and not stopping:
+            return True
+        full = stopping or under_way >= settings.in_flight_max
+        request = message.mti[:3] in _REQUESTS
+        retry = request and (message.mti[3] == "1" or self._asked.seen(_named(message)))
+        if not full and (retry or not request):
+            return True
+        if full and retry:
+            self.count(Count.RETRY_LEFT)
+        elif stopping:
+            self.count(Count.STOPPING)
+            self._refuse(connection, message, _STOPPING, admitted)
+        else:
+            self.count(Count.OVERLOADED)  # told of by the sweep: here every microsecond is one of many thousand
+            self._refuse(connection, message, _OUR_FAULT, admitted)
+        return False
 
     def _permitted(self, connection: TerminalConnection, message: Message) -> bool:
         """Whether the connection's certificate lets it speak for the terminal that a message names, else answer 58.
@@ -348,6 +385,10 @@ class Iso8583Listener:
             self._bad(waiting.connection, Count.UNANSWERED, {})
         if not self._waiting:
             self._changed.set()
+        if (refused := self._counts[Count.OVERLOADED] + self._counts[Count.RETRY_LEFT]) > self._overload_told:
+            facts = {"listener": self._settings.name, "refused": str(refused - self._overload_told)}
+            self._report.line("terminal.overload", Count.OVERLOADED.value, facts, now_ms)
+            self._overload_told = refused
         self._report.flush(now_ms)
         if self._admitting:
             self._acceptor.resume()
@@ -366,3 +407,9 @@ class Iso8583Listener:
 
     def _now_ms(self) -> int:
         return int(self._loop.time() * 1000)
+
+
+def _named(message: Message) -> tuple[str | None, ...]:
+    """What names a request among those of a short time: class, merchant, terminal and STAN."""
+    fields = message.fields
+    return message.mti[:2], fields.get(42), fields.get(41), fields.get(11)

@@ -26,12 +26,20 @@ class ListenerSettings:
             the first is not read from until it has no more than the second (back-pressure by the peer's window).
         frames_per_turn_max: frames of one connection that are taken in one turn of the loop; the rest of what one read
             brought waits for the next turn, so that everybody else's come in between.
+        taking_ms_per_turn_max: what all connections together may take of one turn of the loop for their frames; the
+            others come in the next turn, first come, first served.
         frames_per_s_max: a connection that has sent as many within a second is not read from until the second is over.
         keepalives_per_s_max: a connection that sends more keep-alives within a second is closed.
-        in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted.
+        in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted. The
+            last tenth is for advices, reversals and retries.
+        journal_wait_ms_max: while a transaction would wait longer for the journal, new requests are answered 96;
+            advices, reversals and retries are taken.
+        receive_buffer_bytes: what the operating system keeps of a connection until it is read. It bounds what lies
+            unread while a connection is not read from, and what one read brings.
         frame_timeout_ms: a frame must be complete this long after its first byte, else the connection is closed.
         idle_timeout_ms: a connection that has sent no frame and awaits no answer for this long is closed.
-        write_buffer_limit_bytes: a terminal that leaves more than this unread is closed.
+        write_buffer_limit_bytes: a terminal that leaves more than this unread is closed; the operating system keeps as
+            much beside.
         reply_timeout_ms: a request that the core has not answered by then is forgotten, so that it cannot hold its
             place for ever. Longer than any time limit of the core (D17).
         sweep_interval_ms: how often the timeouts above are looked at; they are exceeded by this much at most.
@@ -51,9 +59,12 @@ class ListenerSettings:
     in_flight_per_connection_high: int = 64
     in_flight_per_connection_low: int = 32
     frames_per_turn_max: int = 8
+    taking_ms_per_turn_max: int = 20
     frames_per_s_max: int = 2_000
     keepalives_per_s_max: int = 20
     in_flight_max: int = 8_192
+    journal_wait_ms_max: int = 1_000
+    receive_buffer_bytes: int = 16_384
     frame_timeout_ms: int = 10_000
     idle_timeout_ms: int = 600_000
     write_buffer_limit_bytes: int = 262_144
@@ -69,7 +80,9 @@ class ListenerSettings:
             for name in (
                 "tls_handshake_timeout_ms", "tls_handshakes_max", "backlog", "connections_max",
                 "connections_per_address_max", "in_flight_per_connection_high", "frames_per_turn_max",
-                "frames_per_s_max", "keepalives_per_s_max", "in_flight_max", "frame_timeout_ms",
+                "taking_ms_per_turn_max",
+                "frames_per_s_max", "keepalives_per_s_max", "in_flight_max", "journal_wait_ms_max",
+                "receive_buffer_bytes", "frame_timeout_ms",
                 "idle_timeout_ms", "write_buffer_limit_bytes", "reply_timeout_ms", "sweep_interval_ms",
                 "report_interval_ms", "close_timeout_ms",
             )
@@ -125,6 +138,7 @@ class Count(StrEnum):
     PAUSED = "reading_paused"
     SLOWED = "reading_slowed"  # more frames than a connection may send in a second
     OVERLOADED = "answered_overload"  # 96
+    RETRY_LEFT = "retries_left_unanswered"  # there was no room for it, and 96 could have been untrue of the first send
     STOPPING = "answered_stopping"  # 96
     NOT_PERMITTED = "answered_not_permitted"  # 58: the connection's certificate names other terminals
     MAC_MISSING = "answered_mac_missing"  # A0: no MAC, or fields behind it

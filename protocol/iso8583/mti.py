@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 
@@ -59,6 +60,7 @@ def message_function(mti: str) -> MessageFunction:
     return MessageFunction(_checked(mti)[2])
 
 
+@lru_cache(maxsize=256)
 def is_answer(mti: str) -> bool:
     """Whether the message answers another one."""
     return _checked(mti)[2] in "135"
@@ -74,6 +76,7 @@ def is_repeat(mti: str) -> bool:
     return _checked(mti)[3] in "135"
 
 
+@lru_cache(maxsize=256)
 def first_mti(mti: str) -> str:
     """The MTI of the first send: "0221" -> "0220"; a first send stays as it is.
 
@@ -86,6 +89,7 @@ def first_mti(mti: str) -> str:
     return mti[:3] + origin
 
 
+@lru_cache(maxsize=256)
 def repeat_mti(mti: str) -> str:
     """The MTI of a repeat: "0220" -> "0221"; a repeat stays as it is (D7, D8).
 
@@ -100,6 +104,7 @@ def repeat_mti(mti: str) -> str:
     return mti[:3] + origin
 
 
+@lru_cache(maxsize=256)
 def answer_mti(mti: str) -> str:
     """The MTI that answers `mti`; a repeat is answered as its first send: "0201" -> "0210", "0421" -> "0430".
 

@@ -7,8 +7,8 @@ are answered.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from copy import copy
+from dataclasses import dataclass, field
 
 from gateway.core.effects import Change, Create, FetchBatch, FetchHeads, Find, FindNewest, Limit, Load, Update, Write
 from gateway.core.events import (
@@ -28,7 +28,6 @@ from gateway.core.standin import counters
 from gateway.core.transaction import Kind, Stored, StoredMessage, Transaction
 from protocol.iso8583.message import Fields
 
-_VALUES = attrgetter(*(column.name for column in fields(Transaction)))
 ANSWERED_STATES = frozenset(State) - IN_DOUBT_AFTER_CRASH
 
 
@@ -79,7 +78,7 @@ class Entry:
 
 def copied(row: Transaction) -> Transaction:
     """A row that nobody else holds; faster than dataclasses.replace."""
-    return Transaction(*_VALUES(row))
+    return copy(row)
 
 
 @dataclass(slots=True)

@@ -94,6 +94,31 @@ def test_d12_a_reversal_that_does_not_name_its_batch_means_the_one_its_terminal_
     assert world.journal.row(unionpay_key(1, batch="000008")).state is undone
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(
+    ("mti", "batch"), [("0200", "000009"), ("0100", "000009"), ("0220", "000009"), ("0220", "000008")]
+)
+def test_d15_what_comes_after_its_reversal_without_batch_is_not_booked_though_a_batch_was_closed_before(
+    mti: str, batch: str, restarts: bool
+) -> None:
+    world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
+    world.ask("0200", unionpay_sale(batch="000008"))
+    world.run()
+    world.ask("0500", settlement(2, Totals(1_000, 1), batch="000008"))
+    world.run()
+    if restarts:
+        world.crash_and_restart()
+    token = world.ask("0400", unnamed(7))
+    world.run()
+    late = world.ask(mti, unionpay_sale(7, batch=batch))
+    again = world.ask("0400", unnamed(7))
+    world.advance(60_000)
+    assert (world.code(token), world.code(late), world.code(again)) == ("00", "12", "00")
+    assert [send.message.mti for send in world.sends] == ["0200", "0500", "0400"]
+    assert world.journal.row(unionpay_key(7, batch="000009", message_class="4")).kind is Kind.REVERSAL
+    world.check_settled()
+
+
 def test_d12_a_reversal_without_batch_of_a_terminal_that_nobody_knows_is_kept_and_forwarded() -> None:
     world = World(host=UNIONPAY_HOST, rules=UNIONPAY_RULES)
     token = world.ask("0400", unnamed())

@@ -1,4 +1,4 @@
-"""How much the tests of this folder try, and what they do where a machine lacks what they need.
+"""How much the tests here, in networks and in simulation try, and what they do where a machine lacks what they need.
 
 HOLDFAST_NIGHTLY=10   ten times as many of everything, with seeds that no other run has had before them
 HOLDFAST_CI=1         what is missing is a failure, not a skip

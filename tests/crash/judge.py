@@ -30,7 +30,7 @@ from tests.crash.writer import COUNTER, LANES, Line, line_of, told_lines
 from tests.journal.rig import Rig, sale, sqlite_make
 
 _FRAME_BYTES: Final = 24
-_NAMES: Final = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
+_NAMES: Final = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm", "journal.db-mark")
 
 Truth = dict[int, Line]
 """What was told last of each transaction, by id."""
@@ -115,8 +115,11 @@ def learn(folder: str, events: Sequence[Event], scratch: Path) -> Known:
         disk.follow(event)
         name = disk.name(event) if event.operation == "W" else ""
         if watch.committed(event, name):
+            made = image(scratch, disk.live())
+            if known.images.get(made, -1) == len(known.committed_at):
+                continue  # it has changed nothing: what it has made cannot be told from what was there
             known.committed_at.append(place)
-            known.images[image(scratch, disk.live())] = len(known.committed_at)
+            known.images[made] = len(known.committed_at)
             known.truths.append(known.truths[-1])
         elif name == "told":
             # What a read shows once more may meet a commit of the journal's own, which tells nobody anything.

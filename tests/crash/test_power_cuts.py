@@ -20,7 +20,9 @@ from typing import Final
 import pytest
 
 from gateway.journal.keyring import Keyring, create_keyring, load_keyring
+from gateway.journal.mark import newest, read_mark
 from gateway.journal.port import JournalError
+from gateway.journal.rows import RowCodec
 from tests.crash.amounts import LIMIT_S, TIMES
 from tests.crash.disk import Disk
 from tests.crash.judge import Known, examine, image, learn, put, rubbish
@@ -31,7 +33,7 @@ STATES_PER_CHUNK: Final = 2_500
 OPENED_EVERY: Final = 40
 STATES_BROKEN: Final = 1_500
 CUTS_WHILE_MADE: Final = 2
-KILLED_AT_SYNC: Final = 68
+KILLED_AT_SYNC: Final = 67
 LIVES: Final = (("1", "80"), ("2", "50", "--close"), ("3", "30"))
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - each test has a private folder in it
 
@@ -214,6 +216,46 @@ def test_every_acknowledgement_follows_the_sync_that_covers_it(scene: Scene, scr
                 synced += known.images.get(image(scratch, disk.cut(nothing_more)), -1) >= told_at[place]
     print(f"{synced} of {len(told_at)} acknowledgements were covered by a sync")
     assert synced == len(told_at) > 100
+
+
+def test_the_mark_is_never_ahead_of_what_is_surely_on_the_disk(scene: Scene, scratch: Path) -> None:
+    """At each of its writes: the mark as it is in memory, and of the journal only what a sync has covered."""
+    known, disk = scene.known, Disk(scene.known.folder)
+    codec, nothing_more = RowCodec(scene.keyring.row_key), NothingSurvives()
+    ahead, marked = [], 0
+    for place, event in enumerate(known.events, start=1):
+        disk.follow(event)
+        if event.operation == "W" and disk.name(event) == "journal.db-mark":
+            path = put(scratch, {**disk.cut(nothing_more), "journal.db-mark": disk.live()["journal.db-mark"]})
+            said = newest(read_mark(path, codec) or [])
+            assert said is not None
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                (sequence,) = connection.execute("SELECT ifnull(max(sequence), 0) FROM entry").fetchone()
+            marked += 1
+            if said.sequence > sequence:
+                ahead.append(f"event {place}: the mark says {said.sequence}, {sequence} is durable")
+    print(f"the mark was written {marked} times")
+    assert not ahead, ahead[:3]
+    assert marked >= len(known.told) > 100
+
+
+def test_every_acknowledgement_follows_the_mark_that_tells_of_it(scene: Scene, scratch: Path) -> None:
+    """A kill at the moment of telling leaves a mark that vouches for what was told."""
+    known, disk = scene.known, Disk(scene.known.folder)
+    codec = RowCodec(scene.keyring.row_key)
+    told_at = dict(zip(known.told_at, known.told, strict=True))
+    behind = []
+    for place, event in enumerate(known.events, start=1):
+        disk.follow(event)
+        if place in told_at:
+            path = put(scratch, disk.live())
+            said = newest(read_mark(path, codec) or [])
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                (sequence,) = connection.execute("SELECT max(sequence) FROM entry").fetchone()
+            if said is None or said.sequence < sequence:
+                behind.append(f"event {place}: {sequence} is told, the mark says {said}")
+    assert not behind, behind[:3]
+    assert len(told_at) > 100
 
 
 class NothingSurvives(random.Random):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from gateway.core.effects import Create, FetchBatch, Find, Limit, Load, Write
 from gateway.core.events import Committed, Existing, Lookup, OverLimit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.core.effects import Create, Update, Write
 from gateway.core.events import BatchRead, Committed, Existing, Heads, JournalEvent, Lookup, OverLimit

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Limit, Load, Update, Write
 from gateway.core.events import BatchRead, Damaged, Existing, Found, Heads, JournalEvent

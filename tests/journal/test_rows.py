@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import pytest
+from msgspec.structs import fields, replace
 
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Kind, Transaction

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.books import Books
 from bench.history import Verdict, check
 from bench.proxy import CALM, Choice, Proxy, Weather
 from bench.records import LedgerEvent, TerminalEvent, read_lines, transaction_key
@@ -41,6 +42,8 @@ class Row:
     key: str
     state: str
     is_reversal: bool
+    id: int
+    reason: str
 
 
 class Scene:
@@ -55,17 +58,23 @@ class Scene:
         self, terminals: Iterable[int], sales: int, habits: Habits = PATIENT, amount_minor_max: int = 40_000
     ) -> None:
         """Let terminals, by their numbers, sell beside each other, so many sales each."""
-        await asyncio.gather(*(self._sell(f"T{number:07d}", sales, habits, amount_minor_max) for number in terminals))
+        await asyncio.gather(*(self._sell(number, sales, habits, amount_minor_max) for number in terminals))
 
-    async def _sell(self, name: str, sales: int, habits: Habits, amount_minor_max: int) -> None:
+    def terminal(self, number: int, habits: Habits = PATIENT) -> Terminal:
+        """A terminal of this number, behind the near network; from now on it has FINISH_WITHIN_S."""
+        name = f"T{number:07d}"
         dialect = load_dialect(self.shop.setup.terminal_dialect)
         endpoint = (self.near.host, self.near.port)
         terminal = Terminal(dialect, endpoint, self.history, terminal=name, habits=habits, seed=self._seed)
         terminal.finish_by = time.monotonic() + FINISH_WITHIN_S
+        return terminal
+
+    async def _sell(self, number: int, sales: int, habits: Habits, amount_minor_max: int) -> None:
+        terminal, name = self.terminal(number, habits), f"T{number:07d}"
         with contextlib.suppress(GaveUp):  # the checker finds what is not finished
-            for number in range(sales):
-                amount_minor = 100 + hash_of(self._seed, name, number) % amount_minor_max
-                await terminal.sell(amount_minor, TEST_CARDS[number % len(TEST_CARDS)])
+            for sale in range(sales):
+                amount_minor = 100 + hash_of(self._seed, name, sale) % amount_minor_max
+                await terminal.sell(amount_minor, TEST_CARDS[sale % len(TEST_CARDS)])
         terminal.hang_up()
 
     async def settled(self, *, heal_first: bool = True, within_s: float = DRAIN_WITHIN_S) -> Verdict:
@@ -103,7 +112,8 @@ class Scene:
             page: list[dict[str, Any]] = json.loads(body)["transactions"]
             for row in page:
                 key = transaction_key(row["merchant"], row["terminal"], row["stan"])
-                rows.append(Row(key, row["state"], row["kind"] == Kind.REVERSAL.name.lower()))
+                is_reversal = row["kind"] == Kind.REVERSAL.name.lower()
+                rows.append(Row(key, row["state"], is_reversal, row["id"], row["reason"]))
                 after = row["id"]
             if len(page) < _PAGE:
                 return rows
@@ -135,6 +145,8 @@ async def open_scene(
     choose: Choice | None = None,
     ways: int = 1,
     acquirer: dict[str, object] | None = None,
+    replay: dict[str, object] | None = None,
+    books: Books | None = None,
     **changes: Any,
 ) -> AsyncIterator[Scene]:
     """A shop that is open, and then the weather.
@@ -142,13 +154,16 @@ async def open_scene(
     Args:
         choose: decides about messages between gateway and acquirer.
         ways: addresses of the acquirer, each behind a proxy of its own.
-        acquirer: keys of that table; `changes` are those of the bench's Setup.
+        acquirer, replay: keys of those tables.
+        books: what the acquirer decides by, where it is not the usual; `changes` are those of the bench's Setup.
     """
     ports = quiet_ports(ways)
     endpoints = [f"127.0.0.1:{port}" for port in ports]
-    overrides = {"acquirer": {"endpoints": endpoints, **(acquirer or {})}, "replay": QUICK_REPLAY}
+    overrides = {"acquirer": {"endpoints": endpoints, **(acquirer or {})}, "replay": {**QUICK_REPLAY, **(replay or {})}}
     house: House = setup(overrides=overrides, **changes)
     async with open_shop(folder, house, start=False) as shop, contextlib.AsyncExitStack() as stack:
+        if books is not None:
+            shop.host.books = books
 
         async def opened(target_port: int, dialect: str, place: str, port: int = 0) -> Proxy:
             framing = load_dialect(dialect).framing

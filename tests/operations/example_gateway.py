@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from gateway.core.events import Lookup, OperatorAct
 from gateway.core.lifecycle import State
 from gateway.core.link import LinkState
@@ -43,7 +45,7 @@ def transaction(number: int, state: State = State.STORED, **changes: object) -> 
         id=number,
         response="00",
     )
-    return replace(row, **changes)  # type: ignore[arg-type]
+    return structs.replace(row, **changes)
 
 
 def health(**changes: object) -> JournalHealth:

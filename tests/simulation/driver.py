@@ -33,8 +33,8 @@ from tests.core.acquirer import HostKey, host_key
 from tests.core.checks import Flight, Told
 from tests.core.journal import Broken
 from tests.core.world import World
+from tests.simulation import nameless, tills
 from tests.simulation import steps as s
-from tests.simulation import tills
 from tests.simulation.invariants import KNOWN, Watched, WatchedJournal
 from tests.simulation.moods import MOODS
 from tests.simulation.trace import Trace
@@ -68,7 +68,7 @@ class Simulated(Watched):
         self.kept = 0
         self.asked: dict[s.Step, None] = {}
         self.reached: Counter[str] = Counter()
-        """What the engines before this one have counted."""
+        """What the engines before this one have counted, and what was done to them, by names that begin with "did."."""
         self.commands: set[int] = set()
         self._said: dict[s.Step, Request | None] = {}
         settings = EngineSettings(
@@ -94,6 +94,10 @@ class Simulated(Watched):
         self.exempt = self.journal.by_hand
         self._watch()
 
+    def did(self, what: str) -> None:
+        """Count something that was done to the engine."""
+        self.reached[f"did.{what}"] += 1
+
     # What World does, watched and cut
 
     def _start(self) -> Engine:
@@ -116,6 +120,7 @@ class Simulated(Watched):
         for effect in effects:
             if self.fuse is not None:
                 if self.fuse <= 0:
+                    self.did("power-cut-between-effects")
                     raise PowerCut
                 self.fuse -= 1
             if self.trace is not None:
@@ -124,6 +129,10 @@ class Simulated(Watched):
 
     def _at_arrival(self, flight: Flight) -> None:
         purpose, after_ms = flight.send.purpose, flight.mood.after_ms
+        if flight.mood.twice:
+            self.did("message-twice")
+        if flight.mood.after_ms and flight.mood.answers:
+            self.did("answer-late" if after_ms > flight.send.timeout_ms else "answer-slow")
         if after_ms > self.settings.longest_flight_ms:
             if purpose is not Purpose.REQUEST:
                 return  # only a request's late answer is waited for: anything else is lost
@@ -159,6 +168,7 @@ class Simulated(Watched):
             self.report(1)
         elif way in "rR" and self.lookups:
             if way == "R":
+                self.did("lookups-reordered")
                 self.lookups.rotate(1)
             self.reads.append(self.read())
         elif way in "az" and self.reads:
@@ -166,7 +176,8 @@ class Simulated(Watched):
         elif way == "e":
             self.deliver(1)
         elif way == "x" and self.link_events:
-            if not self._follows_its_time_out(self.link_events[-1]):
+            if len(self.link_events) > 1 and not self._follows_its_time_out(self.link_events[-1]):
+                self.did("answers-reordered")
                 self.link_events.rotate(1)
             self.deliver(1)
 
@@ -206,6 +217,8 @@ class Simulated(Watched):
             self.trace.note(f"the power goes; {min(kept, len(self.writes))} of {len(self.writes)} writes are kept")
         self.fuse = None
         self.reached.update(self.engine.status().counts)
+        if self.writes:
+            self.did("commit-kept" if kept else "commit-lost")
         self.crash(keep=kept)
         self.strays |= self.overdue - self.journal.heard_late  # the late answer may be lost with the process
         self.journal.crash()
@@ -235,16 +248,21 @@ class Simulated(Watched):
             case s.Link():
                 self.connected = bool(step.up)
                 self.acquirer.alive = bool(step.alive)
+                self.did(f"link-{'up' if step.up else 'down'}")
                 self.step(Connected(self.connected))
             case s.Cut():
                 self.fuse, self.kept = step.after, step.keep
                 if not step.after:
                     raise PowerCut
             case s.Doubt():
+                if self.writes:
+                    self.did("commit-failed-but-kept" if step.kept else "commit-failed-and-lost")
                 self._restart_with(step.group * step.kept)
             case s.Disk():
+                self.did(f"disk-{step.room}")
                 self.journal.full, self.journal.short = step.room == "none", step.room != "ok"
             case s.Clock():
+                self.did("clock-forward" if step.ms > 0 else "clock-back")
                 self.jump(step.ms)
             case s.Operate():
                 self._operate(step)
@@ -270,6 +288,7 @@ class Simulated(Watched):
             return  # to cancel what is parked is to say that it was never booked, and here nobody knows
         self._last_token += 1
         self.commands.add(self._last_token)
+        self.did(f"operator-{step.act}")
         self.step(Commanded(self._last_token, act, step.id, "operator", "a reason"))
 
     def _request(self, step: tills.Asking) -> Request | None:
@@ -284,10 +303,14 @@ class Simulated(Watched):
             case s.Undo() if kind in {"http", "named"}:
                 return self._undone_by_http(step, kind, noon_ms)
             case s.Undo():
+                if kind == "brief":
+                    if not nameless.may_be_sent(step, self.asked, self.told.values(), self.journal):
+                        return None
+                    self.did(f"reversal-without-batch-of-{nameless.original_is(step, self.journal)}")
                 return tills.undone(step, kind, host, noon_ms)
             case s.Inquire():
                 return tills.inquired(step, kind, host, noon_ms)
-            case _ if kind != "batch":
+            case _ if kind not in tills.SETTLING:
                 return None
             case _:
                 if step not in self._said:

@@ -15,7 +15,7 @@ from tests.simulation.driver import PowerCut, Simulated
 from tests.simulation.moods import MOODS
 
 _ISO_TILLS: Final = "date,date,horizon,http,named"
-_UNIONPAY_TILLS: Final = "batch,batch,batch,http,named"
+_UNIONPAY_TILLS: Final = "batch,brief,brief,http,named"
 _HOSTS: Final = ("iso", "iso-repeat", "unionpay", "iso", "unionpay-plain", "iso-repeat", "unionpay", "unionpay")
 _OWN_STANS_FROM: Final = 500_000
 """STANs that tills by HTTP name, away from those that the gateway assigns."""
@@ -24,6 +24,9 @@ _PAUSES: Final = (1, 50, 1_000, 5_000, 16_000, 40_000)
 _JUMPS: Final = (-3_600_000, 3_600_000, -1_000, 60_000)
 _JUMP_SUM_MAX_MS: Final = 6 * 3_600_000
 """A horizon is of the wall clock: keys are told apart by a day of it (D1)."""
+
+_FIRST_IS_LOST: Final = 0.5
+"""Share of first messages of a batch whose reversal comes alone, where it does not say in which batch it is."""
 
 _PARKED: Final = frozenset({State.PARKED})
 _FAULTY: Final = (
@@ -46,6 +49,7 @@ class Till:
     kind: str
     stan: int = 0
     batch: int = 1
+    asked_in: int = 1
     sent: list[s.Step] = field(default_factory=list)
 
 
@@ -77,14 +81,14 @@ class Generator:
         self.tills = [
             Till(number, kind, _OWN_STANS_FROM if kind == "named" else 0) for number, kind in enumerate(world.kinds, 1)
         ]
-        self._batchers = [till for till in self.tills if till.kind == "batch"]
+        self._batchers = [till for till in self.tills if till.kind in tills.SETTLING]
         self._last: Till | None = None
         self._operated = 0
         self._jumped_ms = 0
         self._maintenance = False
         weights: dict[Callable[[], s.Step | None], int] = {
             self._ask: 24, self._again: 9, self._undo: 10, self._otherwise: 2, self._settle: 5, self._inquire: 1,
-            self._pass: 15, self._mood: 4, self._moods: 6, self._link: 5, self._cut: 4, self._doubt: 1, self._disk: 2,
+            self._pass: 15, self._mood: 4, self._moods: 6, self._link: 5, self._cut: 4, self._doubt: 2, self._disk: 2,
             self._clock: 2, self._operate: 6, self._maintain: 2, self._stop: 1,
         }  # fmt: skip
         if seed % 4 == 3:
@@ -148,11 +152,13 @@ class Generator:
 
     def _ask(self) -> s.Step:
         dice, till = self.random, self.random.choice(self.tills)
+        if till.kind in tills.SETTLING and self._batch_is_closed(till) and dice.random() < 0.5:
+            return self._sign_on(till)
         till.stan += 1
         step = s.Ask(
             till=till.number,
             mti=dice.choice(("0200", "0200", "0200", "0100", "0220")),
-            code="20" if till.kind == "batch" and dice.random() < 0.1 else "00",
+            code="20" if till.kind in tills.SETTLING and dice.random() < 0.1 else "00",
             stan=till.stan,
             amount=dice.randint(1, 2_300),
             card=dice.randrange(len(tills.CARDS)),
@@ -160,7 +166,9 @@ class Generator:
         )
         till.sent.append(step)
         self._last = till
-        if dice.random() < 0.08:  # the terminal's message is lost: its reversal comes alone
+        first_of_batch, till.asked_in = till.batch > till.asked_in, till.batch
+        lost = _FIRST_IS_LOST if first_of_batch and till.kind == "brief" else 0.08
+        if dice.random() < lost:  # the terminal's message is lost, or overtaken: its reversal comes alone
             return self._undo_of(till, step)
         return step
 
@@ -211,10 +219,17 @@ class Generator:
             case "end":
                 step = s.EndUpload(till.number, till.stan, till.batch)
             case _:
-                till.batch += tills.is_closed(self.world.journal.by_key, till.number, till.batch)
-                return s.SignOn(till.number, till.stan, till.batch)
+                return self._sign_on(till)
         till.sent.append(step)
         return step
+
+    def _batch_is_closed(self, till: Till) -> bool:
+        return tills.is_closed(self.world.journal.by_key, till.number, till.batch)
+
+    def _sign_on(self, till: Till) -> s.Step:
+        till.stan += 1
+        till.batch += self._batch_is_closed(till)
+        return s.SignOn(till.number, till.stan, till.batch)
 
     def _inquire(self) -> s.Step:
         till = self.random.choice(self.tills)
@@ -240,6 +255,8 @@ class Generator:
         return s.Cut(self.random.choice((0, 1, 2, 3, 5, 8, 13, 40)), self.random.choice((0, 0, 1, 2, 100)))
 
     def _doubt(self) -> s.Step:
+        if not self.world.writes:
+            self._do(self._ask())  # something to be in doubt about
         return s.Doubt(self.random.randint(1, 4), self.random.randint(0, 1))
 
     def _disk(self) -> s.Step:

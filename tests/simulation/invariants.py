@@ -11,8 +11,9 @@ from gateway.core.acceptance import with_assigned_stan
 from gateway.core.effects import Change, Purpose, Send, Update
 from gateway.core.events import Event, NotSent
 from gateway.core.lifecycle import EntryKind, State
+from gateway.core.reversals import undoes
 from gateway.core.settling import closing_key
-from gateway.core.transaction import Kind, Transaction
+from gateway.core.transaction import Kind, Request, Transaction
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import first_mti, is_repeat
 from protocol.response_codes import is_known
@@ -87,6 +88,7 @@ class WatchedJournal(MemoryJournal):
             if before.state is State.PARKED and before.resume is State.REVERSING and row.state is State.REVERSING:
                 if change.kind is EntryKind.TAKEN:
                     self.begun_anew[number] = "parked-reversal-taken"
+                    self.operated.add(number)  # out of a person's hands: what is being sent by then goes on first
                 elif row.reason == "operator.void":
                     self.begun_anew.setdefault(number, "parked-reversal-voided")
         return number
@@ -219,6 +221,24 @@ class Watched(World):
                 raise Broken("INV-1", f"{row.id} was told {code}, and became {row.state.name} by nobody's will")
             if not approved and row.state is State.APPROVED:
                 raise Broken("D11", f"{row.id} was told {code}, and became APPROVED")
+        for told in self.told.values():
+            if told.request.kind is Kind.REVERSAL and told.answer is not None and told.answer.fields[39] == "00":
+                self._check_undone(told.request)
+
+    def _check_undone(self, request: Request) -> None:
+        """What a terminal was told is reversed is so: of the transactions that it may mean, not all are booked (D15).
+
+        A reversal that names no batch may mean its terminal's transaction of that STAN in any.
+        """
+        journal = self.journal
+        if request.batch_unknown:
+            ids = journal.by_stan.get((request.lane, request.stan), [])
+        else:
+            ids = [number for key in request.original_keys for number in journal.by_key.get(key, ())]
+        rows = [journal.rows[number].transaction for number in ids if number not in journal.damaged]
+        meant = [row for row in rows if row.kind in _MONEY and undoes(request, row)]
+        if meant and all(row.state is State.APPROVED for row in meant):
+            raise Broken("D15", f"{meant[0].id} is APPROVED, and its terminal was told that it is reversed")
 
     def check_now(self) -> None:
         """What can be seen after every step without looking at everything."""

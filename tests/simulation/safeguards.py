@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
-from gateway.core import batches, engine, lanes, outgoing, replay, requests, retries, reversals, standin
+from msgspec.structs import replace
+
+from gateway.core import batches, engine, lanes, locating, outgoing, replay, requests, retries, reversals, standin
 from gateway.core import work as work_room
 from gateway.core.effects import Create, Update, Write
 from gateway.core.events import Answered, Committed
@@ -240,6 +242,12 @@ SAFEGUARDS: Final = (
         (reversals, "after_late_answer", lambda before, **_: before.state)]),
     Safeguard("a reversal takes its own place in the lane", "D14", _no_place),
     Safeguard("a closed batch takes nothing new", "D4", lambda: [(batches.Batches, "may_begin", lambda *_: True)]),
+    Safeguard("a reversal that names no batch is given one", "D12, D15", lambda: [
+        (reversals.Reversals, "locate", reversals.Reversals.arrive)]),
+    Safeguard("a reversal without batch means what is under way", "D15", lambda: [
+        (locating.Locating, "_newest_under_way", lambda *_: "")]),
+    Safeguard("a reversal without batch never means a closed one", "D15", lambda: [
+        (batches.Batches, "find_open", lambda _self, batch, _rules, then: then(batch))]),
     Safeguard("a wrong MAC proves nothing", "D12", _believed),
     Safeguard("the recovery table is applied", "D7", lambda: [(engine.Engine, "recover", lambda *_: [])]),
     Safeguard("an approval for another amount is none", "INV-5", lambda: [

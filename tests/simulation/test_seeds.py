@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.crash.amounts import TIMES
 from tests.simulation.runs import STEPS, run_seed
 
-SEEDS = 2_000
+SEEDS = 2_000 * TIMES
 CHUNK = 50
 
 

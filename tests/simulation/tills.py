@@ -3,6 +3,7 @@
 date     ISO 1987: field 13, reversals name their original by field 90 and have a STAN of their own
 horizon  the same without a date: the newest of the same key within a day is meant (D1)
 batch    UnionPay: batch number in 60.2, reversals have the STAN of their original; settles and uploads
+brief    the same, but its reversals name no batch: they have field 60.1 alone (D12)
 http     a till by HTTP: a second key (Idempotency-Key), and the gateway assigns the STAN
 named    the same, but the till names its STAN
 """
@@ -13,6 +14,8 @@ import hashlib
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
+
+from msgspec import structs
 
 from gateway.core.identity import request_from
 from gateway.core.settling import closing_key
@@ -36,13 +39,16 @@ HOSTS: Final[dict[str, HostRules]] = {
     "unionpay": UNIONPAY_HOST,
     "unionpay-plain": replace(UNIONPAY_HOST, settles=False),
 }
+SETTLING: Final = frozenset({"batch", "brief"})
+"""Kinds that have batches."""
+
 _BY_HTTP: Final = frozenset({"http", "named"})
 Asking = Ask | Undo | Settle | Upload | EndUpload | SignOn | Inquire
 
 
 def rules_of(kind: str, host: str) -> TerminalRules:
     """The habits of a till's dialect; tills by HTTP are of their host's."""
-    if kind == "batch" or (kind in _BY_HTTP and host.startswith("unionpay")):
+    if kind in SETTLING or (kind in _BY_HTTP and host.startswith("unionpay")):
         return UNIONPAY_RULES
     return HORIZON if kind == "horizon" else ISO
 
@@ -50,6 +56,11 @@ def rules_of(kind: str, host: str) -> TerminalRules:
 def terminal_of(till: int) -> str:
     """Field 41."""
     return f"TERM000{till}"
+
+
+def lane_of(till: int) -> str:
+    """Its lane, as the gateway names it."""
+    return f"{MERCHANT}|{terminal_of(till)}"
 
 
 def batch_of(till: int, batch: int) -> str:
@@ -69,7 +80,8 @@ def _sale_fields(step: Ask | Undo, kind: str, rules: TerminalRules, stan: int) -
     else:
         fields[2] = pan
     if rules.settles:
-        fields[60] = f"22{step.batch:06}"
+        names_none = kind == "brief" and isinstance(step, Undo)
+        fields[60] = "22" if names_none else f"22{step.batch:06}"
     else:
         fields[7] = "1121120000"
         if kind == "date":
@@ -89,7 +101,7 @@ def asked(step: Ask, kind: str, host: str, utc_ms: int) -> Request:
         named = hashlib.sha256(f"{step.stan}".encode()).hexdigest()[:32]
         key = f"I|{request.merchant}|{request.terminal}|{step.mti[1]}|{named}"
         without = {number: value for number, value in request.fields.items() if number != 11}
-        request = replace(request, key=key, stan="", fields=without, horizon_ms=0)
+        request = structs.replace(request, key=key, stan="", fields=without, horizon_ms=0)
     return _with_alias(request, f"{step.mti}-{step.stan}", f"{step.mti}{step.code}{step.amount}{step.card}")
 
 
@@ -97,7 +109,7 @@ def asked(step: Ask, kind: str, host: str, utc_ms: int) -> Request:
 def undone(step: Undo, kind: str, host: str, utc_ms: int) -> Request:
     """A terminal's reversal; see `undone_by_http` for the others."""
     rules = rules_of(kind, host)
-    same_stan = kind == "batch"
+    same_stan = kind in SETTLING
     fields = _sale_fields(step, kind, rules, step.of if same_stan else step.stan)
     if not same_stan:
         fields[90] = f"{step.mti}{step.of:06}{fields[7]}".ljust(42, "0")
@@ -114,13 +126,13 @@ def undone_by_http(step: Undo, original: Stored, kind: str, host: str, utc_ms: i
     parts = known.key.split("|")
     parts[3] = "4"
     horizon_ms = rules.horizon_hours * 3_600_000 if parts[0] == "H" else 0
-    request = replace(request, key="|".join(parts), original_keys=(known.key,), horizon_ms=horizon_ms)
+    request = structs.replace(request, key="|".join(parts), original_keys=(known.key,), horizon_ms=horizon_ms)
     return _with_alias(request, f"undo-{step.stan}", known.key)
 
 
 def _with_alias(request: Request, name: str, means: str) -> Request:
     digest = hashlib.sha256(HASHING.card(f"body|{means}")).digest()
-    return replace(request, alias=f"idem|{request.merchant}|{request.terminal}|{name}", alias_digest=digest)
+    return structs.replace(request, alias=f"idem|{request.merchant}|{request.terminal}|{name}", alias_digest=digest)
 
 
 def settling(

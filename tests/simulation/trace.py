@@ -140,8 +140,6 @@ def effect_text(effect: Effect) -> str:
             return f"{name} {effect.token} {' '.join(effect.keys)} horizon={effect.horizon_ms}"
         case FindNewest():
             return f"{name} {effect.token} {effect.lane}"
-        case FindNewest():
-            return f"{name} {effect.token} {effect.lane}"
         case FetchHeads():
             return f"{name} {effect.token} {effect.lane} {effect.limit}"
         case FetchBatch():

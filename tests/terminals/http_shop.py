@@ -8,10 +8,11 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from msgspec.structs import replace
 
 from gateway.core.acceptance import new_transaction, stored_message
 from gateway.core.answers import local_answer

@@ -1,0 +1,182 @@
+"""`holdfast-bench run`: play a scenario, judge it, and write down what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import shutil
+import signal
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from bench.child import GatewayBroken
+from bench.load.fingerprint import disclosed_options, fingerprint
+from bench.load.generator import GeneratorBroken
+from bench.load.histogram import LatencyRecorder
+from bench.load.host_process import HostBroken
+from bench.load.options import RunOptions, Scenario
+from bench.load.phases import Part
+from bench.load.report_html import write_report
+from bench.load.report_text import show
+from bench.load.results import Cost, Results, write_results
+from bench.load.scenarios import play
+from bench.load.stage import Findings, Rig
+from bench.screen import Screen
+from gateway.journal.port import JournalError
+
+INTERRUPTED: Final = 130
+GENERATOR_SHARE_MAX: Final = 0.9
+LATE_SHARE_MAX: Final = 0.01
+
+
+def run(options: RunOptions) -> int:
+    """Run, print, and write what was asked for.
+
+    Returns:
+        0 where everything held; 1 where not; 130 after Ctrl-C, with what was measured until then.
+    """
+    began = datetime.now(UTC)
+    _open_files()
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-load-"))
+    interrupted = False
+    try:
+        with Screen(f"Load: {options.scenario.value}, seed {options.seed}") as screen:
+            screen.phase(0.0, f"{options.scenario.value}, seed {options.seed}")
+            rig, interrupted = uvloop.run(_played(options, folder, screen))
+        results = report(options, rig, began)
+    finally:
+        _put_away(folder, options.keep)
+    show(results)
+    write_files(options, results)
+    if interrupted:
+        return INTERRUPTED
+    return 0 if results.held else 1
+
+
+async def _played(options: RunOptions, folder: Path, screen: Screen) -> tuple[Rig, bool]:
+    """Play; whatever goes wrong is among the problems. Ctrl-C ends the load early, and what was measured is judged."""
+    rig = Rig(options, folder, screen)
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    interrupted = False
+    try:
+        try:
+            await rig.start()
+            await play(rig, options)
+        except asyncio.CancelledError:
+            interrupted = True
+            task.uncancel()
+            rig.findings.problems.append("interrupted")
+        if rig.parts.all:
+            await rig.finish()
+    except asyncio.CancelledError:
+        interrupted = True
+        task.uncancel()
+        rig.findings.problems.append("interrupted")
+    except (GatewayBroken, HostBroken, GeneratorBroken, JournalError, OSError) as broken:
+        rig.findings.problems.append(str(broken))
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await rig.stop()
+    return rig, interrupted
+
+
+def report(options: RunOptions, rig: Rig, began: datetime) -> Results:
+    """The document of a run."""
+    findings = rig.findings
+    rig.parts.end()
+    total = rig.parts.total()
+    if total is not None and not total.answered:
+        findings.problems.append("nothing was answered: this shows nothing")
+    held = findings.truth.clean and not findings.problems and total is not None
+    answered = total.answered if total is not None else 0
+    share = max((part.cpu_share for part in rig.parts.all if part.measured), default=0.0)
+    cost = Cost(
+        gateway_cpu_s_per_1000=round(1000 * findings.gateway_cpu_s / answered, 6) if answered else 0.0,
+        generator_cpu_share=round(share, 4),
+        resident_max_bytes=rig.watch.resident_max_bytes,
+        disk_bytes_per_transaction=round(findings.disk_bytes / findings.stored, 1) if findings.stored else 0.0,
+        commits=findings.commits,
+        syncs=findings.syncs,
+        log_max_bytes=rig.watch.log_max_bytes,
+    )
+    configuration = rig.gateway.config
+    return Results(
+        command="run",
+        scenario=options.scenario.value,
+        began_utc=began.isoformat(timespec="seconds"),
+        options=disclosed_options(options.told()),
+        held=held,
+        verdict=verdict(options, findings, total, share),
+        phases=[part.result() for part in rig.parts.all],
+        samples=rig.watch.samples,
+        total=total.result() if total is not None else None,
+        cost=cost,
+        fingerprint=fingerprint(
+            rig.folder, configuration.read_text(encoding="utf-8") if configuration.exists() else ""
+        ),
+    )
+
+
+def verdict(options: RunOptions, findings: Findings, total: Part | None, share: float) -> list[str]:
+    """What is to be said first, line by line."""
+    lines = [findings.truth.sentence(), *findings.truth.examples]
+    lines += [f"problem: {problem}" for problem in findings.problems]
+    lines += findings.remarks
+    if total is not None and options.scenario is not Scenario.DRAIN:
+        lines.append(_of_generator(total, share))
+    lines.append(f"seed {options.seed}")
+    return lines
+
+
+def _of_generator(total: Part, share: float) -> str:
+    """Whether the generator was the limit: by its share of a core, or because it was late by itself."""
+    late = total.late / total.offered if total.offered else 0.0
+    seen = f"it took {share:.2f} of a core and was at most {total.lag_ns_max / 1e6:.1f} ms late by itself"
+    if share > GENERATOR_SHARE_MAX:
+        return f"the generator was the limit: {seen}"
+    if late > LATE_SHARE_MAX:
+        return (
+            f"the generator was late, which is in the response times: {seen}, {late:.1%} of the requests by more than "
+            "5 ms; the machine has too little to spare"
+        )
+    return f"the generator was not the limit: {seen}"
+
+
+def write_files(options: RunOptions, results: Results) -> None:
+    """JSON, HTML and, beside either, the spectra as .hgrm."""
+    if options.json_path is not None:
+        write_results(results, options.json_path)
+    if options.report_path is not None:
+        write_report(results, options.report_path)
+    beside = options.report_path or options.json_path
+    if beside is None or results.total is None or not results.total.latency.response.count:
+        return
+    latency = results.total.latency
+    for name, encoded in (("service", latency.service_hdr), ("response", latency.response_hdr)):
+        spectrum = LatencyRecorder.decoded(encoded).hgrm()
+        beside.with_suffix(f".{name}.hgrm").write_text(spectrum, encoding="ascii")
+
+
+def _put_away(folder: Path, keep: Path | None) -> None:
+    """Keep the folder where that was asked for, without keys; else remove it."""
+    if keep is not None:
+        shutil.rmtree(folder / "keys", ignore_errors=True)
+        keep.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, keep, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_files() -> None:
+    """As many connections as the system allows, for the children, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

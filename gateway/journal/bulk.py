@@ -1,0 +1,51 @@
+"""Few statements over many rows.
+
+Each statement that SQLite steps through lets other threads run, and has to wait for its turn again: with a row a
+statement, a batch of 64 would wait hundreds of times while the event loop is busy. Widths are few, so that each
+statement is prepared once and stays in the connection's cache.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+_SELECT_WIDTHS: Final = (1, 8, 32, 128)
+_INSERT_WIDTHS: Final = (64, 16, 4, 1)
+
+
+def select_in(connection: sqlite3.Connection, select: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+    """Rows of `select`, which ends in "IN", for all of the values; in no order. A value that fills up is repeated."""
+    start = 0
+    while start < len(values):
+        left = len(values) - start
+        width = next((each for each in _SELECT_WIDTHS if each >= left), _SELECT_WIDTHS[-1])
+        chunk = list(values[start : start + width])
+        chunk += [chunk[-1]] * (width - len(chunk))
+        yield from connection.execute(f"{select} ({','.join('?' * width)})", chunk).fetchall()
+        start += width
+
+
+def insert_rows(
+    connection: sqlite3.Connection, insert: str, columns: int, rows: Sequence[tuple[object, ...]], tail: str = ""
+) -> None:
+    """Insert rows, in their order; `insert` ends in "VALUES".
+
+    Args:
+        columns: values of each row.
+        tail: what stands behind the values, such as ON CONFLICT.
+    """
+    start = 0
+    for width in _INSERT_WIDTHS:
+        while len(rows) - start >= width:
+            flat = [value for row in rows[start : start + width] for value in row]
+            connection.execute(_insert(insert, columns, width, tail), flat)
+            start += width
+
+
+@lru_cache(maxsize=256)
+def _insert(insert: str, columns: int, width: int, tail: str) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"{insert} {','.join([row] * width)} {tail}"

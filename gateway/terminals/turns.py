@@ -1,0 +1,63 @@
+"""How much of a turn of the loop new messages may take: a flood of them leaves time for what was taken before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Waiting(Protocol):
+    """A connection with messages that have not been taken."""
+
+    def go_on(self) -> None:
+        """Its turn has come: take what there is, asking `may_take` before each message."""
+
+
+class Turns:
+    """Shares a bounded part of each turn of the loop among the connections of a listener, first come, first served.
+
+    Without it a turn lasts as long as all connections together have brought messages for, and the journal, whose
+    batches come back once a turn, stands still meanwhile: under a flood the gateway would do little but refuse.
+    """
+
+    def __init__(self, taking_ms_max: int) -> None:
+        """`taking_ms_max`: of one turn, for the messages of all connections; one message always has its time."""
+        self._taking_s = taking_ms_max / 1000
+        self._line: dict[Waiting, None] = {}
+        self._until_s = 0.0
+        self._running = self._serving = False
+
+    def may_take(self, who: Waiting) -> bool:
+        """Whether there is time for a message now; else `go_on` is called when there is, in the order of asking."""
+        if not self._running:
+            self._begin()
+            return True
+        if (self._serving or not self._line) and time.perf_counter() < self._until_s:
+            return True
+        self._line.setdefault(who)
+        return False
+
+    def leave(self, who: Waiting) -> None:
+        """A connection is gone."""
+        self._line.pop(who, None)
+
+    def _begin(self) -> None:
+        self._running = True
+        self._until_s = time.perf_counter() + self._taking_s
+        asyncio.get_running_loop().call_soon(self._over)
+
+    def _over(self) -> None:
+        """The turn is over: those who stand in line come first in the next one."""
+        self._running = False
+        if not self._line:
+            return
+        self._begin()
+        self._serving = True
+        try:
+            while self._line and time.perf_counter() < self._until_s:
+                first = next(iter(self._line))
+                del self._line[first]
+                first.go_on()
+        finally:
+            self._serving = False

@@ -1,0 +1,169 @@
+"""Every scenario, with the real gateway, for a second or two: it holds, and its document says what happened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.load.histogram import LatencyRecorder
+from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario
+from bench.load.phases import Part
+from bench.load.results import Results, read_results
+from bench.load.run import run, verdict
+from bench.load.setup import LoadSetup
+from bench.load.stage import Findings, Rig
+from bench.load.truth import Truth
+
+SHORT = RunOptions(terminals=12, rate=120, seconds=1.5, seed=42, backlog=600, drain_within_s=60)
+
+
+def _played(options: RunOptions, tmp_path: Path) -> Results:
+    path = tmp_path / "results.json"
+    code = run(replace(options, json_path=path))
+    results = read_results(path)
+    assert code == 0, results.verdict
+    assert results.held
+    return results
+
+
+@pytest.mark.parametrize("scenario", [s for s in Scenario if s not in (Scenario.DRAIN, Scenario.CLOSED)])
+def test_a_scheduled_scenario_holds_and_answers_all_that_was_due(scenario: Scenario, tmp_path: Path) -> None:
+    seconds = 4.0 if scenario in (Scenario.OUTAGE, Scenario.FLAPPING) else SHORT.seconds
+    results = _played(replace(SHORT, scenario=scenario, seconds=seconds), tmp_path)
+    total = results.total
+    assert total is not None
+    assert total.failed == 0
+    assert total.answered >= 0.5 * SHORT.rate * seconds
+    assert sum(p.offered for p in results.phases) == sum(p.answered for p in results.phases)
+    assert total.latency.response.p50_us >= total.latency.service.p50_us > 0
+    assert LatencyRecorder.decoded(total.latency.response_hdr).count == total.answered
+    assert results.cost is not None
+    assert results.cost.gateway_cpu_s_per_1000 > 0
+    assert results.cost.disk_bytes_per_transaction > 200
+    assert results.cost.commits > 0
+    assert any(sample.resident_bytes > 10 << 20 for sample in results.samples)
+    assert any(sample.rate_per_s > 0 for sample in results.samples)
+    assert total.outage == (scenario in (Scenario.STORED, Scenario.OUTAGE, Scenario.FLAPPING))
+    if scenario is Scenario.MIXED:
+        assert "reversed by their terminals" in results.verdict[0]
+        assert total.declined > 0
+    else:
+        assert total.declined == 0
+
+
+@pytest.mark.parametrize("acquirer", ["there", "away"])
+def test_a_closed_run_holds_and_its_response_times_are_its_service_times(acquirer: str, tmp_path: Path) -> None:
+    options = replace(SHORT, scenario=Scenario.CLOSED, acquirer=acquirer, terminals=8, connections=2)
+    total = _played(options, tmp_path).total
+    assert total is not None
+    assert total.answered > 50
+    assert total.latency.service == total.latency.response
+
+
+def test_a_backlog_drains_in_order(tmp_path: Path) -> None:
+    results = _played(replace(SHORT, scenario=Scenario.DRAIN), tmp_path)
+    assert results.total is not None
+    assert results.total.approved == 600
+    assert results.verdict[0].startswith("600 approvals told, 600 booked: 0 lost")
+
+
+@pytest.mark.parametrize("scenario", [Scenario.OUTAGE, Scenario.DUPLICATES])
+def test_tills_that_speak_http_hold_as_well(scenario: Scenario, tmp_path: Path) -> None:
+    options = replace(SHORT, scenario=scenario, protocol="http", rate=60, seconds=3)
+    total = _played(options, tmp_path).total
+    assert total is not None
+    assert total.declined == 0
+
+
+@pytest.mark.parametrize("protocol", ["iso8583", "http"])
+def test_terminals_that_speak_tls_hold_as_well(protocol: str, tmp_path: Path) -> None:
+    _played(replace(SHORT, protocol=protocol, tls=True, rate=60), tmp_path)
+
+
+def test_what_is_not_drained_is_counted(tmp_path: Path) -> None:
+    results = _played(replace(SHORT, scenario=Scenario.STORED, drain=False), tmp_path)
+    assert any("counted only" in line for line in results.verdict)
+    assert "0 lost, 0 doubled" in results.verdict[0]
+
+
+def test_kept_and_reported_are_the_configuration_and_both_spectra_but_no_key(tmp_path: Path) -> None:
+    kept, page = tmp_path / "kept", tmp_path / "report.html"
+    assert run(replace(SHORT, keep=kept, report_path=page)) == 0
+    assert (kept / "holdfast.toml").exists()
+    assert not (kept / "keys").exists()
+    assert page.read_text(encoding="utf-8").startswith("<!")
+    assert "#[Mean" in page.with_suffix(".response.hgrm").read_text(encoding="ascii")
+    assert "#[Mean" in page.with_suffix(".service.hgrm").read_text(encoding="ascii")
+
+
+def test_a_gateway_that_loses_its_journal_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kill(rig: Rig) -> None:
+        await rig.gateway.kill()
+        for path in rig.folder.glob("journal.sqlite3*"):
+            path.unlink()
+        await rig.gateway.start(ready_within_s=60)
+
+    monkeypatch.setattr(Rig, "kill", kill)
+    path = tmp_path / "results.json"
+    assert run(replace(SHORT, scenario=Scenario.OUTAGE, seconds=4, json_path=path)) == 1
+    results = read_results(path)
+    assert not results.held
+    assert ": 0 lost" not in results.verdict[0]
+    assert results.verdict[1].startswith("lost: terminal L")
+
+
+# --- verdicts ------------------------------------------------------------------------------------------------------
+
+
+def _part(share: float, *, late: int = 0) -> Part:
+    part = Part("online", 0.0, offered=1_000, late=late, cpu_s=share, counted_s=1.0)
+    part.outcomes[0] = 1_000
+    return part
+
+
+def test_the_verdict_says_when_the_generator_was_the_limit() -> None:
+    findings = Findings(truth=Truth())
+    assert "not the limit" in verdict(SHORT, findings, _part(0.5), 0.5)[-2]
+    assert "generator was the limit" in verdict(SHORT, findings, _part(0.97), 0.97)[-2]
+    assert "generator was late" in verdict(SHORT, findings, _part(0.5, late=50), 0.5)[-2]
+
+
+def test_the_verdict_begins_with_the_truth_and_names_what_is_lost() -> None:
+    truth = Truth(approvals=10, booked=9, lost=1)
+    truth.example("lost", "L0000001", 7)
+    lines = verdict(SHORT, Findings(truth=truth, problems=["it broke"]), None, 0.0)
+    assert lines[0].startswith("10 approvals told, 9 booked: 1 lost")
+    assert lines[1] == "lost: terminal L0000001, STAN 7"
+    assert "problem: it broke" in lines
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("")
+    for wrong in (
+        {"protocol": "ftp"},
+        {"protocol": "http", "scenario": Scenario.MIXED},
+        {"protocol": "http", "connections": 2},
+        {"connections": 13},
+        {"rate": 0.0},
+        {"acquirer": "here"},
+        {"arrivals": "late"},
+        {"keep": tmp_path},
+    ):
+        with pytest.raises(OptionsWrong):
+            replace(SHORT, **wrong)
+
+
+def test_every_option_has_its_help() -> None:
+    named = {name.removesuffix("_path") for name in RunOptions.__dataclass_fields__}
+    assert named == set(HELP)
+
+
+def test_a_commit_delay_is_written_down_only_where_there_is_one() -> None:
+    plain = LoadSetup(terminal_port=1, operations_port=2, acquirer_port=3)
+    assert "commit_delay_ms" not in plain.toml()
+    assert (
+        '[journal]\npath = "journal.sqlite3"\nkeys = "keys"\ncommit_delay_ms = 2\n'
+        in replace(plain, commit_delay_ms=2).toml()
+    )
