@@ -233,6 +233,87 @@ def soak(
 
 
 @app.command()
+def overload(
+    seconds: Annotated[float, typer.Option(min=1, max=3_600, help="Seconds of the flood.")] = 60.0,
+    times: Annotated[float, typer.Option(min=1, max=100, help="How many times the capacity is offered in it.")] = 10.0,
+    connections: Annotated[
+        int, typer.Option(min=1, max=5_000, help="ISO 8583 connections, shared by the terminals.")
+    ] = 400,
+    terminals: Annotated[
+        int, typer.Option(min=10, max=200_000, help="Terminals; each has one sale in flight at most.")
+    ] = 20_000,
+    storm_s: Annotated[
+        float, typer.Option(min=1, max=600, help="Seconds in which whoever is refused asks again.")
+    ] = 10.0,
+    drain_s: Annotated[float, typer.Option(min=1, max=3_600, help="How long the replay may take at the end.")] = 30.0,
+    json_path: Json = None,
+) -> None:
+    """Offer ten times what the gateway can take; exit 1 if anything acknowledged is lost, or it does not recover."""
+    from bench.overload import OverloadOptions, run
+
+    options = OverloadOptions(
+        seconds=seconds, times=times, connections=connections, terminals=terminals, storm_s=storm_s, drain_s=drain_s
+    )
+    raise typer.Exit(run(options, json_path))
+
+
+Clients = Annotated[int, typer.Option(min=1, max=10_000, help="Clients, each with one request in flight.")]
+MeasuredFolder = Annotated[
+    Path | None,
+    typer.Option(help="Where everything is stored: a folder on the disk that is meant.", exists=True, file_okay=False),
+]
+
+
+@app.command()
+def limits(
+    clients: Clients = 64,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each part and turn.")] = 2.0,
+    folder: MeasuredFolder = None,
+    json_path: Json = None,
+) -> None:
+    """Measure what this machine allows: disk, event loop, aiohttp, sealing, SQLite; the gateway as a part of each."""
+    from bench.load.limits import LimitsOptions, run
+
+    raise typer.Exit(run(LimitsOptions(clients=clients, rounds=rounds, seconds=seconds, folder=folder), json_path))
+
+
+@app.command()
+def peers(
+    clients: Clients = 64,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each turn.")] = 4.0,
+    commit_delay_ms: Annotated[
+        int, typer.Option(min=0, max=1_000, help="Added to every commit of the gateway and of the plain handler only.")
+    ] = 0,
+    payload_bytes: Annotated[
+        int, typer.Option(min=0, max=60_000, help="Size of the record that others store; 0 is what the gateway stores.")
+    ] = 0,
+    only: Annotated[
+        list[str] | None, typer.Option(help="nats, nats-streams, postgresql, redis or plain; may be repeated.")
+    ] = None,
+    folder: MeasuredFolder = None,
+    json_path: Json = None,
+) -> None:
+    """Let others do the durable part of the same work: NATS, PostgreSQL, Redis, a plain handler."""
+    from bench.load.peers import PEERS, PeersOptions, run
+
+    for name in only or []:
+        if name not in PEERS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(PEERS)}", param_hint="--only")
+    options = PeersOptions(
+        clients=clients,
+        rounds=rounds,
+        seconds=seconds,
+        commit_delay_ms=commit_delay_ms,
+        payload_bytes=payload_bytes,
+        only=tuple(only or ()),
+        folder=folder,
+    )
+    raise typer.Exit(run(options, json_path))
+
+
+@app.command()
 def compare(
     files: Annotated[
         list[str] | None,

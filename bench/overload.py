@@ -33,6 +33,7 @@ from bench.overload_rig import CrowdProcess, OverloadSetup
 from bench.overload_verdict import (
     MEMORY_MIB_MAX,
     NORMAL_FACTOR,
+    NORMAL_FLOOR_MS,
     RECOVERED_WITHIN_S,
     REFUSED_WITHIN_MS,
     Played,
@@ -235,6 +236,7 @@ def report(options: OverloadOptions, played: Sequence[Played]) -> dict[str, Any]
         "limits": {
             "memory_mib": MEMORY_MIB_MAX,
             "normal_factor": NORMAL_FACTOR,
+            "normal_floor_ms": NORMAL_FLOOR_MS,
             "recovered_within_s": RECOVERED_WITHIN_S,
             "refused_within_ms": REFUSED_WITHIN_MS,
         },

@@ -20,6 +20,8 @@ PLATEAU_SLACK_MIB: Final = 12.0
 RECOVERED_WITHIN_S: Final = 5
 NORMAL_FACTOR: Final = 2.0
 """Normal again: a second's p99 within so many times the longest p99 of a second before the flood."""
+NORMAL_FLOOR_MS: Final = 250.0
+"""A p99 below this is normal whatever it was before: nobody at a counter notices."""
 REFUSED_WITHIN_MS: Final = 5_000.0
 """The p99 of a refusal, far below any terminal's patience. What lies in sockets before the gateway is part of it."""
 OFFERED_TIMES_MIN: Final = 3.0
@@ -78,7 +80,7 @@ class Played:
         """Seconds after which p99 was normal and nothing was refused, and stayed so for two; None where never."""
         shown = self.phase(after)
         seconds = shown.by_second if shown is not None else []
-        limit_ms = NORMAL_FACTOR * self.normal_ms
+        limit_ms = max(NORMAL_FLOOR_MS, NORMAL_FACTOR * self.normal_ms)
         good = [_is_normal(second, limit_ms) for second in seconds]
         for number in range(len(good) - 1):
             if good[number] and good[number + 1]:
@@ -97,7 +99,7 @@ class Played:
         for after in ("after the flood", "after the storm"):
             took_s = self.recovered_after_s(after)
             if took_s is None or took_s > RECOVERED_WITHIN_S:
-                normal = f"{NORMAL_FACTOR:g} times the normal {self.normal_ms:.1f} ms"
+                normal = f"{NORMAL_FACTOR:g} times the normal {self.normal_ms:.1f} ms or {NORMAL_FLOOR_MS:g} ms"
                 found.append(f"{after}: p99 was not within {normal}, without refusals, within {RECOVERED_WITHIN_S} s")
         most = max((mib for samples in self.memory_mib.values() for mib in samples), default=0.0)
         if most > MEMORY_MIB_MAX:

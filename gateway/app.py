@@ -93,6 +93,7 @@ class Gateway:
                 path=config.journal.path,
                 limit_bytes=config.journal.limit_bytes or _NO_LIMIT_BYTES,
                 min_free_bytes=config.journal.min_free_bytes,
+                commit_delay_ms=config.journal.commit_delay_ms,
             ),
             keyring,
             self._journalled,
@@ -104,6 +105,7 @@ class Gateway:
         upstream = upstream_to(config.acquirer, made.acquirer, self._submit, clock, self._report("acquirers"))
         self._link = upstream.link
         self._approved_codes = upstream.host.approved_codes
+        self._always_fit = upstream.always_fit
         self._listeners = self._make_listeners(KeyedHash(keyring.fingerprint_key), made.terminals)
         engine = Engine(
             engine_settings(config), upstream.host, policy(config.standin), jitter=random.random,
@@ -139,7 +141,7 @@ class Gateway:
         return Iso8583Listener(
             listener_settings(section, tls), dialect, hashing, self._submit, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
-            journal_wait_ms=self._journal_wait_ms,
+            journal_wait_ms=self._journal_wait_ms, always_fit=self._always_fit(dialect),
         )  # fmt: skip
 
     def _sessions_of(self, section: TerminalsSection, dialect: Dialect) -> TerminalSessions | None:

@@ -16,6 +16,7 @@ from gateway.reporting import Report
 from gateway.tls import ReloadableClientContext
 from gateway.wiring import http_link_settings, link_settings
 from protocol.iso8583.codec import CodecError
+from protocol.iso8583.covering import always_fitting
 from protocol.iso8583.dialect import Dialect, load_dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import HostRules
@@ -28,11 +29,13 @@ class Upstream:
     Attributes:
         host: the habits of the acquirer's host.
         unencodable: why a message cannot be sent there, or "".
+        always_fit: fields of a terminal's dialect that can be sent there whatever they hold.
     """
 
     link: Link
     host: HostRules
     unencodable: Callable[[Message], str]
+    always_fit: Callable[[Dialect], frozenset[int]] = lambda _: frozenset()
 
 
 def upstream_to(
@@ -50,7 +53,8 @@ def upstream_to(
     dialect = load_dialect(section.dialect)
     made = link_settings(section, dialect, tls)
     return Upstream(
-        Iso8583Link(made, dialect, deliver, clock.mono_ms, report), dialect.host, _unencodable(dialect)
+        Iso8583Link(made, dialect, deliver, clock.mono_ms, report), dialect.host, _unencodable(dialect),
+        lambda terminals: always_fitting(terminals, dialect),
     )  # fmt: skip
 
 

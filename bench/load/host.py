@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from pathlib import Path
 from typing import Final, cast
 
@@ -290,6 +291,7 @@ def _counts(host: Host) -> HostCounts:
         reversed=books.reversed,
         declined=books.declined,
         connections=host.connections,
+        cpu_s=time.process_time(),
         problem=host.problem,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bench.load.generator import times_us
 from bench.load.histogram import LatencyRecorder
-from bench.load.results import Latency, Percentiles, Phase
+from bench.load.results import Latency, Phase
 from bench.load.tally import Outcome
 from bench.load.worker import Beat
 
@@ -131,8 +131,3 @@ class Parts:
         for part in measured:
             total.merge(part)
         return total
-
-
-def nothing() -> Percentiles:
-    """The distribution of no times."""
-    return LatencyRecorder().percentiles()

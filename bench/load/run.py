@@ -133,6 +133,8 @@ def verdict(options: RunOptions, findings: Findings, total: Part | None, share: 
     lines += findings.remarks
     if total is not None and options.scenario is not Scenario.DRAIN:
         lines.append(_of_generator(total, share))
+    if findings.host_share > GENERATOR_SHARE_MAX:
+        lines.append(f"the simulated acquirer was the limit: it took {findings.host_share:.2f} of a core")
     lines.append(f"seed {options.seed}")
     return lines
 

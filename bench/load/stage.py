@@ -43,6 +43,7 @@ class Findings:
         problems: anything that makes it fail.
         remarks: anything that makes it show less than it seems.
         left: still owed at the end; -1 where nobody could tell.
+        host_share: of one core, what the simulated acquirer took.
         disk_bytes, stored: growth of the journal's files, and the transactions that it is of.
     """
 
@@ -56,7 +57,7 @@ class Findings:
     stored: int = 0
     commits: int = 0
     syncs: int = -1
-    host_dialled: int = 0
+    host_share: float = 0.0
 
 
 class _Filling(Filling):
@@ -104,6 +105,7 @@ class Rig:
         self._commits_before = 0
         self._began = self._ended = False
         self._backlog_of: list[int] = []
+        self._host_began_s = self._host_cpu_s = 0.0
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -216,6 +218,7 @@ class Rig:
         part.offered = self.options.backlog
         part.outcomes[Outcome.APPROVED] = booked
         self.findings.gateway_cpu_s = self.watch.cpu_s - before_s
+        await self._host_share_since(began, 0.0)
         self._disk_before, self.findings.stored = 0, self.options.backlog
 
     # --- the end ---------------------------------------------------------------------------------------------------
@@ -233,7 +236,6 @@ class Rig:
             await self._settle(told)
         else:
             await self._count(told)
-        findings.host_dialled = (await self._host.counts()).connections
 
     async def _end_load(self, generator: Generator) -> None:
         """Nothing falls due any more; what is under way still counts in its phase."""
@@ -243,11 +245,17 @@ class Rig:
         beat = await generator.stop(_ANSWERED_WITHIN_S)
         self.parts.end()  # only now: what was due is answered in the time of its phase, or its rate would be too high
         self._ended = True
+        await self._host_share_since(self._host_began_s, self._host_cpu_s)
         self.findings.gateway_cpu_s = self.watch.cpu_s - self.findings.gateway_cpu_s
         if beat.left:
             self.parts.all[-1].failed += beat.left
             self.findings.problems.append(f"{beat.left} requests had no answer {_ANSWERED_WITHIN_S:g} s after the load")
         self.findings.problems += [f"generator: {problem}" for problem in beat.problems]
+
+    async def _host_share_since(self, began: float, cpu_s: float) -> None:
+        """Note what the simulated acquirer took of a core since then."""
+        taken_s = (await self._host.counts()).cpu_s - cpu_s
+        self.findings.host_share = taken_s / max(0.001, time.monotonic() - began)
 
     async def _told(self) -> dict[str, bytes]:
         """What terminals were told; of a backlog, that every sale was approved."""
@@ -325,6 +333,7 @@ class Rig:
         assert self._generator is not None
         await self._generator.mark(number)
         if measured and not any(part.measured for part in self.parts.all[:-1]):
+            self._host_began_s, self._host_cpu_s = time.monotonic(), (await self._host.counts()).cpu_s
             self.findings.gateway_cpu_s = self.watch.cpu_s  # until the end of the load: then it is what it took since
         self._show(name)
 

@@ -69,6 +69,9 @@ class JournalSection(Section):
         2**40,
         "bytes",
     )
+    commit_delay_ms: Whole = _number(
+        "Added to every commit, to measure how a slower disk would do. Leave it at 0.", 0, 0, 1_000, "ms"
+    )
 
 
 class TerminalsSection(Section):

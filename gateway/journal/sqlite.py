@@ -67,11 +67,13 @@ class SqliteJournalSettings:
         path: the database file; its lock lies beside it.
         min_free_bytes: new transactions are refused when the file system has less free; outcomes still go through.
         limit_bytes: new transactions are refused when the journal's files take this much.
+        commit_delay_ms: added to every commit, to measure how a slower disk would do.
     """
 
     path: Path
     min_free_bytes: int = 256 * 1024 * 1024
     limit_bytes: int = 64 * 1024 * 1024 * 1024
+    commit_delay_ms: int = 0
 
 
 class SqliteJournal:
@@ -87,6 +89,7 @@ class SqliteJournal:
     ) -> None:
         """`failed` is called at most once, on the event loop's thread; after it the journal is silent."""
         self._path = Path(os.path.realpath(settings.path))  # a symbolic link is another name of the same journal
+        self._delay_s = settings.commit_delay_ms / 1000
         self._keyring = keyring
         self._deliver = deliver
         self._failed = failed
@@ -121,6 +124,8 @@ class SqliteJournal:
             stack.callback(self._lock.release)
             refuse_foreign_file(self._path)
             await refuse_what_went_back(self._path, self._keyring, self._codec)
+            # Before SQLite makes it, so that what SQLite puts beside it is its owner's alone, whatever the umask.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             try:
                 self._writer = await connect_writer(self._path)
                 stack.push_async_callback(self._writer.close)
@@ -274,6 +279,8 @@ class SqliteJournal:
     def _commit(self, writes: list[Write], damages: list[Damage], *, probe: bool) -> list[JournalEvent] | None:
         """As Batcher.commit; what has returned from it is durable, and so the mark may say it."""
         events = self._batcher.commit(writes, damages, probe=probe)
+        if self._delay_s:
+            time.sleep(self._delay_s)
         self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
         return events
 

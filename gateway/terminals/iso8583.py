@@ -66,6 +66,7 @@ class Iso8583Listener:
         *,
         tokens: Iterator[int] | None = None,
         sessions: TerminalSessions | None = None,
+        always_fit: frozenset[int] = frozenset(),
         journal_wait_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """Nothing is heard before `start`.
@@ -74,6 +75,7 @@ class Iso8583Listener:
             submit: takes each request on the loop's thread; it may answer from within the call. Must not raise.
             tokens: where terminal tokens come from; listeners that share one never give out the same token.
             sessions: of this dialect's terminals; without it no MAC is looked at, made or asked for.
+            always_fit: fields that can be forwarded whatever they hold (covering.always_fitting).
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
         """
         self._settings = settings
@@ -83,6 +85,7 @@ class Iso8583Listener:
         self._framing = dialect.framing
         self._hashing = hashing
         self._sessions = sessions
+        self._always_fit = always_fit
         self._journal_wait_ms = journal_wait_ms
         self._asked = Asked()
         self._unreserved = settings.in_flight_max - settings.in_flight_max // 10
@@ -212,7 +215,7 @@ class Iso8583Listener:
         if not self._room(connection, message, admitted):
             return
         try:
-            request = request_from(message, self._rules, self._hashing, self._utc_ms())
+            request = request_from(message, self._rules, self._hashing, self._utc_ms(), always_fit=self._always_fit)
         except BadRequest as error:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
             self._refuse(connection, message, error.code, admitted)

@@ -62,10 +62,10 @@ def test_a_run_that_refuses_and_recovers_holds() -> None:
 
 def test_what_does_not_recover_in_five_seconds_is_a_no() -> None:
     one = played()
-    one.phases[3] = shown("after the flood", 0.5, *[25.0] * 6, 11.0, 11.0)
+    one.phases[3] = shown("after the flood", 0.5, *[251.0] * 6, 11.0, 11.0)
     assert one.recovered_after_s("after the flood") == 6
     assert len(one.problems()) == 1
-    one.phases[3] = shown("after the flood", 0.5, 11.0, 25.0, 11.0, 25.0)
+    one.phases[3] = shown("after the flood", 0.5, 11.0, 251.0, 11.0, 251.0)
     assert one.recovered_after_s("after the flood") is None, "one good second is not normal again"
     one.phases[3] = shown("after the flood", 0.5, 11.0, None, None)
     assert one.recovered_after_s("after the flood") is None

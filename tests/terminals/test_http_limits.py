@@ -152,15 +152,6 @@ async def test_a_connection_over_the_limit_is_closed_at_once(limit: str, counter
 
 
 @on_each_loop
-async def test_too_many_headers_are_refused() -> None:
-    async with http_shop(headers_max=8) as shop:
-        reader, writer = await shop.line(b"GET /openapi.json HTTP/1.1\r\n" + b"X: y\r\n" * 40 + b"\r\n")
-        answer = await closed(reader)
-        assert answer.split(b" ")[1] in {b"400", b"431"}
-        writer.close()
-
-
-@on_each_loop
 async def test_a_terminal_that_sends_too_fast_is_429_and_another_one_is_not() -> None:
     async with http_shop(rate_per_s=1, burst=3) as shop:
         told = [await shop.sell(key="once") for _ in range(4)]

@@ -127,6 +127,9 @@ def test_the_verdict_says_when_the_generator_was_the_limit() -> None:
     findings = Findings(truth=Truth())
     assert "not the limit" in verdict(SHORT, findings, _part(0.5), 0.5)[-2]
     assert "generator was the limit" in verdict(SHORT, findings, _part(0.97), 0.97)[-2]
+    findings.host_share = 0.95
+    assert "acquirer was the limit" in verdict(SHORT, findings, _part(0.5), 0.5)[-2]
+    findings.host_share = 0.1
     assert "generator was late" in verdict(SHORT, findings, _part(0.5, late=50), 0.5)[-2]
 
 
