@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bench.load.commands import add_load_commands
+
 app = typer.Typer(
     name="holdfast-bench",
     help="Simulators, outages and figures for the Holdfast gateway.",
@@ -257,96 +259,6 @@ def overload(
     raise typer.Exit(run(options, json_path))
 
 
-Clients = Annotated[int, typer.Option(min=1, max=10_000, help="Clients, each with one request in flight.")]
-MeasuredFolder = Annotated[
-    Path | None,
-    typer.Option(help="Where everything is stored: a folder on the disk that is meant.", exists=True, file_okay=False),
-]
-
-
-@app.command()
-def limits(
-    clients: Clients = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each part and turn.")] = 2.0,
-    folder: MeasuredFolder = None,
-    json_path: Json = None,
-) -> None:
-    """Measure what this machine allows: disk, event loop, aiohttp, sealing, SQLite; the gateway as a part of each."""
-    from bench.load.limits import LimitsOptions, run
-
-    raise typer.Exit(run(LimitsOptions(clients=clients, rounds=rounds, seconds=seconds, folder=folder), json_path))
-
-
-@app.command()
-def peers(
-    clients: Clients = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each turn.")] = 4.0,
-    commit_delay_ms: Annotated[
-        int, typer.Option(min=0, max=1_000, help="Added to every commit of the gateway and of the plain handler only.")
-    ] = 0,
-    payload_bytes: Annotated[
-        int, typer.Option(min=0, max=60_000, help="Size of the record that others store; 0 is what the gateway stores.")
-    ] = 0,
-    only: Annotated[
-        list[str] | None, typer.Option(help="nats, nats-streams, postgresql, redis or plain; may be repeated.")
-    ] = None,
-    folder: MeasuredFolder = None,
-    json_path: Json = None,
-) -> None:
-    """Let others do the durable part of the same work: NATS, PostgreSQL, Redis, a plain handler."""
-    from bench.load.peers import PEERS, PeersOptions, run
-
-    for name in only or []:
-        if name not in PEERS:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(PEERS)}", param_hint="--only")
-    options = PeersOptions(
-        clients=clients,
-        rounds=rounds,
-        seconds=seconds,
-        commit_delay_ms=commit_delay_ms,
-        payload_bytes=payload_bytes,
-        only=tuple(only or ()),
-        folder=folder,
-    )
-    raise typer.Exit(run(options, json_path))
-
-
-@app.command()
-def compare(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Documents or patterns. Without --base the first is the base, and each other one is compared with it; "
-            "with --base all of them are the other side."
-        ),
-    ] = None,
-    base: Annotated[
-        list[str] | None,
-        typer.Option("--base", help="A document or pattern of the base; several runs give medians and their spread."),
-    ] = None,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Compare also where scenario, options or machine differ.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    threshold: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="The least change that counts, in percent. Twice as much for a p99 and memory, 1.5 times for a p50.",
-        ),
-    ] = 5.0,
-) -> None:
-    """Say what changed between measurements beyond noise; exit 1 on a regression, 2 for what cannot be compared."""
-    from bench.load.compare import CompareOptions, run
-
-    options = CompareOptions(
-        files=files or [], base=base or [], anyway=anyway, as_json=as_json, threshold_percent=threshold
-    )
-    raise typer.Exit(run(options))
-
-
 @app.command()
 def codec(
     json_path: Json = None,
@@ -380,6 +292,9 @@ def _check_dialects(*names: str) -> None:
             for line in str(error).splitlines():
                 typer.echo(f"holdfast-bench: {line}", err=True)
             raise typer.Exit(2) from None
+
+
+add_load_commands(app)
 
 
 def main() -> None:
