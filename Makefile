@@ -43,7 +43,7 @@ crash: install
 
 # Ten times as many seeds, cuts, kills and flips, other ones than by day.
 nightly: install
-	HOLDFAST_NIGHTLY=10 $(BIN)/pytest -n 2 --dist worksteal tests/simulation tests/networks tests/crash
+	TESTS_TIMES=10 $(BIN)/pytest -n 2 --dist worksteal tests/simulation tests/networks tests/crash
 
 # Takes every safeguard away in turn, and demands that a check notices.
 safeguards: install

@@ -35,3 +35,17 @@ def read_private(path: Path, right: str) -> str:
     if len(text) > _CHARACTERS_MAX:
         raise PrivateFileWrong(f"is far too long; {right}")
     return text
+
+
+def make_private(path: Path) -> None:
+    """Make a file that its owner alone may read, if there is none; an empty one that others may read becomes so.
+
+    To be called before SQLite makes it, because what SQLite puts beside a database gets the database's mode.
+    Must not be called while SQLite has the file open in this process: closing any descriptor drops SQLite's locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)

@@ -46,6 +46,7 @@ from gateway.journal.schema import (
     refuse_foreign_file,
 )
 from gateway.journal.sealing import Sealer
+from gateway.private_file import make_private
 
 _T = TypeVar("_T")
 
@@ -124,8 +125,7 @@ class SqliteJournal:
             stack.callback(self._lock.release)
             refuse_foreign_file(self._path)
             await refuse_what_went_back(self._path, self._keyring, self._codec)
-            # Before SQLite makes it, so that what SQLite puts beside it is its owner's alone, whatever the umask.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            make_private(self._path)
             try:
                 self._writer = await connect_writer(self._path)
                 stack.push_async_callback(self._writer.close)
@@ -151,7 +151,6 @@ class SqliteJournal:
         connection = self._writer.connection
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if not tables:
-            self._path.chmod(0o600)
             create_tables(connection, self._keyring, self._codec)
         meta: Meta = check_tables(connection, self._keyring, self._path)
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

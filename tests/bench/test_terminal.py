@@ -11,7 +11,7 @@ import pytest
 from bench.acquirer import Acquirer, Behaviour, Mode
 from bench.history import Defect, check
 from bench.records import LedgerEvent, TerminalEvent, read_lines
-from bench.terminal import GaveUp, Habits, History, Terminal
+from bench.terminal import STEADY, GaveUp, Habits, History, Terminal
 from bench.till import TEST_CARDS
 from protocol.iso8583.dialect import load_dialect
 from tests.bench.test_acquirer import CARD, QUICK, with_acquirer
@@ -89,7 +89,7 @@ def test_a_message_sent_twice_records_both_answers(tmp_path: Path) -> None:
         await terminal.attempt(terminal.till.sale(1000, CARD), twice=True)
         await terminal.attempt(terminal.till.sale(1000, CARD))
 
-    with_acquirer(tmp_path, story)
+    with_acquirer(tmp_path, story, habits=STEADY)
     answered = [event for event in history(tmp_path) if event.event == "answered"]
     assert [(event.stan, event.response, event.late) for event in answered] == [
         ("000001", "00", False),

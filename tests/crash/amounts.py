@@ -1,7 +1,7 @@
 """How much the tests here, in networks and in simulation try, and what they do where a machine lacks what they need.
 
-HOLDFAST_NIGHTLY=10   ten times as many of everything, with seeds that no other run has had before them
-HOLDFAST_CI=1         what is missing is a failure, not a skip
+TESTS_TIMES=10   ten times as many of everything, with seeds that no other run has had before them
+TESTS_NEED_ALL=1         what is missing is a failure, not a skip
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import pytest
 
-TIMES: Final = max(1, int(os.environ.get("HOLDFAST_NIGHTLY", "1")))
+TIMES: Final = max(1, int(os.environ.get("TESTS_TIMES", "1")))
 """Multiplies every count; a nightly run sets it."""
 
 LIMIT_S: Final = 120 * TIMES
@@ -21,8 +21,8 @@ LIMIT_S: Final = 120 * TIMES
 
 def missing(what: str) -> NoReturn:
     """Skip a test that this machine cannot run; in CI, where everything is there, fail."""
-    if os.environ.get("HOLDFAST_CI"):
-        pytest.fail(f"{what} (HOLDFAST_CI is set, so nothing may be missing)")
+    if os.environ.get("TESTS_NEED_ALL"):
+        pytest.fail(f"{what} (TESTS_NEED_ALL is set, so nothing may be missing)")
     pytest.skip(what)
 
 

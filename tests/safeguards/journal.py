@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Final
 
@@ -262,7 +261,7 @@ JOURNAL: Final = (
     Safeguard(
         "journal files are their owner's",
         "INV-8",
-        replaced(Path, "chmod", nothing),
+        replaced(sqlite, "make_private", nothing),
         f"{_GAPS}test_every_file_of_a_journal_is_its_owners_whatever_the_umask",
     ),
     Safeguard(

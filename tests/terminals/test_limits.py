@@ -233,6 +233,7 @@ def test_reading_stops_at_the_first_keepalive_over_the_limit_however_many_follow
 async def test_others_get_their_turn_while_one_connections_frames_are_taken(flood: Message) -> None:
     frames = 1_000
     settings = {"frames_per_turn_max": 2, "frames_per_s_max": 10_000, "write_buffer_limit_bytes": 1_000_000}
+    settings["taking_ms_per_turn_max"] = 10_000  # else that would see to it
     async with shop(BINARY, None, **settings) as s, await s.terminal() as greedy, await s.terminal() as other:
 
         def taken() -> int:
