@@ -90,6 +90,7 @@ class Batcher:
         """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
         self.newest_leaf = b""
         """Leaf hash of the entry `head.sequence`, once this one has written any: for the mark."""
+        self._open_rows: dict[int, Row] = {}
         self._last_writes = 0
         self.newest = Newest()
         """Transactions that are not in the tables of groups yet. Committed ones only; read by others."""
@@ -210,10 +211,22 @@ class Batcher:
                     self.newest.owe(row)
             else:
                 self.newest.add(row)
+        self._keep_open(draft)
         for damage in damages_met:
+            self._open_rows.pop(damage.id, None)
             if damage.owing is not None:
                 self.newest.disown(damage.owing[0].decode(errors="replace"), damage.id)
         return [*(self._resolved(each) for each in judged), *reported]
+
+    def _keep_open(self, draft: Draft) -> None:
+        """Remember the rows that will change again: what was written a moment ago need not be read back."""
+        if len(self._open_rows) > RECENT_MAX:
+            self._open_rows.clear()
+        for number, row in draft.rows.items():
+            if row.state in FINAL:
+                self._open_rows.pop(number, None)
+            else:
+                self._open_rows[number] = row
 
     def _undo(self, error: sqlite3.Error) -> None:
         """Take a failed batch back if it is certain that nothing of it was written, else stop."""
@@ -266,7 +279,12 @@ class Batcher:
             self._first_hits.setdefault(hashed, set()).add(number)
         for hashed, number in select_in(self._connection, "SELECT hash, id FROM by_key_again WHERE hash IN", second):
             self._second_hits.setdefault(hashed, set()).add(number)
-        for number, packed in select_in(self._connection, "SELECT id, row FROM tx WHERE id IN", list(ids)):
+        open_rows = self._open_rows
+        for number in ids:
+            if (row := open_rows.get(number)) is not None:
+                draft.before[number] = row
+        unknown = [number for number in ids if number not in draft.before]
+        for number, packed in select_in(self._connection, "SELECT id, row FROM tx WHERE id IN", unknown):
             try:
                 draft.before[number] = self._codec.unpack(number, packed)
             except RowDamaged as error:
