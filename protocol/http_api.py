@@ -349,7 +349,9 @@ def decode(body: bytes, wanted: type[_T], depth_max: int) -> _T:
     if _deeper_than(body, depth_max):
         raise BadBody(ProblemKind.TOO_DEEP, f"at most {depth_max} objects and lists within each other")
     try:
-        return msgspec.json.decode(_WHOLE.sub(_without_fraction, body), type=wanted)
+        if b"." in body:
+            body = _WHOLE.sub(_without_fraction, body)
+        return msgspec.json.decode(body, type=wanted)
     except msgspec.ValidationError as error:
         raise BadBody(ProblemKind.INVALID_REQUEST, _without_values(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -358,6 +360,8 @@ def decode(body: bytes, wanted: type[_T], depth_max: int) -> _T:
 
 def _deeper_than(body: bytes, depth_max: int) -> bool:
     """Whether brackets outside of strings are nested deeper. A body that is no JSON may be judged either way."""
+    if body.count(b"{") + body.count(b"[") <= depth_max:
+        return False
     depth = 0
     for octet in _STRINGS.sub(b"", body):
         if octet in b"[{":
