@@ -47,7 +47,7 @@ from bench.till import MERCHANT
 TILLS: Final = 40
 HTTP_SHARE: Final = 0.01
 _SAMPLE_S: Final = 1.0
-_COUNTED: Final = ("overload", "refused", "retries_left", "reading_", "closed_", "stopping", "standin", "unanswered")
+_COUNTED: Final = ("overload", "refused", "in_progress", "reading_", "closed_", "stopping", "standin", "unanswered")
 _DOWN_WITHIN_S: Final = 20.0
 _TITLES: Final = {
     Scenario.ANSWERING: "the acquirer answers",

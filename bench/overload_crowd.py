@@ -22,7 +22,7 @@ import msgspec
 import uvloop
 
 from bench.overload_frames import Frames, HttpAnswers, HttpSales, IsoAnswers
-from bench.overload_records import ANSWERED, SENT, Outcome, packed
+from bench.overload_records import ANSWERED, ASK_AGAIN, NOTHING_STORED, SENT, Outcome, packed
 
 HTTP_FIRST: Final = 9_000_000
 """Numbers of terminals from here on speak HTTP, each on a connection of its own."""
@@ -311,7 +311,7 @@ class Crowd:
             self._unmatched += 1
             return
         stan = self._stans[terminal]
-        self._records.append(packed(ANSWERED, terminal, stan, "96" if outcome is Outcome.REFUSED else code))
+        self._records.append(packed(ANSWERED, terminal, stan, _written(outcome, code)))
         tally.answered(self._sent_at[terminal], now, outcome, code)
         del self._tally_of[terminal]
         if not self._tally_of:
@@ -332,6 +332,13 @@ class Crowd:
     def lost(self) -> None:
         """The gateway has closed a connection."""
         self._lost += not self._leaving
+
+
+def _written(outcome: Outcome, code: str) -> str:
+    """The two characters that are written down of an answer."""
+    if outcome is not Outcome.REFUSED:
+        return code
+    return ASK_AGAIN if code in {ASK_AGAIN, "http 409"} else NOTHING_STORED
 
 
 class IsoLine(asyncio.Protocol):

@@ -109,7 +109,10 @@ class _View(msgspec.Struct):
 
 
 class HttpAnswers:
-    """Cuts a stream of HTTP answers. A refusal must be problem details that say when to come again."""
+    """Cuts a stream of HTTP answers. A refusal must be problem details that say when to come again.
+
+    409 is one only as "in progress": other conflicts are none.
+    """
 
     def __init__(self) -> None:
         self._kept = b""
@@ -133,6 +136,7 @@ def _judged(head: bytes, body: bytes) -> tuple[Outcome, str]:
         code = msgspec.json.decode(body, type=_View).response_code
         return Outcome.of_code(code), code
     lower = head.lower()
-    if status in ("429", "503") and b"\r\nretry-after:" in lower and b"application/problem+json" in lower:
+    refused = status in ("429", "503") or (status == "409" and b'"urn:holdfast:problem:in-progress"' in body)
+    if refused and b"\r\nretry-after:" in lower and b"application/problem+json" in lower:
         return Outcome.REFUSED, f"http {status}"
     return Outcome.OTHER, f"http {status}"

@@ -1,7 +1,8 @@
 """What the crowd writes down, eight bytes for each thing that happened, and how the checker is told of it.
 
 A refused sale that never reached the acquirer cannot be wrong, and there are millions of them: the checker is told of
-those that were answered otherwise or not at all, and of every sale that the acquirer knows.
+those that were answered otherwise or not at all, and of every sale that the acquirer knows. An answer that promises
+nothing ("in progress, ask again") is not told of: whoever hears nothing else would ask again or reverse.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from bench.records import LedgerEvent, TerminalEvent, card_hash, card_mask, read
 
 SENT: Final = 1
 ANSWERED: Final = 2
-_REFUSED: Final = "96"
+NOTHING_STORED: Final = "96"
+"""As what a refusal is written down that says that nothing was stored, over HTTP too."""
+ASK_AGAIN: Final = "09"
+"""The same of a refusal that promises nothing."""
+_REFUSALS: Final = frozenset({NOTHING_STORED, ASK_AGAIN})
 _AMOUNTS: Final = 400
 _TERMINAL_BITS: Final = 24
 _STAN_BITS: Final = 20
@@ -27,7 +32,7 @@ class Outcome(Enum):
     """How a sale was answered."""
 
     APPROVED = auto()
-    REFUSED = auto()  # nothing stored; the same sale may be sent again
+    REFUSED = auto()  # at once and in so many words; the same sale may be sent again
     OTHER = auto()
 
     @classmethod
@@ -35,7 +40,7 @@ class Outcome(Enum):
         """By field 39."""
         if code in APPROVED_CODES:
             return cls.APPROVED
-        return cls.REFUSED if code == _REFUSED else cls.OTHER
+        return cls.REFUSED if code in _REFUSALS else cls.OTHER
 
 
 def amount_minor(terminal: int, stan: int) -> int:
@@ -69,19 +74,24 @@ def read_records(path: Path) -> array[int]:
 def history(records: array[int], ledger: Path, card: str, merchant: str) -> Iterator[TerminalEvent]:
     """The terminals' history as the checker reads it, in the order in which it happened.
 
-    A sale that was never answered is given up ("abandoned") at the end: its terminal would reverse it. Whether there
-    was silence is judged elsewhere.
+    A sale that was never answered, or last of all told to ask again, is given up ("abandoned") at the end: its terminal
+    would reverse it. Whether there was silence is judged elsewhere.
     """
     known = {event.key for event in read_lines(ledger, LedgerEvent)}
     told: set[int] = set()
     asked: set[int] = set()
     refused: set[int] = set()
+    unsure: set[int] = set()
     for record in records:
         sale = record >> 16 & (1 << _STAN_BITS + _TERMINAL_BITS) - 1
         kind, _, _, code = unpacked(record)
+        unsure.discard(sale)
         if kind == SENT:
             asked.add(sale)
-        elif code == _REFUSED:
+        elif code == ASK_AGAIN:
+            refused.add(sale)
+            unsure.add(sale)
+        elif code == NOTHING_STORED:
             refused.add(sale)
         else:
             told.add(sale)
@@ -103,8 +113,11 @@ def history(records: array[int], ledger: Path, card: str, merchant: str) -> Iter
     for record in records:
         sale = record >> 16 & (1 << _STAN_BITS + _TERMINAL_BITS) - 1
         kind, terminal, stan, code = unpacked(record)
+        if kind == ANSWERED and code == ASK_AGAIN:
+            continue
         if sale in told or sale in silent or transaction_key(merchant, f"T{terminal:07d}", f"{stan:06d}") in known:
             yield event(kind, terminal, stan, code)
-    for sale in sorted(silent):
+    for sale in sorted(silent | unsure):
         _, terminal, stan, _ = unpacked(sale << 16)
-        yield event(0, terminal, stan, "", abandoned=True)
+        if sale in told or sale in silent or transaction_key(merchant, f"T{terminal:07d}", f"{stan:06d}") in known:
+            yield event(0, terminal, stan, "", abandoned=True)

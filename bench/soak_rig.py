@@ -22,6 +22,7 @@ from gateway.operations.client import OperationsClient, RefusedError
 from protocol.iso8583.dialect import load_dialect
 
 _PORTS: Final = range(12_000, 32_000)  # below those that the system gives to connections that go out
+_SMALL_CACHE: Final = "[journal]\ncache_mib = 4\n"  # soon full, so that what grows afterwards is a leak
 _WHY: Final = "soak: the acquirer's books were looked at"
 
 
@@ -35,7 +36,7 @@ class SoakSetup(Setup):
         """The gateway's configuration file."""
         replay = "[replay]\nbackoff_min_ms = 50\nbackoff_max_ms = 1000\nattempts_max = 8\n"
         return (
-            Setup.toml(self).replace("[replay]\n", replay)
+            Setup.toml(self).replace("[replay]\n", replay).replace("[journal]\n", _SMALL_CACHE)
             + f"""\
 [[terminals]]
 listen = "127.0.0.1:{self.http_port}"

@@ -44,6 +44,7 @@ from gateway.operations.view import (
     Mode,
     TerminalsStatus,
 )
+from gateway.terminals.asked import Asked
 from gateway.terminals.http import HttpListener
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.sessions import TerminalSessions
@@ -87,12 +88,14 @@ class Gateway:
         self._maintenance = MaintenanceMark(config.journal.path)
         self._asking = Asking()
         self._sessions: dict[Address, TerminalSessions] = {}
+        self._asked = {speaks: Asked() for speaks in Speaks}
 
         self._journal = SqliteJournal(
             SqliteJournalSettings(
                 path=config.journal.path,
                 limit_bytes=config.journal.limit_bytes or _NO_LIMIT_BYTES,
                 min_free_bytes=config.journal.min_free_bytes,
+                cache_mib=config.journal.cache_mib,
                 commit_delay_ms=config.journal.commit_delay_ms,
             ),
             keyring,
@@ -142,6 +145,7 @@ class Gateway:
             listener_settings(section, tls), dialect, hashing, self._submit, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
             journal_wait_ms=self._journal_wait_ms, always_fit=self._always_fit(dialect),
+            asked=self._asked[section.speaks],
         )  # fmt: skip
 
     def _sessions_of(self, section: TerminalsSection, dialect: Dialect) -> TerminalSessions | None:
@@ -161,7 +165,7 @@ class Gateway:
             http_settings(section, tls, self._approved_codes), load_dialect(section.dialect).terminal, hashing,
             self._submit, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
-            journal_wait_ms=self._journal_wait_ms,
+            journal_wait_ms=self._journal_wait_ms, asked=self._asked[Speaks.HTTP],
         )  # fmt: skip
 
     # Start and stop

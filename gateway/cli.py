@@ -115,11 +115,14 @@ def status_command(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False)
 
     loaded = _load(config)
     answer = _read(loaded, config, "/v1/status")
+    live = answer is not None
     if answer is None:
         from gateway.operations.offline import offline_status  # noqa: PLC0415
 
         answer = _offline(lambda: offline_status(loaded))
     _print_json(answer) if as_json else show_status(_decoded(answer, StatusReport))
+    if not live:
+        _tell_problem(loaded)
 
 
 @queue.command("list")
@@ -145,6 +148,7 @@ def queue_list(
     query = [("after", str(after)), ("limit", str(limit)), *(("state", name) for name in states)]
     query += [(name, value) for name, value in (("lane", lane), ("terminal", terminal)) if value]
     answer = _read(loaded, config, "/v1/queue", query)
+    live = answer is not None
     if answer is None:
         from gateway.operations.offline import offline_queue  # noqa: PLC0415
 
@@ -153,6 +157,8 @@ def queue_list(
         answer = _offline(lambda: offline_queue(loaded, listing))
     page = _decoded(answer, QueuePage)
     _print_json(answer) if as_json else show_queue(page.transactions, page.next_after)
+    if not live:
+        _tell_problem(loaded)
 
 
 @queue.command("show")
@@ -163,11 +169,14 @@ def queue_show(transaction: Id, config: ConfigFile = DEFAULT_CONFIG, as_json: As
 
     loaded = _load(config)
     answer = _read(loaded, config, f"/v1/queue/{transaction}")
+    live = answer is not None
     if answer is None:
         from gateway.operations.offline import offline_transaction  # noqa: PLC0415
 
         answer = _offline(lambda: offline_transaction(loaded, transaction))
     _print_json(answer) if as_json else show_transaction(_decoded(answer, StoredReport))
+    if not live:
+        _tell_problem(loaded)
 
 
 @queue.command("explain")
@@ -410,6 +419,18 @@ def _offline(read: Callable[[], Any]) -> bytes:
         return msgspec.json.encode(read())
     except OfflineError as error:
         _fail(str(error))
+
+
+def _tell_problem(config: Config) -> None:
+    """Exit with a failure where what was just shown is not all that the journal has had, or may not be."""
+    from gateway.operations.offline import OfflineError, offline_problem  # noqa: PLC0415
+
+    try:
+        problem = offline_problem(config)
+    except OfflineError as error:
+        problem = str(error)
+    if problem:
+        _fail(f"do not rely on this: {problem}")
 
 
 def _steer(path: Path, target: str, who: str, why: str, as_json: bool) -> None:

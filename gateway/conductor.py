@@ -34,8 +34,12 @@ _WRITE_RESULTS: Final = (Committed, Existing, OverLimit, WriteRefused)
 _MEASURED_FROM: Final = 64
 """Writes in a group commit from which on it tells what a write costs: in a small one, the disk's sync is most of it."""
 _NEWEST_SHARE: Final = 0.3
-
-
+_CREDIBLE_MS: Final = 2.0
+"""What a write is believed to cost where only one commit says so."""
+_FALLS_TO: Final = 2.0
+"""Of what the newest large commit has cost: however slow the others were, it is not believed to cost more."""
+_FORECAST_MS_MAX: Final = 30_000
+"""No forecast goes further beyond what the oldest write has waited."""
 _WRITES_AHEAD: Final = 2
 """A transaction that begins now is written behind those that wait, and its outcome behind their outcomes: for each
 write that waits now, so many will have gone before its answer leaves."""
@@ -46,11 +50,17 @@ class JournalWait:
 
     It is what tells overload early: whoever is let in beyond what the journal keeps up with waits for everybody before
     them. Writes are answered in the order in which they were handed over. Times are monotonic milliseconds.
+
+    A commit has a cost of its own and one for each write. A large one tells what a write costs, a small one only that
+    it costs no more than the commit took for each of its writes. A rise is believed when two commits in a row tell of
+    it, so that a machine or a disk that stood still once teaches nothing; a fall is believed at once. Else the estimate
+    would keep out the very writes that could prove it wrong.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, int]] = deque()
         self._write_ms = 0.0
+        self._before_ms = _CREDIBLE_MS
         self._answered_ms = 0
 
     def handed_over(self, token: int, now_ms: int) -> None:
@@ -68,16 +78,29 @@ class JournalWait:
             waiting.popleft()
             count += 1
         self._answered_ms = now_ms
-        if count >= _MEASURED_FROM:
-            measured_ms = (now_ms - began_ms) / count
-            self._write_ms += (measured_ms - self._write_ms) * (_NEWEST_SHARE if self._write_ms else 1.0)
+        self._learn(now_ms - began_ms, count)
+
+    def _learn(self, took_ms: int, count: int) -> None:
+        """A commit of so many writes has taken so long."""
+        each_ms = took_ms / count
+        if count < _MEASURED_FROM:
+            each_ms = (took_ms + 1) / count  # it may have been nearly a whole one more
+            self._write_ms = min(self._write_ms, each_ms)
+            self._before_ms = min(self._before_ms, each_ms)
+            return
+        credible_ms = min(each_ms, max(self._before_ms, self._write_ms))
+        share = _NEWEST_SHARE if self._write_ms else 1.0
+        self._write_ms = min(self._write_ms + (credible_ms - self._write_ms) * share, _FALLS_TO * each_ms)
+        self._before_ms = each_ms
 
     def wait_ms(self, now_ms: int) -> int:
         """What a new transaction would wait; at least what the oldest write has waited. 0 where none waits."""
         waiting = self._waiting
         if not waiting:
             return 0
-        return max(now_ms - waiting[0][1], int(_WRITES_AHEAD * len(waiting) * self._write_ms))
+        oldest_ms = now_ms - waiting[0][1]
+        forecast_ms = int(_WRITES_AHEAD * len(waiting) * self._write_ms)
+        return max(oldest_ms, min(forecast_ms, oldest_ms + _FORECAST_MS_MAX))
 
 
 class Conductor:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.load.peers_gateway import RecordSizes
-from gateway.journal.connections import CACHE_KIB
+from gateway.journal.connections import CACHE_MIB
 from gateway.journal.keyring import create_keyring
 from gateway.journal.schema import PAGE_BYTES, TABLES
 from gateway.journal.sealing import ACCOUNT_PART, Sealer
@@ -152,7 +152,7 @@ def sqlite_rate(folder: Path, sizes: RecordSizes, batch: int, seconds: float) ->
                 "cell_size_check = ON",
                 "temp_store = MEMORY",
                 "mmap_size = 0",
-                f"cache_size = -{CACHE_KIB}",
+                f"cache_size = -{CACHE_MIB * 1024}",
             ):
                 connection.execute(f"PRAGMA {setting}").fetchall()
             for table in TABLES.values():

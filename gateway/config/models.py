@@ -56,18 +56,25 @@ class JournalSection(Section):
         right="the path of a folder made by `holdfast init`",
     )
     limit_bytes: Whole = _number(
-        "Size on disk above which new transactions are refused with 96; 0 for no limit of its own.",
+        "Size on disk above which new transactions are refused with 96, reversals somewhat later; 0 for no limit.",
         0,
         0,
         2**50,
         "bytes",
     )
     min_free_bytes: Whole = _number(
-        "Free space on the file system below which new transactions are refused with 96.",
+        "Free space on the file system below which new transactions are refused with 96, reversals somewhat later.",
         64 * 2**20,
         0,
         2**40,
         "bytes",
+    )
+    cache_mib: Whole = _number(
+        "Page cache of each of the journal's two connections. Memory stays bounded however long the journal grows.",
+        32,
+        1,
+        4_096,
+        "MiB",
     )
     commit_delay_ms: Whole = _number(
         "Added to every commit, to measure how a slower disk would do. Leave it at 0.", 0, 0, 1_000, "ms"
@@ -114,8 +121,8 @@ class TerminalsSection(Section):
         "messages",
     )
     in_flight_max: Whole = _number(
-        "Most unanswered messages of this listener; beyond it, a message is answered 96. The last tenth of them is for "
-        "advices, reversals and retries.",
+        "Most unanswered messages of this listener; beyond it, one is answered 96, or 09 where it may have been asked "
+        "before. The last tenth is for advices, reversals and retries.",
         5000,
         1,
         1_000_000,
@@ -123,7 +130,7 @@ class TerminalsSection(Section):
     )
     journal_wait_ms_max: Whole = _number(
         "How long a new request may have to wait for the journal; while it would be longer, it is answered 96 at once "
-        "(HTTP: 503). Never more than a quarter of terminal_timeout_ms.",
+        "(HTTP: 503), or 09 (409) where it may have been asked before. At most a quarter of terminal_timeout_ms.",
         1000,
         10,
         600_000,

@@ -35,6 +35,7 @@ from gateway.journal.draft import Draft, JournalDefect
 from gateway.journal.groups import Newest
 from gateway.journal.port import JournalInDoubt, JournalLocked, JournalUnreadable
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader, is_damage
+from gateway.journal.room import Need
 from gateway.journal.rows import Row, RowCodec, RowDamaged
 from gateway.journal.schema import Head, write_head
 from gateway.journal.sealing import Sealer
@@ -51,7 +52,7 @@ _QUIET_WRITES: Final = 16
 Thousands at once cost less for each, and make everybody wait for a tenth of a second."""
 
 _REPLACING: Final = "ON CONFLICT (id) DO UPDATE SET row = excluded.row"
-_ALWAYS_TAKEN: Final = frozenset({Kind.REVERSAL, Kind.UNSEEN})
+_NEEDS: Final = {Kind.REVERSAL: Need.REVERSAL, Kind.UNSEEN: Need.UNSEEN}
 _UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
 
 _Judged = JournalEvent | tuple[int, int]  # a pair is a conflict: token, and id of the transaction that exists
@@ -73,9 +74,9 @@ class Batcher:
         sealer: Sealer,
         head: Head,
         utc_ms: Callable[[], int],
-        refusal: Callable[[], str],
+        refusal: Callable[[Need], str],
     ) -> None:
-        """`refusal` says why a Create is refused now for want of room, or is empty."""
+        """`refusal` says why a Create that needs so much is refused now for want of room, or is empty."""
         self._connection = connection
         self._codec = codec
         self._sealer = sealer
@@ -86,6 +87,7 @@ class Batcher:
         self._first_hits: _Hits = {}
         self._second_hits: _Hits = {}
         self.head = head
+        self._based = head.based
         self.recent: dict[str, int] = {}
         """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
         self.newest_leaf = b""
@@ -136,12 +138,21 @@ class Batcher:
             or self.head.sequence - self.head.indexed >= 4 * RECENT_MAX
         )
 
+    def checkpointed(self) -> None:
+        """All that was committed is in the database by itself now: the next commit may begin the log anew."""
+        self._based = self.head.commits
+
+    def _draft(self, now_ms: int) -> Draft:
+        draft = Draft(self.head, now_ms, self._sealer)
+        draft.head.commits, draft.head.based = self.head.commits + 1, self._based
+        return draft
+
     def tidy(self) -> None:
         """Put recent transactions and counters in their places, in one commit. A crash leaves all of it or none.
 
         Raises: as `commit`.
         """
-        head = Draft(self.head, 0, self._sealer).head
+        head = self._draft(0).head
         head.indexed = head.sequence
         hashes = [(*self._codec.key_hashes(key), number) for key, number in self.recent.items()]
         connection = self._connection
@@ -179,7 +190,7 @@ class Batcher:
             JournalDefect: a write breaks the contract; nothing was written.
         """
         self._last_writes = len(writes)
-        draft = Draft(self.head, self._utc_ms(), self._sealer)
+        draft = self._draft(self._utc_ms())
         self._reader.noted.clear()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -309,8 +320,8 @@ class Batcher:
             reason = self._counters.refusal(reserve, head.transaction.amount_minor, draft.now_ms)
             if reason is not None:
                 return OverLimit(write.token, reason)
-        # A reversal is always taken (D15): it needs the room that is kept back for outcomes.
-        if creates and head.transaction.kind not in _ALWAYS_TAKEN and self._refusal():
+        # A reversal may take of the room that is kept back (D15), up to a bound of its own (INV-9).
+        if creates and self._refusal(_NEEDS.get(head.transaction.kind, Need.NEW)):
             return WriteRefused(write.token, RefusalReason.FULL)
         if reserve:
             self._counters.reserve(reserve, head.transaction.amount_minor, draft.now_ms)

@@ -18,8 +18,8 @@ import aiosqlite
 from gateway.journal.schema import PAGE_BYTES
 
 BUSY_TIMEOUT_S: Final = 5.0
-CACHE_KIB: Final = 32 * 1024
-"""Page cache of each connection: memory stays bounded however long the journal grows (INV-9)."""
+CACHE_MIB: Final = 32
+"""Page cache of each connection, unless told otherwise: memory stays bounded however long the journal grows (INV-9)."""
 
 
 class GatheringConnection(sqlite3.Connection):
@@ -83,7 +83,7 @@ def _uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
-async def connect_writer(path: Path) -> Threaded:
+async def connect_writer(path: Path, cache_mib: int = CACHE_MIB) -> Threaded:
     """The one connection that writes and checkpoints."""
     return await _connect(
         _uri(path, "rwc"),
@@ -97,12 +97,12 @@ async def connect_writer(path: Path) -> Threaded:
             "trusted_schema = OFF",
             "temp_store = MEMORY",
             "mmap_size = 0",
-            f"cache_size = -{CACHE_KIB}",
+            f"cache_size = -{cache_mib * 1024}",
         ),
     )
 
 
-async def connect_reader(path: Path, *, alone: bool = False) -> Threaded:
+async def connect_reader(path: Path, cache_mib: int = CACHE_MIB, *, alone: bool = False) -> Threaded:
     """A connection that can only read, and never checkpoints, at its end either.
 
     Args:
@@ -116,6 +116,6 @@ async def connect_reader(path: Path, *, alone: bool = False) -> Threaded:
             "trusted_schema = OFF",
             "temp_store = MEMORY",
             "mmap_size = 0",
-            f"cache_size = -{CACHE_KIB}",
+            f"cache_size = -{cache_mib * 1024}",
         ),
     )

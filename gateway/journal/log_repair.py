@@ -9,13 +9,18 @@ A sum is linear: a word that is off by d moves the frame's two sums by d * c0 an
 numbers that depend on the place of the word alone. So the difference between the stored sum and that of the bytes names
 the bits that can have been flipped. For the lower bits of a word that is one. For the nine highest it can be several,
 since Fibonacci numbers repeat modulo a small power of two: then the versions of the same page before and after this one
-decide (log_pages.py). Where they do not, nothing is put right.
+decide (log_pages.py). Where they do not, the caller may try each: only the true one brings back a journal without a
+damaged record, unless the damage is where no record is. Then nothing is put right.
 
 Steps of a repair, and what a crash leaves: the log is at no time anything but the damaged or the mended one, whole.
 
     draft written and synced     the damaged log; the next opening begins anew
-    damaged log linked           the same, under a second name as well
-    draft renamed                the mended log; the damaged one lies beside it
+    damaged log linked           the same, under a second name as well (-wal.unreported)
+    draft renamed                the mended log; the next opening puts the damaged one back, and begins anew
+    reported                     the mended log; the damaged one has the name that it keeps (-wal.damaged)
+    second name taken away       the same
+
+So whatever is mended is also looked through and reported by the opening that goes on with it.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from gateway.journal.schema import PAGE_BYTES
 MENDED_MAX: Final = 8
 """More flipped bits than this in one log are no accident of single bits: the disk is failing, a person has to look."""
 
+_PLACES_MAX: Final = 4
 _COVERED: Final = 8
 _MAGIC: Final = 0x377F0682  # its lowest bit says how words are read: 1 for big-endian
 _VERSION: Final = 3_007_000
@@ -50,17 +56,55 @@ class Repair:
 
     Attributes:
         flips: the bits that were put right.
-        damaged: where the damaged log is kept.
+        log: its path.
     """
 
     flips: tuple[Flip, ...]
     log: Path
-    damaged: Path
 
     def undo(self) -> None:
         """Put the damaged log back in its place."""
-        self.damaged.rename(self.log)
+        _unreported(self.log).rename(self.log)
         sync_folder(self.log.parent)
+
+    def keep(self) -> Path:
+        """Give the damaged log the name under which it is kept: only a person takes it away. Call `reported` then."""
+        return keep_unreported(self.log)
+
+    def reported(self) -> None:
+        """It was said what was done."""
+        _unreported(self.log).unlink()
+        sync_folder(self.log.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Where a log cannot be followed further.
+
+    Attributes:
+        frame: its number, from 0.
+        offset: where in the file it begins.
+        frames: so many the file has.
+        candidates: bits of the file of which one was flipped, for all that can be told; none where it was not one bit.
+    """
+
+    frame: int
+    offset: int
+    frames: int
+    candidates: tuple[Flip, ...]
+
+    def __str__(self) -> str:
+        """What an operator is told."""
+        where = f"Its log can be followed up to frame {self.frame} of {self.frames}, at byte {self.offset}"
+        if self.frame >= self.frames:
+            return f"{where}: the file ends there."
+        if self.candidates:
+            places = ", ".join(str(each) for each in sorted({each.offset for each in self.candidates})[:_PLACES_MAX])
+            return (
+                f"{where}: one flipped bit has damaged it there. Mending was tried and not done: it can be any of "
+                f"{len(self.candidates)} bits (bytes {places} and so on), and which one cannot be told for certain."
+            )
+        return f"{where}: the log ends there, or more than one bit is wrong. Mending was tried and not done."
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +116,21 @@ class _Header:
     sums: Sums
 
 
-def repair_log(path: Path) -> Repair | None:
+def repair_log(path: Path, chosen: Flip | None = None) -> Repair | None:
     """Put right what flipped bits have broken in the log of the journal at `path`.
 
     Nobody may have the journal open. The caller looks whether the journal is whole then, and else undoes it.
 
+    Args:
+        chosen: the one to take among the candidates at which `examine` is stuck.
     Returns:
         None where nothing is broken, or cannot be put right: then nothing was changed.
     Raises:
         OSError: a file cannot be read or written; the damaged log is in its place.
     """
-    log = path.with_name(path.name + "-wal")
+    log = log_path(path)
     try:
-        flips = find_flips(path, log)
+        flips, _ = examine(path, log, chosen)
     except FileNotFoundError:
         return None
     if not flips:
@@ -95,11 +141,44 @@ def repair_log(path: Path) -> Repair | None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    damaged = _keep(log)
+    os.link(log, _unreported(log))
     sync_folder(path.parent)  # the damaged log has its second name for certain before it loses the first
     draft.rename(log)
     sync_folder(path.parent)
-    return Repair(tuple(flips), log, damaged)
+    return Repair(tuple(flips), log)
+
+
+def log_path(path: Path) -> Path:
+    """The log of a journal."""
+    return path.with_name(path.name + "-wal")
+
+
+def _unreported(log: Path) -> Path:
+    return log.with_name(log.name + ".unreported")
+
+
+def take_back_unreported(path: Path) -> None:
+    """Put a damaged log back in its place, if an opening has mended it and ended before it could say so.
+
+    Nothing has written to the journal meanwhile, for only a whole opening does: the same mending will be done again.
+
+    Raises:
+        OSError: it cannot be put back; the mended log is in its place.
+    """
+    log = log_path(path)
+    second = _unreported(log)
+    if not second.exists():
+        return
+    if log.exists() and second.samefile(log):
+        second.unlink()  # a crash came between the link and the rename
+    else:
+        second.rename(log)
+    sync_folder(path.parent)
+
+
+def has_unreported(path: Path) -> bool:
+    """Whether an opening has ended within a mending."""
+    return _unreported(log_path(path)).exists()
 
 
 def _write_mended(log: Path, draft: Path, flips: list[Flip]) -> None:
@@ -115,22 +194,32 @@ def _write_mended(log: Path, draft: Path, flips: list[Flip]) -> None:
         os.fsync(file.fileno())
 
 
-def _keep(log: Path) -> Path:
-    """Give the damaged log a second name that nothing else has. It is left there: only a person takes it away."""
+def keep_unreported(log: Path) -> Path:
+    """Give a damaged log that was replaced a name that nothing else has."""
+    second = _unreported(log)
     for number in count():
         damaged = log.with_name(f"{log.name}.damaged{f'-{number}' if number else ''}")
         try:
-            os.link(log, damaged)
+            os.link(second, damaged)
         except FileExistsError:
-            if damaged.samefile(log):
-                return damaged  # a crash came between the link and the rename
+            if damaged.samefile(second):
+                return damaged  # a crash came after the report
             continue
+        sync_folder(log.parent)
         return damaged
     raise AssertionError("there is a number that is free")
 
 
 def find_flips(path: Path, log: Path) -> list[Flip]:
     """The bits that have to be flipped back so that the log goes on to a commit; none where that cannot be told.
+
+    Raises: as `examine`.
+    """
+    return examine(path, log)[0]
+
+
+def examine(path: Path, log: Path, chosen: Flip | None = None) -> tuple[list[Flip], Stuck]:
+    """As `find_flips`, and where the log cannot be followed further, its true end or not.
 
     Reads the log once, about 20,000 pages a second.
 
@@ -141,12 +230,12 @@ def find_flips(path: Path, log: Path) -> list[Flip]:
         first = file.read(HEADER_BYTES)
         header = _header(first)
         if header is not None:
-            return _walk(path, file, header, [])
+            return _walk(path, file, header, [], chosen)
         for flip in _single_bits(first):
             mended = _header(flip.back(first))
             if mended is not None and _begins(file, mended):
-                return _walk(path, file, mended, [flip])
-    return []
+                return _walk(path, file, mended, [flip], chosen)
+        return [], Stuck(0, 0, (os.fstat(file.fileno()).st_size - HEADER_BYTES) // FRAME_BYTES, ())
 
 
 def _header(content: bytes) -> _Header | None:
@@ -169,12 +258,15 @@ def _begins(file: BinaryIO, header: _Header) -> bool:
     return len(frame) == FRAME_BYTES and _fits(header, frame, header.sums)
 
 
-def _walk(path: Path, file: BinaryIO, header: _Header, flips: list[Flip]) -> list[Flip]:
+def _walk(
+    path: Path, file: BinaryIO, header: _Header, flips: list[Flip], chosen: Flip | None
+) -> tuple[list[Flip], Stuck]:
     """Follow the frames, mend each that does not fit, and go on; only what leads to a commit counts.
 
     The log's true end is a frame of an older log, a torn one, or the end of the file: no single bit mends these.
     """
     sums, certain = header.sums, 0
+    candidates: list[Flip] = []
     for number in count():
         offset = HEADER_BYTES + number * FRAME_BYTES
         file.seek(offset)
@@ -182,7 +274,11 @@ def _walk(path: Path, file: BinaryIO, header: _Header, flips: list[Flip]) -> lis
         if len(frame) < FRAME_BYTES:
             break
         if not _fits(header, frame, sums):
-            flip = _mend(path, file, header, number, frame, sums) if len(flips) < MENDED_MAX else None
+            candidates = _candidates(header, frame, sums) if len(flips) < MENDED_MAX else []
+            flip = candidates[0] if len(candidates) == 1 else None
+            if len(candidates) > 1:
+                taken = [each for each in candidates if Flip(offset + each.offset, each.bit) == chosen]
+                flip = taken[0] if taken else likely(Neighbours(path, file, number, header.salts), frame, candidates)
             if flip is None:
                 break
             flips.append(Flip(offset + flip.offset, flip.bit))
@@ -191,7 +287,9 @@ def _walk(path: Path, file: BinaryIO, header: _Header, flips: list[Flip]) -> lis
         sums = (stored[0], stored[1])
         if database_pages:
             certain = len(flips)
-    return flips[:certain]
+    frames = (os.fstat(file.fileno()).st_size - HEADER_BYTES) // FRAME_BYTES
+    left = tuple(Flip(offset + each.offset, each.bit) for each in candidates) if number < frames else ()
+    return flips[:certain], Stuck(number, offset, frames, left)
 
 
 def _fits(header: _Header, frame: bytes, sums: Sums) -> bool:
@@ -218,16 +316,16 @@ def _words(order: str, content: bytes) -> tuple[int, ...]:
     return unpack(f"{order}{len(content) // 4}I", content)
 
 
-def _mend(path: Path, file: BinaryIO, header: _Header, number: int, frame: bytes, sums: Sums) -> Flip | None:
-    """The one bit that makes a frame fit, if it can be told."""
+def _candidates(header: _Header, frame: bytes, sums: Sums) -> list[Flip]:
+    """The bits of which each alone makes a frame fit."""
     _, _, *stored = FRAME.unpack_from(frame)
     computed = _frame_sums(header.order, frame, sums)
     salts_off = _bits_off((stored[0], stored[1]), header.salts)
     sums_off = _bits_off((stored[2], stored[3]), computed)
     if salts_off == 1 and not sums_off:
-        return next(each for each in _single_bits(frame[:16], 8) if _fits(header, each.back(frame), sums))
+        return [each for each in _single_bits(frame[:16], 8) if _fits(header, each.back(frame), sums)]
     if salts_off:
-        return None
+        return []
     difference = ((stored[2] - computed[0]) & _MASK, (stored[3] - computed[1]) & _MASK)
     found = [
         each if each.offset < _COVERED else Flip(each.offset + FRAME_HEAD_BYTES - _COVERED, each.bit)
@@ -235,10 +333,7 @@ def _mend(path: Path, file: BinaryIO, header: _Header, number: int, frame: bytes
     ]
     if sums_off == 1:
         found += [each for each in _single_bits(frame[:24], 16) if _fits(header, each.back(frame), sums)]
-    found = [each for each in found if _fits(header, each.back(frame), sums)]
-    if len(found) < 2:
-        return found[0] if found else None
-    return likely(Neighbours(path, file, number, header.salts), frame, found)
+    return [each for each in found if _fits(header, each.back(frame), sums)]
 
 
 def flips_that_move(order: str, content: bytes, difference: Sums) -> list[Flip]:

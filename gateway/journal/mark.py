@@ -16,7 +16,8 @@ It has no sync of its own for each commit: one comes at each checkpoint and at c
 Two slots are written in turn, each in a page of its own: what a power cut tears is one of them.
 
 A mark that cannot be written stops nothing. The commit is durable without it, and an older mark is still a true one:
-it only vouches for less. The log says so once, and each commit tries again.
+it only vouches for less. The log says so once, and later commits try again. One that somebody takes away while the
+gateway runs is made anew by one of the next commits, and that is said, too.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
+from gateway.journal.keyring import sync_folder
 from gateway.journal.port import JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
 from gateway.journal.schema import Head
@@ -45,6 +49,8 @@ _MAGIC: Final = b"HOLDMARK"
 _FORMAT: Final = 1
 _SLOT: Final = Struct(">8sI16sQ32sQQ")
 _RECORD_BYTES: Final = _SLOT.size + TAG_BYTES
+_LOOK_EVERY_S: Final = 0.25
+_TRY_EVERY_S: Final = 1.0
 _LOG: Final = logging.getLogger("gateway.journal.mark")
 
 
@@ -81,21 +87,46 @@ def read_mark(path: Path, codec: RowCodec) -> list[Standing | None] | None:
     Returns:
         None where there is no mark: an older journal, or somebody has moved it away.
     Raises:
-        JournalUnreadable: there is one, and it cannot be read.
+        JournalUnreadable: there is one, and it cannot be read; the message says what to do.
     """
+    slots = _read_slots(path)
+    return None if slots is None else [_unpacked(each, codec) for each in slots]
+
+
+def names_in_mark(path: Path) -> set[str]:
+    """Names of the journals that the mark's slots are of, whether or not the keys fit; raises as `read_mark`."""
+    whole = [each for each in _read_slots(path) or [] if len(each) == _RECORD_BYTES]
+    return {_SLOT.unpack_from(each)[2].hex() for each in whole if _SLOT.unpack_from(each)[:2] == (_MAGIC, _FORMAT)}
+
+
+def _read_slots(path: Path) -> list[bytes] | None:
     name = mark_path(path)
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # Without O_NONBLOCK a named pipe would wait for whoever writes to it.
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}") from error
+        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}. {_remedy(name)}") from error
     try:
-        return [_unpacked(os.pread(descriptor, _RECORD_BYTES, slot * SLOT_BYTES), codec) for slot in (0, 1)]
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise JournalUnreadable(f"{name} cannot be read: it is no regular file. {_remedy(name)}")
+        return [os.pread(descriptor, _RECORD_BYTES, slot * SLOT_BYTES) for slot in (0, 1)]
     except OSError as error:
-        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}") from error
+        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}. {_remedy(name)}") from error
     finally:
         os.close(descriptor)
+
+
+def _remedy(name: Path) -> str:
+    """What to do about a mark that is there and cannot be read."""
+    if name.is_symlink():
+        return (
+            "It is a symbolic link: put the file that it means in its place (mv), the mark must lie beside its journal"
+        )
+    if name.is_file():
+        return f"It belongs to user id {name.stat().st_uid}: give it to the one that the gateway runs as (chown)"
+    return "Something else has been put in its place: move that away, and put the mark back if it was moved"
 
 
 def newest(slots: list[Standing | None]) -> Standing | None:
@@ -138,39 +169,78 @@ class Mark:
         Its name is durable once the caller has synced the folder. `said` must be durable already.
         """
         self._codec = codec
+        self._path = path
         self._name = mark_path(path)
         self._said = said
         self._written: Standing | None = None
         self._faulty = False
         self._slot = 0
         self._descriptor = -1
+        self._told_gone = False
+        self._look_after_s = 0.0
+        if said.sequence and not os.path.lexists(self._name):
+            _LOG.warning(
+                "there was no mark beside %s: it begins anew at entry %d. Whether anything was missing before "
+                "could not be told",
+                path,
+                said.sequence,
+            )
+        self._open()
+
+    def _open(self) -> None:
+        """Open the mark, or make one, and write into it where the journal stands. Never raises."""
         try:
-            self._open(path)
-        except OSError as error:
+            self._open_or_make()
+        except (OSError, JournalUnreadable) as error:
             self._fault(error)
         else:
-            self.note(said)
+            self.note(self._said)
             self.sync()
+        self._look_after_s = time.monotonic() + (_TRY_EVERY_S if self._descriptor < 0 else _LOOK_EVERY_S)
 
-    def _open(self, path: Path) -> None:
-        slots = read_mark(path, self._codec)
+    def _open_or_make(self) -> None:
+        slots = read_mark(self._path, self._codec)
         if slots is None:
-            draft = self._name.with_name(self._name.name + ".new")
-            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                for slot in (0, 1):
-                    _write_all(descriptor, _packed(self._said, self._codec).ljust(SLOT_BYTES, b"\0"), slot)
-                os.fsync(descriptor)
-                draft.rename(self._name)  # whole or not at all
-            except BaseException:
-                os.close(descriptor)
-                raise
-            self._descriptor = descriptor
+            self._make()
             return
         # The slot that is damaged, or the older one, is written first: the other one stays true meanwhile.
         first, second = slots
         self._slot = 1 if first is not None and (second is None or first.order > second.order) else 0
-        self._descriptor = os.open(self._name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._descriptor = os.open(self._name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    def _make(self) -> None:
+        draft = self._name.with_name(self._name.name + ".new")
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            for slot in (0, 1):
+                _write_all(descriptor, _packed(self._said, self._codec).ljust(SLOT_BYTES, b"\0"), slot)
+            os.fsync(descriptor)
+            draft.rename(self._name)  # whole or not at all
+            sync_folder(self._name.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _look_after(self) -> None:
+        """Make it anew where it could not be made before, or where somebody has taken it away."""
+        if self._descriptor >= 0:
+            self._look_after_s = time.monotonic() + _LOOK_EVERY_S
+            if self._in_place():
+                return
+            if not self._told_gone:
+                self._told_gone = True
+                _LOG.error("%s was taken away while the gateway runs; it is made anew", self._name)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+        self._open()
+
+    def _in_place(self) -> bool:
+        try:
+            there, ours = os.lstat(self._name), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def committed(self, head: Head, leaf: bytes) -> None:
         """A commit has returned: write where the journal stands now. Costs a few microseconds; never raises.
@@ -181,6 +251,8 @@ class Mark:
         said = self._said
         if (head.sequence, head.indexed, head.quarantined) != said.order or self._written is not said:
             self.note(Standing(said.journal, head.sequence, head.indexed, head.quarantined, leaf))
+        if time.monotonic() >= self._look_after_s:
+            self._look_after()
 
     def note(self, said: Standing) -> None:
         """Write `said` into the slot whose turn it is. A slot that could not be written whole has its turn again."""
@@ -211,13 +283,13 @@ class Mark:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _fault(self, error: OSError) -> None:
+    def _fault(self, error: OSError | JournalUnreadable) -> None:
         if not self._faulty:
             self._faulty = True
             _LOG.error(
                 "%s cannot be written (%s): nothing is lost, but what the disk loses from now on may go unnoticed",
                 self._name,
-                error.strerror,
+                error.strerror if isinstance(error, OSError) else error,
             )
 
 

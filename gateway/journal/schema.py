@@ -80,12 +80,17 @@ class Head(msgspec.Struct, array_like=True):
         counts: transactions by state; the index is the state's number.
         quarantined: records in quarantine.
         indexed: transactions up to this sequence are in the lookup tables.
+        commits: so many commits have written a head; 0 for all before this was counted.
+        based: `commits` of the head that the database alone had, when the log that this head is in was begun at the
+            latest. A database that is before it does not belong to this log.
     """
 
     sequence: int
     counts: list[int]
     quarantined: int
     indexed: int = 0
+    commits: int = 0
+    based: int = 0
 
 
 class MetaKey(msgspec.Struct, frozen=True):
@@ -181,7 +186,7 @@ def check_tables(connection: sqlite3.Connection, keyring: Keyring, path: Path) -
     declared = _declared(connection)
     if {name: sql for name, (_, sql) in declared.items()} != TABLES:
         raise JournalUnreadable(f"{path}: its tables are not those of format {FORMAT}")
-    meta = _read_meta(connection, path)
+    meta = read_meta(connection, path)
     if meta.roots != {name: root for name, (root, _) in declared.items()}:
         raise JournalUnreadable(f"{path}: the tables do not begin where they did")
     for number, said in meta.keys.items():
@@ -212,17 +217,23 @@ def read_head(connection: sqlite3.Connection, codec: RowCodec, path: Path) -> He
     Raises:
         JournalUnreadable: neither is, or the entries do not end where it says: a tail is cut or was added.
     """
-    heads = []
-    for packed, tag in connection.execute("SELECT packed, tag FROM head ORDER BY copy").fetchall():
-        if isinstance(packed, bytes) and codec.head_tag(packed) == tag:
-            heads.append(msgspec.msgpack.decode(packed, type=Head))
-    if not heads:
+    head = newest_head(connection, codec)
+    if head is None:
         raise JournalUnreadable(f"{path}: both copies of the head are damaged")
-    head = max(heads, key=lambda each: each.sequence)
     (newest,) = connection.execute("SELECT max(sequence) FROM entry").fetchone()
     if (newest or 0) != head.sequence:
         raise JournalUnreadable(f"{path}: the newest entry is {newest or 0}, the head says {head.sequence}")
     return head
+
+
+def newest_head(connection: sqlite3.Connection, codec: RowCodec) -> Head | None:
+    """The head by itself, of whichever copy is whole, None where neither is. Entries are not looked at."""
+    heads = [
+        msgspec.msgpack.decode(packed, type=Head)
+        for packed, tag in connection.execute("SELECT packed, tag FROM head ORDER BY copy").fetchall()
+        if isinstance(packed, bytes) and codec.head_tag(packed) == tag
+    ]
+    return max(heads, key=lambda each: (each.sequence, each.commits), default=None)
 
 
 def write_head(connection: sqlite3.Connection, codec: RowCodec, head: Head) -> None:
@@ -256,7 +267,12 @@ def _write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
     )
 
 
-def _read_meta(connection: sqlite3.Connection, path: Path) -> Meta:
+def read_meta(connection: sqlite3.Connection, path: Path) -> Meta:
+    """What the journal says of itself, of whichever copy is whole.
+
+    Raises:
+        JournalUnreadable: neither is.
+    """
     for content, digest in connection.execute("SELECT content, digest FROM meta ORDER BY copy").fetchall():
         if isinstance(content, bytes) and hashlib.sha256(content).digest()[:TAG_BYTES] == digest:
             return msgspec.json.decode(content, type=Meta)

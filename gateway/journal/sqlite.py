@@ -19,7 +19,7 @@ from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, State
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.batch import BATCH_WRITES_MAX, RECENT_MAX, Batcher
 from gateway.journal.completeness import refuse_what_went_back
-from gateway.journal.connections import connect_reader, connect_writer
+from gateway.journal.connections import CACHE_MIB, connect_reader, connect_writer
 from gateway.journal.keyring import Keyring, sync_folder
 from gateway.journal.listings import Listings
 from gateway.journal.lock import take_lock
@@ -35,7 +35,7 @@ from gateway.journal.port import (
 )
 from gateway.journal.reader import list_in_steps, scan_in_doubt, snapshot, unless_damaged
 from gateway.journal.reading import Damage, RecordReader
-from gateway.journal.room import Room, bytes_free, bytes_on_disk
+from gateway.journal.room import Need, Room, bytes_free, bytes_on_disk
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import (
     Meta,
@@ -67,13 +67,15 @@ class SqliteJournalSettings:
     Attributes:
         path: the database file; its lock lies beside it.
         min_free_bytes: new transactions are refused when the file system has less free; outcomes still go through.
-        limit_bytes: new transactions are refused when the journal's files take this much.
+        limit_bytes: new transactions are refused when the journal's files take this much; reversals at some more.
+        cache_mib: page cache of each of the two connections.
         commit_delay_ms: added to every commit, to measure how a slower disk would do.
     """
 
     path: Path
     min_free_bytes: int = 256 * 1024 * 1024
     limit_bytes: int = 64 * 1024 * 1024 * 1024
+    cache_mib: int = CACHE_MIB
     commit_delay_ms: int = 0
 
 
@@ -90,6 +92,7 @@ class SqliteJournal:
     ) -> None:
         """`failed` is called at most once, on the event loop's thread; after it the journal is silent."""
         self._path = Path(os.path.realpath(settings.path))  # a symbolic link is another name of the same journal
+        self._cache_mib = settings.cache_mib
         self._delay_s = settings.commit_delay_ms / 1000
         self._keyring = keyring
         self._deliver = deliver
@@ -127,12 +130,12 @@ class SqliteJournal:
             await refuse_what_went_back(self._path, self._keyring, self._codec)
             make_private(self._path)
             try:
-                self._writer = await connect_writer(self._path)
+                self._writer = await connect_writer(self._path, self._cache_mib)
                 stack.push_async_callback(self._writer.close)
                 await self._writer.run(self._prepare)
                 stack.callback(self._mark.close)
                 sync_folder(self._path.parent)  # the file's name is durable before anything in it is acknowledged
-                self._reader = await connect_reader(self._path)
+                self._reader = await connect_reader(self._path, self._cache_mib)
                 stack.push_async_callback(self._reader.close)
             except sqlite3.Error as error:
                 raise JournalUnreadable(f"{self._path} cannot be opened: {error}") from error
@@ -162,7 +165,8 @@ class SqliteJournal:
             raise JournalUnreadable(f"{self._path}: its header gives another length than it has")
         adopt_new_keys(connection, self._keyring, meta)
         head = read_head(connection, self._codec, self._path)
-        self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._refusal_of_new)
+        self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._refusal_of)
+        self._batcher.checkpointed()
         self._note(self._batcher.recover())
         said = standing(connection, meta.journal, head)
         self._batcher.newest_leaf = said.leaf
@@ -291,11 +295,14 @@ class SqliteJournal:
         """Move the log into the database; what readers still need stays. Everything in it is durable already."""
         self._mark.sync()
         try:
-            self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            busy, frames, moved = self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             if not _is_want_of_room(error):
                 raise
             self._full = "the disk is full"  # the log keeps everything; the next checkpoint tries again
+            return
+        if not busy and frames == moved:
+            self._batcher.checkpointed()
 
     # -- reading
 
@@ -451,11 +458,11 @@ class SqliteJournal:
             self._probe_after_s = now_s + _PROBE_EVERY_S
             self._probe = True
             self._write_wake.set()
-        return self._full or self._refusal_of_new()
+        return self._full or self._refusal_of(Need.NEW)
 
-    def _refusal_of_new(self) -> str:
-        """Why no new transaction is taken now, on any thread."""
-        return self._lock.refusal() or self._room.refusal()
+    def _refusal_of(self, need: Need) -> str:
+        """Why no transaction of this need is taken now, on any thread. A lost lock refuses nothing but new ones."""
+        return (self._lock.refusal() if need is Need.NEW else "") or self._room.refusal(need)
 
 
 def _is_want_of_room(error: sqlite3.Error) -> bool:

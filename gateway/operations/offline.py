@@ -10,6 +10,7 @@ from typing import TypeVar
 from gateway.config.models import Config
 from gateway.core.events import Lookup
 from gateway.core.lifecycle import State
+from gateway.journal.completeness import what_went_back
 from gateway.journal.connections import connect_reader
 from gateway.journal.keyring import Keyring, load_keyring
 from gateway.journal.port import JournalError, JournalHealth, Listing
@@ -59,6 +60,19 @@ def offline_transaction(config: Config, transaction: int) -> report.StoredReport
     return _read(config, one)
 
 
+def offline_problem(config: Config) -> str:
+    """Why a gateway would not start on this journal as it is, in words; empty where it would.
+
+    Raises:
+        OfflineError: the keys cannot be read.
+    """
+    try:
+        keyring = load_keyring(config.journal.keys)
+    except JournalError as error:
+        raise OfflineError(str(error)) from None
+    return asyncio.run(what_went_back(config.journal.path, keyring, RowCodec(keyring.row_key)))
+
+
 def _read(config: Config, work: Callable[[JournalReader, Keyring], Awaitable[_T]]) -> _T:
     async def run() -> _T:
         keyring = load_keyring(config.journal.keys)
@@ -101,10 +115,12 @@ async def _health(config: Config, reader: JournalReader, keyring: Keyring) -> Jo
     head = await _head(config, keyring)
     oldest = await reader.listing(Listing(states=report.OWING, limit=1))
     free = bytes_free(path)
-    room = free >= config.journal.min_free_bytes
+    reason = await what_went_back(path, keyring, RowCodec(keyring.row_key))
+    if not reason and free < config.journal.min_free_bytes:
+        reason = f"{free} bytes free on disk, {config.journal.min_free_bytes} are kept for outcomes"
     return JournalHealth(
-        writable=room,
-        reason="" if room else f"{free} bytes free on disk, {config.journal.min_free_bytes} are kept for outcomes",
+        writable=not reason,
+        reason=reason,
         entries=head.sequence,
         bytes_on_disk=bytes_on_disk(path),
         bytes_free=free,

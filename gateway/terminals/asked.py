@@ -15,14 +15,30 @@ class Asked:
 
     A request that was added within the last generation is always seen. One that was not is sometimes seen all the
     same, more often the more there are (about one in fifty of them when a generation had a million): so it may only be
-    used where taking a new request for a retry does no harm. It knows nothing of before a restart.
+    used where taking a new request for a retry does no harm. It knows nothing of before a restart, and says so: nothing
+    is surely new until a generation has passed. Listeners that name requests alike share one, so that a retry may come
+    to another of them. A retry over another protocol is not seen.
     """
 
     def __init__(self, generation_ms: int = GENERATION_MS) -> None:
         self._generation_ms = generation_ms
         self._since_ms: int | None = None
+        self._knows_from_ms: int | None = None
         self._now = bytearray(1 << (_BITS - 3))
         self._before = bytearray(1 << (_BITS - 3))
+
+    def begin(self, now_ms: int) -> None:
+        """Requests are heard of from now on. `now_ms` is monotonic. Said again it changes nothing."""
+        if self._knows_from_ms is None:
+            self._knows_from_ms = now_ms + self._generation_ms
+
+    def surely_new(self, request: Hashable, now_ms: int) -> bool:
+        """Whether a request has not been handed on for a generation at least, before a restart included.
+
+        Only then may it be told that nothing is stored (INV-6, D3).
+        """
+        known = self._knows_from_ms is not None and now_ms >= self._knows_from_ms
+        return known and not self.seen(request)
 
     def add(self, request: Hashable, now_ms: int) -> None:
         """A request, by what names it, is handed on. `now_ms` is monotonic."""

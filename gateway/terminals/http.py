@@ -22,10 +22,11 @@ from gateway.terminals.http_connection import HttpConnection
 from gateway.terminals.http_heartbeats import Heard
 from gateway.terminals.http_identity import Identities
 from gateway.terminals.http_openapi import RETRY_AFTER_STATUSES, openapi_document
-from gateway.terminals.http_routes import Core, Find, Refused, Routes, Search
+from gateway.terminals.http_routes import Asks, Core, Find, Refused, Routes, Search
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
 from gateway.terminals.http_signatures import SCHEME, SecretOf
 from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count
+from gateway.terminals.reserve import Reserve
 from protocol.http_api import GATEWAY_MODE, PROBLEM_MEDIA_TYPE, Mode, ProblemKind
 from protocol.iso8583.rules import TerminalRules
 
@@ -59,6 +60,7 @@ class HttpListener:
         tokens: Iterator[int] | None = None,
         secret_of: SecretOf | None = None,
         journal_wait_ms: Callable[[], int] = lambda: 0,
+        asked: Asked | None = None,
     ) -> None:
         """Nothing is heard before `start`.
 
@@ -69,6 +71,7 @@ class HttpListener:
             tokens: where terminal tokens come from; listeners that share one never give out the same token.
             secret_of: the secrets that requests are signed with; None where none are.
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
+            asked: what was asked lately, of all HTTP listeners; one of its own by default.
         Raises:
             ValueError: no terminal could prove who it is.
         """
@@ -76,12 +79,14 @@ class HttpListener:
         self._submit = submit
         self._mode = mode
         self._journal_wait_ms = journal_wait_ms
-        self._asked = Asked()
+        self._asked = asked if asked is not None else Asked()
+        self._reserve = Reserve(settings.in_flight_max)
         self._overloaded = 0
         self._report = RateLimitedReport(report, settings.report_interval_ms)
         self._tokens = tokens if tokens is not None else itertools.count(1)
         self._counts: Counter[str] = Counter()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._unreserved = settings.in_flight_max - self._reserve.places
         self._in_flight = InFlight(settings.in_flight_max, settings.in_flight_per_terminal_max)
         self._connections: set[HttpConnection] = set()
         self._acceptor = Acceptor(settings.accepting, self._connection, self._count_accepting, self._refused_connection)
@@ -114,12 +119,13 @@ class HttpListener:
             await runner.cleanup()
             self._runner = None
             raise
+        self._asked.begin(self.now_ms())
         self._admitting = True
         self._schedule_sweep()
         return bound
 
     def stop_admitting(self) -> None:
-        """Accept no connections any more, and answer new requests 503; outcomes still go out."""
+        """Accept no connections any more, and answer requests 503, or 409 (`place`); outcomes still go out."""
         self._admitting = False
         self._acceptor.stop()
 
@@ -143,7 +149,7 @@ class HttpListener:
         await self._acceptor.close()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(Refused(ProblemKind.STOPPING, "send the same request again in a while"))
+                future.set_exception(Refused(ProblemKind.IN_PROGRESS, "send the same request again in a while"))
         for connection in tuple(self._connections):
             connection.close_if_idle()
         if self._runner is not None:
@@ -201,39 +207,57 @@ class HttpListener:
         self._counts[count.value] += 1
 
     @contextmanager
-    def place(self, terminal: str, asks: str = "") -> Iterator[None]:
+    def place(self, terminal: str, asks: Asks | None = None) -> Iterator[None]:
         """Hold one of the places for what is under way. Raises: Refused where there is none.
 
-        New requests are refused first. The first send of a retry may be under way or approved: it is let in for as long
-        as there is a place, and without one it is not told that nothing was recorded (D3).
+        New requests are refused first. Only what is surely new is told that nothing was recorded: of any other the
+        first send may be under way or approved, before a restart too (D3, INV-6). A retry that is known as one may have
+        a place of those kept for retries.
         """
-        wait_ms = self._journal_wait_ms() if asks else 0
-        retry = bool(asks) and self._asked.seen((terminal, asks))
-        new = bool(asks) and not retry
-        hurried = new and wait_ms > self._settings.journal_wait_ms_max
-        share = Share.FULL if hurried else self._in_flight.enter(terminal, new=new)
+        name = (terminal, asks.key) if asks is not None else None
+        first = asks is not None and asks.refused_first
+        wait_ms = self._journal_wait_ms() if first else 0
+        hurried = wait_ms > self._settings.journal_wait_ms_max or self._in_flight.total >= self._unreserved
+        peer = asks.address if asks is not None else ""
+        reserved = first and hurried and self._asked.seen(name) and self._reserve.has_room(peer)
+        if not self._admitting:
+            share: Share | None = Share.FULL
+        elif first and hurried and not reserved:
+            share = Share.FULL
+        else:
+            share = self._in_flight.enter(terminal)
         if share is Share.FULL:
-            # Spread, so that those who are refused together do not come back together.
-            self._overloaded += 1
-            retry_after_ms = wait_ms + 1_000 * (1 + self._overloaded % _RETRY_SPREAD_S)
-            kind = ProblemKind.IN_PROGRESS if retry else ProblemKind.OVERLOADED
-            raise Refused(kind, "Retry-After tells how long to wait", retry_after_ms=retry_after_ms)
+            raise self._no_room(name, wait_ms)
         if share is Share.TERMINAL:
             raise Refused(ProblemKind.FAIR_SHARE, "wait for the answers to what is under way")
-        if asks:
-            self._asked.add((terminal, asks), self.now_ms())
+        if name is not None:
+            self._asked.add(name, self.now_ms())
+        if reserved:
+            self._reserve.enter(peer)
         try:
             yield
         finally:
+            if reserved:
+                self._reserve.leave(peer)
             self._in_flight.leave(terminal)
             if not self._in_flight.total:
                 self._changed.set()
+
+    def _no_room(self, name: tuple[str, str] | None, wait_ms: int) -> Refused:
+        """What to tell whoever there is no room for; spread, so that they do not come back together."""
+        self._overloaded += 1
+        retry_after_ms = wait_ms + 1_000 * (1 + self._overloaded % _RETRY_SPREAD_S)
+        if name is not None and not self._asked.surely_new(name, self.now_ms()):
+            detail = "send the same request again, with the same Idempotency-Key, when Retry-After tells"
+            return Refused(ProblemKind.IN_PROGRESS, detail, retry_after_ms=retry_after_ms)
+        kind = ProblemKind.OVERLOADED if self._admitting else ProblemKind.STOPPING
+        return Refused(kind, "Retry-After tells how long to wait", retry_after_ms=retry_after_ms)
 
     async def ask(self, request: Request) -> Answer:
         """Hand a request to the core and wait for its outcome.
 
         Raises:
-            Refused: it took longer than `reply_wait_ms` (409), or the listener closes (503).
+            Refused: it took longer than `reply_wait_ms`, or the listener closes; both 409, for it may be recorded.
         Cancellation: the core goes on; its answer is dropped.
         """
         token = next(self._tokens)

@@ -48,21 +48,19 @@ class InFlight:
     """Requests under way, by terminal.
 
     From half of the total on, a terminal that has as much as its share (the total by the number of terminals that have
-    anything under way) gets no more, so that a few busy ones never keep the others out. The last tenth of the total is
-    for all but new requests: what has happened, or is undone, is refused last.
+    anything under way) gets no more, so that a few busy ones never keep the others out.
     """
 
     def __init__(self, total_max: int, per_terminal_max: int) -> None:
         self._total_max = total_max
-        self._new_max = total_max - total_max // 10
         self._per_terminal_max = per_terminal_max
         self._by_terminal: Counter[str] = Counter()
         self.total = 0
 
-    def enter(self, terminal: str, *, new: bool = False) -> Share | None:
-        """Take a place, or tell why there is none; `new` for what may not have one of the last tenth."""
+    def enter(self, terminal: str) -> Share | None:
+        """Take a place, or tell why there is none."""
         mine = self._by_terminal.get(terminal, 0)
-        if self.total >= (self._new_max if new else self._total_max):
+        if self.total >= self._total_max:
             return Share.FULL
         if mine >= self._per_terminal_max:
             return Share.TERMINAL

@@ -84,6 +84,21 @@ class Refused(Exception):
         self.retry_after_ms = retry_after_ms
 
 
+@dataclass(slots=True, frozen=True)
+class Asks:
+    """What a request that is to be recorded asks for.
+
+    Attributes:
+        key: its Idempotency-Key.
+        address: of the peer.
+        refused_first: whether it is new business; else it tells of something done, or undoes it (D15, D18).
+    """
+
+    key: str
+    address: str
+    refused_first: bool
+
+
 class Desk(Protocol):
     """The listener, as its operations see it."""
 
@@ -100,11 +115,9 @@ class Desk(Protocol):
     def refusal(self, refused: Refused, peer: str) -> web.Response:
         """Count and report a refusal; returns the answer."""
 
-    def place(self, terminal: str, asks: str = "") -> AbstractContextManager[None]:
-        """Hold one of the places for what is under way.
+    def place(self, terminal: str, asks: Asks | None = None) -> AbstractContextManager[None]:
+        """Hold one of the places for what is under way; `asks` is None for what only looks.
 
-        Args:
-            asks: the Idempotency-Key of what is refused first; empty for what is refused last.
         Raises: Refused where there is none.
         """
 
@@ -195,11 +208,12 @@ class Routes:
     # --- operations ------------------------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
-        received = await self._receive(request)
+        received = await self._receive(request, records=True)
         key = _idempotency_key(request)
         body = self._decoded(received, NewTransaction)
         self._admit(received.names, body.terminal)
-        with self._desk.place(body.terminal, "" if body.type is TransactionType.ADVICE else key):
+        new = body.type is not TransactionType.ADVICE
+        with self._desk.place(body.terminal, Asks(key, received.line.address, refused_first=new)):
             core = self._core
             try:
                 asked = request_of(body, key, core.rules, core.hashing, core.utc_ms())
@@ -208,12 +222,12 @@ class Routes:
             return await self._outcome(asked)
 
     async def _reverse(self, request: web.Request) -> web.StreamResponse:
-        received = await self._receive(request)
+        received = await self._receive(request, records=True)
         idempotent = _idempotency_key(request)
         body = self._decoded(received, NewReversal)
         key, terminal = self._named(received)
-        with self._desk.place(terminal):
-            original = await self._stored(key, request.match_info["id"])
+        with self._desk.place(terminal, Asks(idempotent, received.line.address, refused_first=False)):
+            original = await self._stored(key, request.match_info["id"], ProblemKind.IN_PROGRESS)
             core = self._core
             try:
                 asked = reversal_of(original, body, idempotent, core.rules, core.hashing, core.utc_ms())
@@ -268,10 +282,14 @@ class Routes:
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    async def _receive(self, request: web.Request) -> _Received:
-        """Read a request in full, and see who it comes from."""
+    async def _receive(self, request: web.Request, *, records: bool = False) -> _Received:
+        """Read a request in full, and see who it comes from.
+
+        While the gateway stops, what only looks is refused at once. Of what is to be recorded the listener must know
+        who asks for what: STOPPING says that nothing was recorded, and an earlier send of it may be.
+        """
         line = connection_of(request)
-        if not self._desk.admitting:
+        if not records and not self._desk.admitting:
             raise Refused(ProblemKind.STOPPING, "connect again in a while")
         body = await self._body(request, line)
         keys = request.headers.getall(IDEMPOTENCY_KEY, [])
@@ -320,8 +338,8 @@ class Routes:
         self._admit(received.names, terminal)
         return key, terminal
 
-    async def _stored(self, key: str, identifier: str) -> Stored:
-        (found,) = await self._in_time(self._core.find((key,)))
+    async def _stored(self, key: str, identifier: str, late: ProblemKind = ProblemKind.OVERLOADED) -> Stored:
+        (found,) = await self._in_time(self._core.find((key,)), late)
         if found is Lookup.DAMAGED:
             raise _damaged()
         if isinstance(found, Lookup) or not is_shown(found.transaction):
@@ -337,7 +355,7 @@ class Routes:
         """
         answer = await self._desk.ask(request)
         code = answer.fields.get(39, "")
-        (found,) = await self._in_time(self._core.find((request.key,)))
+        (found,) = await self._in_time(self._core.find((request.key,)), ProblemKind.IN_PROGRESS)
         if found is Lookup.DAMAGED:
             raise _damaged()
         recorded = found.transaction if not isinstance(found, Lookup) else None
@@ -355,13 +373,14 @@ class Routes:
                 raise Refused(ProblemKind.NOT_RECORDED, detail, f"code {code}")
         return _json(view(recorded, answer, self._settings.approved_codes, code))
 
-    async def _in_time(self, asked: Awaitable[_T]) -> _T:
+    async def _in_time(self, asked: Awaitable[_T], late: ProblemKind = ProblemKind.OVERLOADED) -> _T:
+        """Wait for the journal; `late` is IN_PROGRESS where something may have been recorded."""
         try:
             async with asyncio.timeout(self._settings.reply_wait_ms / 1000):
                 return await asked
         except TimeoutError:
             detail = "the journal does not answer; send the same request again"
-            raise Refused(ProblemKind.OVERLOADED, detail, "look-up timed out") from None
+            raise Refused(late, detail, "look-up timed out") from None
 
 
 def _idempotency_key(request: web.Request) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from gateway.core.answers import local_answer
 from gateway.core.events import Requested
@@ -18,6 +19,7 @@ from gateway.terminals.accepting import Acceptor
 from gateway.terminals.asked import Asked
 from gateway.terminals.connection import TerminalConnection
 from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count, ListenerSettings
+from gateway.terminals.reserve import Reserve
 from gateway.terminals.sessions import Admitted, Refused, TerminalSessions
 from gateway.terminals.turns import Turns
 from protocol.framing import FramingError
@@ -25,13 +27,14 @@ from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import is_answer
+from protocol.response_codes import IN_PROGRESS, OUR_FAULT
 
-_OUR_FAULT = "96"
-_STOPPING = "96"  # nothing is stored, so that the retry may hear another answer (D3)
 _NOT_UNDERSTOOD = "30"
 _NOT_PERMITTED = "58"
 _REQUESTS = frozenset({"010", "020"})
 """What may be refused when there is too much; all else tells of something done, or undoes it (D15, D18)."""
+_FIRST_SEND: Final = "0"
+"""The last digit of a type that does not call itself a repeat."""
 _ESSENTIAL_FIELDS = frozenset({4, 11, 39, 41, 42})
 
 
@@ -43,9 +46,18 @@ class _Waiting(NamedTuple):
     header: bytes
     admitted: Admitted
     since_ms: int
+    reserved: bool  # a retry with one of the places that are kept for retries
 
 
 _NO_SESSION = Admitted()  # of an answer without MAC and keys
+
+
+class _Room(Enum):
+    """Where there is room for a message."""
+
+    ORDINARY = auto()
+    RESERVED = auto()
+    """In the reserve, for a retry."""
 
 
 class Iso8583Listener:
@@ -68,6 +80,7 @@ class Iso8583Listener:
         sessions: TerminalSessions | None = None,
         always_fit: frozenset[int] = frozenset(),
         journal_wait_ms: Callable[[], int] = lambda: 0,
+        asked: Asked | None = None,
     ) -> None:
         """Nothing is heard before `start`.
 
@@ -77,6 +90,7 @@ class Iso8583Listener:
             sessions: of this dialect's terminals; without it no MAC is looked at, made or asked for.
             always_fit: fields that can be forwarded whatever they hold (covering.always_fitting).
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
+            asked: what was asked lately, of all ISO 8583 listeners; one of its own by default.
         """
         self._settings = settings
         self._dialect = dialect
@@ -87,8 +101,9 @@ class Iso8583Listener:
         self._sessions = sessions
         self._always_fit = always_fit
         self._journal_wait_ms = journal_wait_ms
-        self._asked = Asked()
-        self._unreserved = settings.in_flight_max - settings.in_flight_max // 10
+        self._asked = asked if asked is not None else Asked()
+        self._reserve = Reserve(settings.in_flight_max)
+        self._unreserved = settings.in_flight_max - self._reserve.places
         self._submit = submit
         self._utc_ms = utc_ms
         self._report = RateLimitedReport(report, settings.report_interval_ms)
@@ -111,12 +126,13 @@ class Iso8583Listener:
         """
         self._loop = asyncio.get_running_loop()
         bound = await self._acceptor.start()
+        self._asked.begin(self._now_ms())
         self._admitting = True
         self._schedule_sweep()
         return bound
 
     def stop_admitting(self) -> None:
-        """Accept no connections any more, and answer new requests 91; answers still go out."""
+        """Accept no connections any more, and answer requests 96, or 09 (`_room`); answers still go out."""
         self._admitting = False
         self._acceptor.stop()
 
@@ -154,7 +170,7 @@ class Iso8583Listener:
         if not self._waiting:
             self._changed.set()
         connection = waiting.connection
-        connection.settled()
+        self._settled(waiting)
         self._answer(connection, waiting.tpdu, waiting.header, answer, waiting.admitted)
 
     def counters(self) -> dict[str, int]:
@@ -212,7 +228,8 @@ class Iso8583Listener:
         admitted = self._admitted(connection, message, frame)
         if admitted is None:
             return
-        if not self._room(connection, message, admitted):
+        room = self._room(connection, message, admitted)
+        if room is None:
             return
         try:
             request = request_from(message, self._rules, self._hashing, self._utc_ms(), always_fit=self._always_fit)
@@ -220,38 +237,42 @@ class Iso8583Listener:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
             self._refuse(connection, message, error.code, admitted)
             return
+        reserved = room is _Room.RESERVED
+        if reserved:
+            self._reserve.enter(connection.address)
         self._asked.add(_named(message), self._now_ms())
         token = next(self._tokens)
-        self._waiting[token] = _Waiting(connection, message.tpdu, message.header, admitted, self._now_ms())
+        self._waiting[token] = _Waiting(connection, message.tpdu, message.header, admitted, self._now_ms(), reserved)
         connection.in_flight += 1
         self._counts[Count.REQUESTS] += 1
         self._submit(Requested(token, request))
 
-    def _room(self, connection: TerminalConnection, message: Message, admitted: Admitted) -> bool:
+    def _room(self, connection: TerminalConnection, message: Message, admitted: Admitted) -> _Room | None:
         """Whether there is room for a message; else it is refused before it costs more than that (INV-9).
 
-        New requests are refused first. The first send of a retry may be under way or approved: 96 would tell the
-        terminal that nothing was stored. So it is let in for as long as there is a place, and without one it is left
-        without an answer: the terminal asks again, or reverses (D3, D11, D15).
+        New requests are refused first. Only what is surely new is told 96, that nothing was stored: of any other the
+        first send may be under way or approved, before a restart too. A retry that is known as one may have a place of
+        those kept for retries. What has none, and what calls itself a repeat, is told 09, which promises nothing: the
+        terminal asks again, or reverses (D3, D11, D15, INV-6).
         """
         settings, under_way, stopping = self._settings, len(self._waiting), not self._admitting
         unhurried = under_way < self._unreserved and self._journal_wait_ms() <= settings.journal_wait_ms_max
         if unhurried and not stopping:
-            return True
+            return _Room.ORDINARY
         full = stopping or under_way >= settings.in_flight_max
         request = message.mti[:3] in _REQUESTS
-        retry = request and (message.mti[3] == "1" or self._asked.seen(_named(message)))
-        if not full and (retry or not request):
-            return True
-        if full and retry:
-            self.count(Count.RETRY_LEFT)
-        elif stopping:
-            self.count(Count.STOPPING)
-            self._refuse(connection, message, _STOPPING, admitted)
-        else:
-            self.count(Count.OVERLOADED)  # told of by the sweep: here every microsecond is one of many thousand
-            self._refuse(connection, message, _OUR_FAULT, admitted)
-        return False
+        if not request and not full:
+            return _Room.ORDINARY
+        name = _named(message)
+        if request and not full and self._asked.seen(name) and self._reserve.has_room(connection.address):
+            return _Room.RESERVED
+        if request and (message.mti[3] != _FIRST_SEND or not self._asked.surely_new(name, self._now_ms())):
+            self.count(Count.IN_PROGRESS)
+            self._refuse(connection, message, IN_PROGRESS, admitted)
+        else:  # of overload the sweep tells: here every microsecond is one of many thousand
+            self.count(Count.STOPPING if stopping else Count.OVERLOADED)
+            self._refuse(connection, message, OUR_FAULT, admitted)
+        return None
 
     def _permitted(self, connection: TerminalConnection, message: Message) -> bool:
         """Whether the connection's certificate lets it speak for the terminal that a message names, else answer 58.
@@ -366,6 +387,12 @@ class Iso8583Listener:
             "terminal.refused", count.value, {"listener": self._settings.name, "peer": peer, **facts}, self._now_ms()
         )
 
+    def _settled(self, waiting: _Waiting) -> None:
+        """A request is not awaited any more."""
+        if waiting.reserved:
+            self._reserve.leave(waiting.connection.address)
+        waiting.connection.settled()
+
     # --- time ------------------------------------------------------------------------------------------------------
 
     def _schedule_sweep(self, *, soon: bool = False) -> None:
@@ -384,11 +411,11 @@ class Iso8583Listener:
         stale = itertools.takewhile(lambda entry: entry[1].since_ms <= forgotten_ms, self._waiting.items())
         for token, waiting in list(stale):
             del self._waiting[token]
-            waiting.connection.settled()
+            self._settled(waiting)
             self._bad(waiting.connection, Count.UNANSWERED, {})
         if not self._waiting:
             self._changed.set()
-        if (refused := self._counts[Count.OVERLOADED] + self._counts[Count.RETRY_LEFT]) > self._overload_told:
+        if (refused := self._counts[Count.OVERLOADED] + self._counts[Count.IN_PROGRESS]) > self._overload_told:
             facts = {"listener": self._settings.name, "refused": str(refused - self._overload_told)}
             self._report.line("terminal.overload", Count.OVERLOADED.value, facts, now_ms)
             self._overload_told = refused
@@ -413,6 +440,6 @@ class Iso8583Listener:
 
 
 def _named(message: Message) -> tuple[str | None, ...]:
-    """What names a request among those of a short time: class, merchant, terminal and STAN."""
+    """What names a request among those of a short time: class, merchant, terminal and STAN, alike in each dialect."""
     fields = message.fields
-    return message.mti[:2], fields.get(42), fields.get(41), fields.get(11)
+    return message.mti[:2], fields.get(42, "").strip(), fields.get(41, "").strip(), fields.get(11)

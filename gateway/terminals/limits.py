@@ -30,9 +30,9 @@ class ListenerSettings:
             others come in the next turn, first come, first served.
         frames_per_s_max: a connection that has sent as many within a second is not read from until the second is over.
         keepalives_per_s_max: a connection that sends more keep-alives within a second is closed.
-        in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted. The
-            last tenth is for advices, reversals and retries.
-        journal_wait_ms_max: while a transaction would wait longer for the journal, new requests are answered 96;
+        in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted, or
+            09 where it may have been asked before. The last tenth is for advices, reversals and retries.
+        journal_wait_ms_max: while a transaction would wait longer for the journal, new requests are answered the same;
             advices, reversals and retries are taken.
         receive_buffer_bytes: what the operating system keeps of a connection until it is read. It bounds what lies
             unread while a connection is not read from, and what one read brings.
@@ -138,7 +138,7 @@ class Count(StrEnum):
     PAUSED = "reading_paused"
     SLOWED = "reading_slowed"  # more frames than a connection may send in a second
     OVERLOADED = "answered_overload"  # 96
-    RETRY_LEFT = "retries_left_unanswered"  # there was no room for it, and 96 could have been untrue of the first send
+    IN_PROGRESS = "answered_in_progress"  # 09: there was no room, and 96 could have been untrue of an earlier send
     STOPPING = "answered_stopping"  # 96
     NOT_PERMITTED = "answered_not_permitted"  # 58: the connection's certificate names other terminals
     MAC_MISSING = "answered_mac_missing"  # A0: no MAC, or fields behind it

@@ -146,11 +146,17 @@ def test_http_refusals_must_be_problem_details_that_say_when_to_come_again() -> 
     body = b"{}"
     proper = b"HTTP/1.1 503 X\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\n"
     bare = b"HTTP/1.1 503 X\r\nContent-Length: 2\r\n\r\n"
+    waits = b'{"type":"urn:holdfast:problem:in-progress"}'
+    conflict = proper.replace(b"503", b"409").replace(b"Length: 2", b"Length: %d" % len(waits))
     paid = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"response_code":"00"}'
     answers = HttpAnswers()
-    stream = proper + body + bare + body + paid
+    stream = proper + body + bare + body + conflict + waits + conflict + waits.replace(b"progress", b"conflict") + paid
     found = [each for number in range(len(stream)) for each in answers.feed(stream[number : number + 1])]
-    assert found == [(Outcome.REFUSED, "http 503"), (Outcome.OTHER, "http 503"), (Outcome.APPROVED, "00")]
+    assert found == [
+        (Outcome.REFUSED, "http 503"), (Outcome.OTHER, "http 503"), (Outcome.REFUSED, "http 409"),
+        (Outcome.OTHER, "http 409"), (Outcome.APPROVED, "00"),
+    ]  # fmt: skip
+    assert [Outcome.of_code(code) for code in ("96", "09", "05")] == [Outcome.REFUSED, Outcome.REFUSED, Outcome.OTHER]
     assert HttpSales(9_000_001).sale(3) == HttpSales(9_000_001).sale(3)
 
 
@@ -190,6 +196,10 @@ def test_the_checker_is_told_of_everything_that_may_be_wrong(tmp_path: Path) -> 
     assert judged(tmp_path, sale(1, "96"), booked(5, 1)) == [(Defect.UNSETTLED, "000001")]
     assert judged(tmp_path, sale(1, "00"), booked(5, 1), booked(5, 1)) == [(Defect.DOUBLED, "000001")]
     assert judged(tmp_path, [], booked(5, 1)) == [(Defect.PHANTOM, "000001")]
+    assert judged(tmp_path, [*sale(1, "09"), *sale(1, "00"), *sale(2, "09")], booked(5, 1)) == []
+    assert judged(tmp_path, sale(1, "09"), booked(5, 1)) == [], "it promised nothing: the terminal asks again"
+    assert judged(tmp_path, sale(1, "00", "09")) == [(Defect.LOST, "000001")]
+    assert judged(tmp_path, [*sale(1, "09"), *sale(1, "96")], booked(5, 1)) == [(Defect.UNSETTLED, "000001")]
     assert judged(tmp_path, sale(1), booked(5, 1)) == [], "its terminal reverses it; the silence is counted elsewhere"
 
 

@@ -230,10 +230,10 @@ def test_a_mended_log_is_the_log_as_it_was_and_the_damaged_one_is_kept(
     repair = repair_log(tmp_path / "journal.db")
     assert repair is not None
     assert (tmp_path / "journal.db-wal").read_bytes() == files["journal.db-wal"]
-    assert repair.damaged.read_bytes() == damaged
+    assert (tmp_path / "journal.db-wal.unreported").read_bytes() == damaged
     repair.undo()
     assert (tmp_path / "journal.db-wal").read_bytes() == damaged
-    assert not repair.damaged.exists()
+    assert not (tmp_path / "journal.db-wal.unreported").exists()
     (tmp_path / "journal.db-wal.damaged").write_bytes(b"of an earlier time")
     with caplog.at_level(logging.ERROR):
         rig = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
@@ -311,7 +311,7 @@ def test_a_kill_between_any_two_steps_leaves_the_damaged_log_or_the_mended_one(
         assert there in (damaged, whole), f"step {step}"
         left.append(there == whole)
         if there == whole:
-            assert (tmp_path / "journal.db-wal.damaged").read_bytes() == damaged, f"step {step}"
+            assert (tmp_path / "journal.db-wal.unreported").read_bytes() == damaged, f"step {step}"
         rig = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
         assert rig.listed() == list(range(1, 13)), f"step {step}"
         rig.close()

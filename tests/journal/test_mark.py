@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.core.effects import Write
 from gateway.core.events import Committed, Lookup
+from gateway.journal import mark
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.mark import SLOT_BYTES, Standing, mark_path, newest, read_mark
 from gateway.journal.port import JournalKeysWrong, JournalUnreadable
@@ -152,6 +154,121 @@ def test_a_journal_without_a_mark_opens_and_gets_one(tmp_path: Path, keyring: Ke
     assert rig.listed() == [1, 2, 3]
 
 
+def test_a_mark_that_is_missing_at_the_start_is_said_if_there_was_anything_to_miss(
+    tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.close()
+    mark_path(tmp_path / "journal.db").unlink()
+    with caplog.at_level(logging.WARNING):
+        sell(rig.open(), 1, 2)
+    rig.close()
+    assert not caplog.records
+    mark_path(tmp_path / "journal.db").unlink()
+    with caplog.at_level(logging.WARNING):
+        rig.open()
+    (line,) = [each.getMessage() for each in caplog.records]
+    assert "there was no mark" in line
+    assert "entry 2" in line
+
+
+def test_a_mark_that_is_taken_away_while_the_journal_is_open_is_made_anew_and_said_once(
+    tmp_path: Path, keyring: Keyring, rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mark, "_LOOK_EVERY_S", 0.0)
+    rig.reopen()
+    name = mark_path(tmp_path / "journal.db")
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 4):
+            name.unlink()
+            sell(rig, number, number)
+            assert said(tmp_path, keyring).sequence == number
+        name.rename(tmp_path / "kept")
+        name.write_bytes(b"something else")
+        sell(rig, 4, 4)
+        assert said(tmp_path, keyring).sequence == 4
+    assert [each.getMessage().count("was taken away") for each in caplog.records] == [1]
+    rig.reopen()
+    assert rig.listed() == [1, 2, 3, 4]
+
+
+def test_how_often_the_mark_is_looked_at_is_bounded_by_time(
+    tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    in_place = mark.Mark._in_place
+
+    def look(self: mark.Mark) -> bool:
+        looks.append(1)
+        return in_place(self)
+
+    monkeypatch.setattr(mark, "_LOOK_EVERY_S", 3_600.0)
+    monkeypatch.setattr(mark.Mark, "_in_place", look)
+    rig.reopen()
+    sell(rig, 1, 30)
+    assert not looks
+
+
+def test_a_mark_that_could_not_be_made_is_tried_again_with_later_commits(
+    tmp_path: Path, keyring: Keyring, rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mark, "_TRY_EVERY_S", 0.0)
+    rig.close()
+    name = mark_path(tmp_path / "journal.db")
+    name.unlink()
+    obstacle = name.with_name(name.name + ".new")
+    obstacle.mkdir()
+    with caplog.at_level(logging.ERROR):
+        sell(rig.open(), 1, 3)
+    assert not name.exists()
+    assert [each.getMessage().count("nothing is lost") for each in caplog.records] == [1]
+    obstacle.rmdir()
+    sell(rig, 4, 4)
+    assert said(tmp_path, keyring).sequence == 4
+
+
+def _pipe(name: Path) -> None:
+    os.mkfifo(name)
+
+
+def _folder(name: Path) -> None:
+    name.mkdir()
+
+
+def _link(name: Path) -> None:
+    name.symlink_to(name.with_name("kept"))
+
+
+@pytest.mark.parametrize(
+    ("put", "told"),
+    [(_pipe, "no regular file"), (_folder, "no regular file"), (_link, "symbolic link: put the file")],
+)
+def test_what_is_no_file_in_the_place_of_the_mark_is_refused_at_once_with_advice(
+    tmp_path: Path, keyring: Keyring, rig: Rig, put: Callable[[Path], None], told: str
+) -> None:
+    sell(rig, 1, 2)
+    rig.close()
+    name = mark_path(tmp_path / "journal.db")
+    name.rename(tmp_path / "kept")
+    put(name)
+    with pytest.raises(JournalUnreadable, match=told) as refused:
+        rig.open()
+    assert "put the" in str(refused.value)
+
+
+def test_a_mark_of_another_journal_with_other_keys_is_said_to_be_one(
+    tmp_path: Path, keyring: Keyring, rig: Rig
+) -> None:
+    sell(rig, 1, 2)
+    rig.close()
+    (tmp_path / "other").mkdir()
+    other = Rig(sqlite_make(tmp_path / "other" / "journal.db", create_keyring(tmp_path / "other" / "keys"))).open()
+    sell(other, 1, 1)
+    other.close()
+    name = mark_path(tmp_path / "journal.db")
+    name.write_bytes(mark_path(tmp_path / "other" / "journal.db").read_bytes())
+    assert "is the mark of another journal" in refusal(tmp_path, keyring)
+
+
 def test_a_mark_that_is_behind_opens_and_catches_up(tmp_path: Path, keyring: Keyring, rig: Rig) -> None:
     sell(rig, 1, 2)
     behind = mark_path(tmp_path / "journal.db").read_bytes()
@@ -168,12 +285,12 @@ def test_a_mark_that_is_behind_opens_and_catches_up(tmp_path: Path, keyring: Key
 def test_one_torn_slot_costs_nothing(tmp_path: Path, keyring: Keyring, rig: Rig, slot: int, torn: bytes) -> None:
     sell(rig, 1, 3)
     rig.close()
-    mark = mark_path(tmp_path / "journal.db")
-    content = bytearray(mark.read_bytes())
+    name = mark_path(tmp_path / "journal.db")
+    content = bytearray(name.read_bytes())
     content[slot * SLOT_BYTES : slot * SLOT_BYTES + len(torn)] = torn
     if len(torn) < 512:
         content[slot * SLOT_BYTES + 20] ^= 1
-    mark.write_bytes(content)
+    name.write_bytes(content)
     rig.open()
     assert said(tmp_path, keyring).sequence == 3
     slots = read_mark(tmp_path / "journal.db", RowCodec(keyring.row_key))
@@ -189,10 +306,10 @@ def test_a_mark_that_is_damaged_in_both_slots_is_refused_and_wrong_keys_are_name
     rig.close()
     with pytest.raises(JournalKeysWrong):
         Rig(sqlite_make(tmp_path / "journal.db", create_keyring(tmp_path / "other"))).open()
-    mark = mark_path(tmp_path / "journal.db")
-    mark.write_bytes(b"x" * len(mark.read_bytes()))
+    name = mark_path(tmp_path / "journal.db")
+    name.write_bytes(b"x" * len(name.read_bytes()))
     assert "damaged in both" in refusal(tmp_path, keyring)
-    mark.write_bytes(b"")
+    name.write_bytes(b"")
     assert "damaged in both" in refusal(tmp_path, keyring)
 
 

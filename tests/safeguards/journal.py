@@ -231,7 +231,7 @@ JOURNAL: Final = (
     Safeguard(
         "a reversal is taken however full it is",
         "D15",
-        replaced(batch, "_ALWAYS_TAKEN", frozenset[object]()),
+        replaced(batch, "_NEEDS", dict[object, object]()),
         f"{_J}test_sqlite.py::test_new_transactions_are_refused_over_the_limit_while_outcomes_go_through",
     ),
     Safeguard(

@@ -25,6 +25,7 @@ from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.http_signatures import Signed, authorization
 from protocol.iso8583.rules import TerminalRules
 from tests.acquirers.waiting import DEADLINE_S, until
+from tests.terminals.terminal import since_long
 
 PAN = "4111111111111111"  # a published test number
 OTHER_PAN = "5555555555554444"
@@ -172,7 +173,7 @@ class HttpShop:
         self.listener = HttpListener(
             settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.search,
             lambda: self.mode, lambda: self.utc_ms, self._report,
-            secret_of=secrets.get if secrets is not None else None,
+            secret_of=secrets.get if secrets is not None else None, asked=since_long(),
         )  # fmt: skip
         self.address = ("", 0)
         self.client_tls: ssl.SSLContext | None = None

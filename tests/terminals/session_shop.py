@@ -18,7 +18,7 @@ from protocol.iso8583.rules import MacKeys
 from protocol.mac import compute_mac
 from protocol.mac_method import MacMethod
 from protocol.work_keys import WorkKeys, open_work_keys
-from tests.terminals.terminal import HEADER, TPDU, Shop, Terminal
+from tests.terminals.terminal import HEADER, TPDU, Shop, Terminal, since_long
 
 UNIONPAY = load_dialect("unionpay")
 TERMINAL, OTHER = "T0000001", "T0000002"  # the first is the one of `sale`
@@ -84,7 +84,7 @@ class SessionShop(Shop):
         self.sessions = TerminalSessions(dialect, keys)
         self.listener = Iso8583Listener(
             settings, dialect, KeyedHash(bytes(32)), self._submit, lambda: self.utc_ms, self._report,
-            sessions=self.sessions,
+            sessions=self.sessions, asked=since_long(),
         )  # fmt: skip
 
 

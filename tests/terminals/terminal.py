@@ -15,6 +15,7 @@ from gateway.core.answers import local_answer
 from gateway.core.events import Requested
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.transaction import Answer
+from gateway.terminals.asked import Asked
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
 from gateway.tls import ReloadableServerContext
@@ -38,6 +39,13 @@ def sale(dialect: Dialect, stan: int, **more: str) -> Message:
         fields[60] = "22000001000"
     fields.update({int(name[1:]): value for name, value in more.items()})
     return Message("0200", fields, TPDU if dialect.tpdu else b"", HEADER[: dialect.header_bytes])
+
+
+def since_long() -> Asked:
+    """What a gateway remembers that has been up for more than a generation."""
+    asked = Asked()
+    asked.begin(-(10**9))
+    return asked
 
 
 class Terminal:
@@ -106,8 +114,9 @@ class Shop:
         self.approves = True
         self.utc_ms = 1_795_000_000_000
         self.listener = Iso8583Listener(
-            settings, dialect, KeyedHash(bytes(32)), self._submit, lambda: self.utc_ms, self._report
-        )
+            settings, dialect, KeyedHash(bytes(32)), self._submit, lambda: self.utc_ms, self._report,
+            asked=since_long(),
+        )  # fmt: skip
         self.address = ("", 0)
 
     def approve(self, requested: Requested, **more: str) -> None:
@@ -163,4 +172,4 @@ async def shop(dialect: Dialect, tls: ReloadableServerContext | None = None, **s
         assert made.listener.gauges()["connections"] == 0
 
 
-__all__ = ["HEADER", "PAN", "TPDU", "TPDU_BACK", "Shop", "Terminal", "sale", "shop"]
+__all__ = ["HEADER", "PAN", "TPDU", "TPDU_BACK", "Shop", "Terminal", "sale", "shop", "since_long"]

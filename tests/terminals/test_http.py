@@ -403,11 +403,11 @@ async def test_after_stop_admitting_new_requests_are_503_and_outcomes_still_go_o
 
 
 @on_each_loop
-async def test_close_answers_503_to_whoever_still_waits() -> None:
+async def test_close_tells_whoever_still_waits_to_ask_again_and_not_that_nothing_was_recorded() -> None:
     async with http_shop(close_timeout_ms=300) as shop:
         shop.core.holds = True
         waiting = asyncio.ensure_future(shop.sell(key="once"))
         await until(lambda: bool(shop.core.requested), "taken")
         await shop.listener.close()
         told = await waiting
-        assert (told.status, told.problem) == (503, "stopping")
+        assert (told.status, told.problem) == (409, "in-progress")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,27 +13,28 @@ import aiohttp
 import pytest
 
 from gateway.core.fingerprint import KeyedHash
-from gateway.terminals.asked import Asked
+from gateway.terminals.asked import GENERATION_MS, Asked
 from gateway.terminals.http import HttpListener
-from gateway.terminals.http_admission import InFlight, Share
 from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
+from gateway.terminals.reserve import Reserve
 from gateway.terminals.turns import Turns
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import TerminalRules
 from tests.acquirers.waiting import on_each_loop, until
 from tests.terminals.http_shop import HttpShop
-from tests.terminals.terminal import Shop, sale, shop
+from tests.terminals.http_shop import sale as http_sale
+from tests.terminals.terminal import Shop, sale, shop, since_long
 
 BINARY = load_dialect("iso87-binary")
 
 
 @asynccontextmanager
-async def waiting_shop(**settings: int) -> AsyncIterator[WaitingShop]:
-    """A started listener whose journal lets wait."""
-    made = WaitingShop(replace(ListenerSettings(sweep_interval_ms=20), **settings))  # type: ignore[arg-type]
+async def waiting_shop(asked: Asked | None = None, **settings: int) -> AsyncIterator[WaitingShop]:
+    """A started listener whose journal lets wait; `asked` in place of what it remembers."""
+    made = WaitingShop(replace(ListenerSettings(sweep_interval_ms=20), **settings), asked)  # type: ignore[arg-type]
     made.address = await made.listener.start()
     try:
         yield made
@@ -44,12 +45,12 @@ async def waiting_shop(**settings: int) -> AsyncIterator[WaitingShop]:
 class WaitingShop(Shop):
     """A listener that is told how long its journal lets wait."""
 
-    def __init__(self, settings: ListenerSettings) -> None:
+    def __init__(self, settings: ListenerSettings, asked: Asked | None) -> None:
         super().__init__(BINARY, settings)
         self.wait_ms = 0
         self.listener = Iso8583Listener(
             settings, BINARY, KeyedHash(bytes(32)), self._submit, lambda: self.utc_ms, self._report,
-            journal_wait_ms=lambda: self.wait_ms,
+            journal_wait_ms=lambda: self.wait_ms, asked=asked if asked is not None else since_long(),
         )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ async def test_a_retry_is_let_in_where_a_new_request_is_refused() -> None:
         s.wait_ms = 10**6
         terminal.send(sale(BINARY, 1))
         assert (await terminal.receive()).fields[39] == "00"
-        terminal.send(message("0201", 7))  # a repeat, by its own word
+        terminal.send(message("0201", 1))
         assert (await terminal.receive()).fields[39] == "00"
         terminal.send(sale(BINARY, 1, f41="T0000002"))  # another terminal's
         assert (await terminal.receive()).fields[39] == "96"
@@ -122,14 +123,14 @@ async def test_a_retry_without_any_place_left_is_not_told_that_nothing_was_store
         terminal.send(sale(BINARY, 1))
         await s.submitted(1)
         terminal.send(sale(BINARY, 1))
-        await s.counted("retries_left_unanswered")
+        answer = await terminal.receive()
+        assert (answer.fields[11], answer.fields[39]) == ("000001", "09")
         other.send(sale(BINARY, 2))
         assert (await other.receive()).fields[39] == "96"
         s.approve(s.requested[0])
         answer = await terminal.receive()
-        assert (answer.fields[11], answer.fields[39]) == ("000001", "00"), (
-            "the first answer that it hears is the outcome"
-        )
+        assert (answer.fields[11], answer.fields[39]) == ("000001", "00")
+        assert s.listener.counters()["answered_in_progress"] == 1
 
 
 @on_each_loop
@@ -140,9 +141,9 @@ async def test_a_retry_to_a_gateway_that_stops_is_not_told_that_nothing_was_stor
         await s.submitted(1)
         s.listener.stop_admitting()
         terminal.send(sale(BINARY, 1), sale(BINARY, 2))
-        answer = await terminal.receive()
-        assert (answer.fields[11], answer.fields[39]) == ("000002", "96")
-        assert s.listener.counters()["retries_left_unanswered"] == 1
+        answers = [await terminal.receive() for _ in range(2)]
+        assert [(m.fields[11], m.fields[39]) for m in answers] == [("000001", "09"), ("000002", "96")]
+        assert s.listener.counters()["answered_in_progress"] == 1
         s.approve(s.requested[0])
         assert (await terminal.receive()).fields[39] == "00"
 
@@ -239,20 +240,21 @@ def test_few_of_a_hundred_thousand_others_are_taken_for_known() -> None:
 class WaitingHttpShop(HttpShop):
     """A listener that is told how long its journal lets wait."""
 
-    def __init__(self, settings: HttpListenerSettings, rules: TerminalRules) -> None:
+    def __init__(self, settings: HttpListenerSettings, rules: TerminalRules, asked: Asked | None) -> None:
         super().__init__(settings, rules, None)
         self.wait_ms = 0
         self.listener = HttpListener(
             settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.search,
             lambda: self.mode, lambda: self.utc_ms, self._report, journal_wait_ms=lambda: self.wait_ms,
+            asked=asked if asked is not None else since_long(),
         )  # fmt: skip
 
 
 @asynccontextmanager
-async def waiting_http_shop(**settings: int) -> AsyncIterator[WaitingHttpShop]:
+async def waiting_http_shop(asked: Asked | None = None, **settings: int) -> AsyncIterator[WaitingHttpShop]:
     """The same over HTTP."""
     chosen = replace(HttpListenerSettings(allow_unauthenticated=True), **settings)  # type: ignore[arg-type]
-    made = WaitingHttpShop(chosen, load_dialect("unionpay").terminal)
+    made = WaitingHttpShop(chosen, load_dialect("unionpay").terminal, asked)
     made.address = await made.listener.start()
     made.session = aiohttp.ClientSession()
     try:
@@ -294,14 +296,185 @@ async def test_over_http_a_retry_is_let_in_and_a_retry_without_a_place_is_told_t
         assert (await asking).status == 200
 
 
-def test_over_http_the_last_tenth_of_the_places_is_for_what_is_refused_last() -> None:
-    places = InFlight(total_max=10, per_terminal_max=10)
-    names = (f"T{number:07}" for number in itertools.count())
-    for _ in range(9):
-        assert places.enter(next(names), new=True) is None
-    assert places.enter(next(names), new=True) is Share.FULL
-    assert places.enter(next(names)) is None
-    assert places.enter(next(names)) is Share.FULL
+@on_each_loop
+async def test_over_http_the_last_tenth_of_the_places_is_for_what_is_refused_last() -> None:
+    async with waiting_http_shop(in_flight_max=10) as s:
+        s.core.holds = True
+        asking = [asyncio.ensure_future(s.sell(stan=f"{stan:06}", terminal=f"T{stan:07}")) for stan in range(9)]
+        await until(lambda: len(s.core.running) == 9, "nine under way")
+        assert (await s.sell(stan="000010", terminal="T0000010")).problem == "overloaded"
+        asking.append(asyncio.ensure_future(s.sell(type="advice", stan="000011", terminal="T0000011")))
+        await until(lambda: len(s.core.running) == 10, "ten under way")
+        assert (await s.sell(type="advice", stan="000012", terminal="T0000012")).problem == "overloaded"
+        for request in list(s.core.requested):
+            s.core.decide(request.key)
+        assert [told.status for told in await asyncio.gather(*asking)] == [200] * 10
+
+
+# --- after a restart, and what calls itself a repeat -----------------------------------------------------------------
+
+
+@on_each_loop
+async def test_after_a_start_nobody_is_told_that_nothing_was_stored_until_it_can_be_known() -> None:
+    """What was asked before the start may be approved (INV-6): 09 promises nothing, and 96 would be a second sale."""
+    now_ms = int(asyncio.get_running_loop().time() * 1000)
+    young, old = Asked(), Asked()
+    young.begin(now_ms - GENERATION_MS + 60_000)
+    old.begin(now_ms - GENERATION_MS)
+    for asked, code in ((young, "09"), (old, "96")):
+        async with waiting_shop(asked) as s, await s.terminal() as terminal:
+            s.wait_ms = 10**6
+            terminal.send(sale(BINARY, 1))
+            assert (await terminal.receive()).fields[39] == code
+            s.listener.stop_admitting()
+            terminal.send(sale(BINARY, 2), message("0400", 3))
+            answers = {m.fields[11]: m.fields[39] for m in [await terminal.receive() for _ in range(2)]}
+            assert answers == {"000002": code, "000003": "96"}, "a reversal is sent again whatever it is told"
+            assert s.requested == []
+            counters = s.listener.counters()
+            names = ("answered_in_progress", "answered_overload", "answered_stopping")
+            assert [counters[name] for name in names] == ([2, 0, 1] if code == "09" else [0, 1, 2])
+
+
+@on_each_loop
+async def test_a_listener_counts_the_generation_from_its_start() -> None:
+    async with waiting_shop(Asked(generation_ms=50)) as s, await s.terminal() as terminal:
+        s.wait_ms = 10**6
+        terminal.send(sale(BINARY, 1))
+        heard = [(await terminal.receive()).fields[39]]
+        deadline = asyncio.get_running_loop().time() + 5
+        while heard[-1] != "96":
+            assert asyncio.get_running_loop().time() < deadline
+            terminal.send(sale(BINARY, 1))
+            heard.append((await terminal.receive()).fields[39])
+        assert set(heard[:-1]) <= {"09"}
+
+
+@on_each_loop
+async def test_a_retry_on_another_listener_is_known_as_one() -> None:
+    asked = since_long()
+    async with waiting_shop(asked) as one, waiting_shop(asked) as two:
+        first, second = await one.terminal(), await two.terminal()
+        first.send(sale(BINARY, 1))
+        assert (await first.receive()).fields[39] == "00"
+        two.wait_ms = 10**6
+        second.send(sale(BINARY, 1), sale(BINARY, 2))
+        answers = {m.fields[11]: m.fields[39] for m in [await second.receive() for _ in range(2)]}
+        assert answers == {"000001": "00", "000002": "96"}
+        await first.close()
+        await second.close()
+
+
+@on_each_loop
+async def test_who_calls_new_sales_repeats_gets_no_room_by_that_and_no_promise() -> None:
+    async with waiting_shop() as s, await s.terminal() as terminal:
+        s.wait_ms = 10**6
+        terminal.send(*(message(mti, stan) for stan, mti in enumerate(("0201", "0101", "0203", "0200"), 1)))
+        answers = {m.fields[11]: m.fields[39] for m in [await terminal.receive() for _ in range(4)]}
+        assert answers == {"000001": "09", "000002": "09", "000003": "09", "000004": "96"}
+        assert s.requested == []
+
+
+@on_each_loop
+async def test_retries_of_one_address_take_a_bounded_part_of_what_is_kept_for_retries() -> None:
+    """Whoever sends every sale twice must not have all of it."""
+    async with waiting_shop(in_flight_max=160) as s, await s.terminal() as terminal, await s.terminal() as other:
+        for stan in range(1, 6):
+            terminal.send(sale(BINARY, stan))
+            assert (await terminal.receive()).fields[39] == "00"
+        s.approves, s.wait_ms = False, 10**6
+        for line in (terminal, other):  # an eighth of the sixteen for the address, whatever the connection
+            line.send(*(sale(BINARY, stan) for stan in (range(1, 4) if line is terminal else range(4, 6))))
+            refused = [await line.receive() for _ in range(1 if line is terminal else 2)]
+            assert {m.fields[39] for m in refused} == {"09"}
+        assert len(s.requested) == 5 + 2
+        other.send(message("0400", 9))
+        await s.submitted(5 + 3)
+        for requested in s.requested[5:]:
+            s.approve(requested)
+        assert [(await terminal.receive()).fields[39] for _ in range(2)] == ["00"] * 2
+        assert (await other.receive()).fields[39] == "00"
+        s.approves = True
+        terminal.send(sale(BINARY, 3))  # the places have been given back
+        assert (await terminal.receive()).fields[39] == "00"
+
+
+def test_all_retries_together_leave_half_of_the_reserve_to_advices_and_reversals() -> None:
+    reserve = Reserve(in_flight_max=1_600)
+    assert reserve.places == 160
+    entered = []
+    for peer in range(10):
+        while reserve.has_room(f"192.0.2.{peer}"):
+            reserve.enter(f"192.0.2.{peer}")
+            entered.append(f"192.0.2.{peer}")
+    assert [entered.count(f"192.0.2.{peer}") for peer in range(10)] == [20] * 4 + [0] * 6
+    for each in entered:
+        reserve.leave(each)
+    assert reserve.has_room("192.0.2.9")
+    assert Reserve(in_flight_max=1).has_room("192.0.2.1"), "one is always let in"
+
+
+@on_each_loop
+async def test_over_http_after_a_start_who_finds_no_room_is_told_to_ask_again() -> None:
+    async with waiting_http_shop(Asked()) as s:
+        s.wait_ms = 3_000
+        for kind in ("sale", "authorisation"):
+            told = await s.sell(key=f"mine-{kind}", stan="000001", type=kind)
+            assert (told.status, told.problem) == (409, "in-progress")
+            assert 4 <= int(told.headers["Retry-After"]) <= 7
+        assert s.core.requested == []
+        s.wait_ms = 0
+        assert (await s.sell(key="mine-sale", stan="000001")).status == 200
+
+
+@pytest.mark.parametrize(("restarted", "status"), [(True, 409), (False, 503)])
+@on_each_loop
+async def test_over_http_a_gateway_that_stops_says_that_nothing_was_recorded_only_of_what_is_new(
+    restarted: bool, status: int
+) -> None:
+    async with waiting_http_shop(Asked() if restarted else None) as s:
+        sold = await s.sell(key="mine", stan="000001")
+        assert sold.status == 200
+        lines = [await s.line() for _ in range(4)]
+        await until(lambda: s.listener.gauges()["connections"] >= 4, "connected before the stop")
+        s.listener.stop_admitting()
+
+        async def told(number: int, path: str, body: dict[str, object], key: str) -> tuple[int, str]:
+            reader, writer = lines[number]
+            content = json.dumps(body).encode()
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\n"
+            writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            answer = await reader.read()
+            writer.close()
+            return int(answer.split()[1]), json.loads(answer.partition(b"\r\n\r\n")[2])["type"].rpartition(":")[2]
+
+        path = "/v1/transactions"
+        assert await told(0, path, http_sale(stan="000001"), "mine") == (409, "in-progress")
+        other = (status, "in-progress" if restarted else "stopping")
+        assert await told(1, path, http_sale(stan="000002"), "new") == other
+        assert await told(2, path, http_sale(stan="000003", type="advice"), "advice") == other
+        assert await told(3, f"{path}/{sold.body['id']}/reversal", {}, "undo") == other
+        assert len(s.core.requested) == 1
+
+
+@on_each_loop
+async def test_over_http_retries_of_one_address_take_a_bounded_part_of_what_is_kept_for_retries() -> None:
+    async with waiting_http_shop(in_flight_max=160) as s:
+        keys = {f"key-{number}": f"T{number:07}" for number in range(4)}
+        for key, terminal in keys.items():
+            assert (await s.sell(key=key, stan="000001", terminal=terminal)).status == 200
+        s.core.rows.clear()  # so that the retries wait
+        s.core.aliases.clear()
+        s.core.holds, s.wait_ms = True, 10**6
+        asking = [asyncio.ensure_future(s.sell(key=k, stan="000001", terminal=t)) for k, t in list(keys.items())[:2]]
+        await until(lambda: len(s.core.running) == 2, "two retries under way")
+        told = await s.sell(key="key-2", stan="000001", terminal=keys["key-2"])
+        assert (told.status, told.problem) == (409, "in-progress")
+        for key in list(s.core.running):
+            s.core.decide(key)
+        assert [each.status for each in await asyncio.gather(*asking)] == [200] * 2
+        s.core.holds = False
+        assert (await s.sell(key="key-2", stan="000001", terminal=keys["key-2"])).status == 200
 
 
 @pytest.mark.parametrize("name", ["journal_wait_ms_max", "receive_buffer_bytes", "taking_ms_per_turn_max"])
