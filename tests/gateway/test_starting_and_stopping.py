@@ -179,7 +179,8 @@ def test_sigterm_under_load_admits_no_more_answers_what_runs_and_leaves_nothing_
                     assert await shop.gateway.stop() == 0
                     wal = tmp_path / "journal.sqlite3-wal"
                     assert not wal.exists() or wal.stat().st_size == 0
-            assert {answer for _, _, answer in told.values()} <= {"00", "96", ""}
+            # 09 and not 96: so soon after its start it does not know what was asked before (D3)
+            assert {answer for _, _, answer in told.values()} <= {"00", "09", ""}
             if online:
                 for _, sale, answer in told.values():
                     assert shop.host.net(sale) == (answer == "00"), f"told {answer!r}: {shop.host.acts(sale)}"
