@@ -61,7 +61,7 @@ class LatencyRecorder:
             self._largest_us = us
 
     def record_all(self, values: Iterable[int]) -> None:
-        """Count many latencies in microseconds; half the price of one at a time."""
+        """Count many latencies in microseconds."""
         counts = self._counts
         total = 0
         largest = self._largest_us

@@ -29,11 +29,17 @@ def write_table(say: Callable[[str], None]) -> int:
         say(f"{number} of {len(SAFEGUARDS)}: {line_of(caught[-1])}")
     table = _ABOVE + "".join(f"{line_of(each)}\n" for each in caught)
     text = README.read_text(encoding="utf-8") if README.exists() else "# Tests\n"
-    before, _, after = text.partition(_HEADING)
-    rest = after[after.index("\n## ") :] if "\n## " in after else ""
-    README.write_text(f"{before.rstrip()}\n\n{table}{rest}", encoding="utf-8")
+    README.write_text(renewed(text, table), encoding="utf-8")
     say(table)
     return 0 if all(each.failure is not None for each in caught) else 1
+
+
+def renewed(text: str, table: str) -> str:
+    """The text with this table in place of the one under the heading; what stands behind that one stays."""
+    before, _, after = text.partition(_HEADING)
+    _, _, lines = after.partition("|---|\n")
+    rest = lines.partition("\n\n")[2]
+    return f"{before.rstrip()}\n\n{table}" + (f"\n{rest}" if rest else "")
 
 
 def line_of(caught: Caught) -> str:
