@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final, assert_never, cast
 
 from protocol.framing import FrameReader, Framing, FramingError
@@ -178,12 +179,16 @@ class Proxy:
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._numbers += 1
+        if self._server is None:  # accepted in the turn in which the port was closed
+            _reset(writer)
+            return
         connection = _Connection(self, random.Random(f"{self._seed}/{self._numbers}"))
         task = asyncio.get_running_loop().create_task(connection.serve(reader, writer))
         self._connections.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, writer))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        _reset(writer)  # a task that is cancelled before it begins never comes to its own end
         self._connections.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error  # our own mistake: the loop's exception handler tells it
