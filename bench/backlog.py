@@ -21,6 +21,7 @@ from bench.acquirer import Acquirer
 from bench.child import Gateway, GatewayBroken, Setup, free_ports
 from bench.records import LedgerEvent, read_lines
 from bench.screen import Screen
+from bench.usage import resident_bytes
 from gateway.clock import SystemClock
 from gateway.conductor import Conductor
 from gateway.config import load_config
@@ -166,15 +167,6 @@ def _judge(ledger: Path, report: BacklogReport) -> None:
 def journal_bytes(folder: Path) -> int:
     """Size of the journal's files."""
     return sum(path.stat().st_size for path in folder.glob("journal.sqlite3*"))
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process, from /proc; 0 where that cannot be read."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * 4096
 
 
 class Filling:

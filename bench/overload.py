@@ -23,7 +23,6 @@ from typing import Any, Final
 import uvloop
 
 from bench.acquirer import Acquirer, Mode
-from bench.backlog import resident_bytes
 from bench.child import Gateway, GatewayBroken, free_ports
 from bench.history import check
 from bench.overload_crowd import Orders, Phase, Told
@@ -43,6 +42,7 @@ from bench.overload_verdict import (
 from bench.records import LedgerEvent, read_lines
 from bench.screen import Screen
 from bench.till import MERCHANT
+from bench.usage import resident_bytes
 
 TILLS: Final = 40
 HTTP_SHARE: Final = 0.01

@@ -24,13 +24,13 @@ from typing import Any, Final
 import uvloop
 
 from bench.acquirer import Acquirer
-from bench.backlog import resident_bytes
 from bench.child import GatewayBroken, free_ports
 from bench.screen import Screen
 from bench.slow_crowd import HALF_CLOSED_SHARE, OPENS_PER_S, Orders, Spoken
 from bench.slow_honest import Caller, HttpTill, Tally, Terminal, sell_openly
 from bench.slow_rig import CrowdProcess, Look, SlowGateway, SlowSetup
 from bench.slow_verdict import QUANTILES, RATIO_LIMIT, Condition, Scenario, Shown, Who, risen, spread
+from bench.usage import resident_bytes
 from protocol.iso8583.dialect import load_dialect
 
 PER_ADDRESS_DEFAULT: Final = 500

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bench.child import LOG_NAME
+from bench.usage import family
 
 JOURNAL_NAME: Final = "journal.sqlite3"
 
@@ -84,7 +85,14 @@ class Usage:
 
 
 def usage_of(pid: int) -> Usage | None:
-    """What a process uses; None where it is gone, or where there is no /proc."""
+    """What a process and its children use; None where it is gone, or where there is no /proc."""
+    used = [one for each in family(pid) if (one := _usage_of(each)) is not None]
+    if not used:
+        return None
+    return Usage(sum(one.rss_bytes for one in used), sum(one.handles for one in used), sum(one.threads for one in used))
+
+
+def _usage_of(pid: int) -> Usage | None:
     proc = Path("/proc") / str(pid)
     try:
         lines = (proc / "status").read_text(encoding="ascii", errors="replace").splitlines()

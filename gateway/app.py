@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import random
 import signal
@@ -17,21 +18,33 @@ from typing import Any
 from gateway.acquirers.port import EndpointState
 from gateway.asking import Asking
 from gateway.clock import Clock, SystemClock, refuse_wrong_clock
+from gateway.collecting import spare_the_collector
 from gateway.conductor import Conductor
 from gateway.config import Address, Config, TerminalsSection, remarks
+from gateway.config.key_source import key_encryption_key
 from gateway.config.values import Speaks
 from gateway.core.effects import Alarm, Severity
 from gateway.core.engine import Engine
 from gateway.core.events import Commanded, Event, JournalEvent, Lookup, OperatorAct, Stopping
 from gateway.core.fingerprint import KeyedHash
+from gateway.core.lifecycle import EntryKind
 from gateway.core.link import LinkState
 from gateway.core.transaction import Answer, Stored, Transaction
-from gateway.journal.keyring import Keyring, load_keyring
-from gateway.journal.port import JournalError, Listing
+from gateway.core_dumps import memory_remarks
+from gateway.journal.apart import JournalApart
+from gateway.journal.key_changes import open_keyring
+from gateway.journal.key_wrapping import KeyEncryptionKey
+from gateway.journal.keyring import Keyring
+from gateway.journal.port import Journal, JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.notary.notary import Notary, NotDone
+from gateway.notary.receipts import NotSignedYet, Receipts
+from gateway.operations.disclosures import Disclosures
+from gateway.operations.keys import Keys
+from gateway.operations.keys_offline import configured_approvals, key_settings
 from gateway.operations.logs import logger
 from gateway.operations.maintenance import MaintenanceMark
-from gateway.operations.process import end_within, file_remarks, raise_file_limit, spare_the_collector
+from gateway.operations.process import end_within, file_remarks, raise_file_limit
 from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
 from gateway.operations.token import read_token
@@ -41,12 +54,15 @@ from gateway.operations.view import (
     EndpointStatus,
     Explanation,
     GatewayStatus,
+    LogHead,
     Mode,
     TerminalsStatus,
 )
 from gateway.terminals.asked import Asked
 from gateway.terminals.http import HttpListener
+from gateway.terminals.http_mapping import fitting
 from gateway.terminals.iso8583 import Iso8583Listener
+from gateway.terminals.receipts import ReceiptLater
 from gateway.terminals.sessions import TerminalSessions
 from gateway.tls import CertificateWatch, ReloadableServerContext
 from gateway.upstream import upstream_to
@@ -55,6 +71,9 @@ from gateway.wiring import (
     http_settings,
     lines,
     listener_settings,
+    log_seeds,
+    log_signers,
+    notary_settings,
     policy,
     signing_secrets,
     terminal_sessions,
@@ -70,14 +89,14 @@ _END_AFTER_FAILURE_S = 10.0
 _AWAY = "acquirer-away"
 _NO_LIMIT_BYTES = 2**62
 _MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
-_GOOD_NEWS = frozenset({"link.connected", "link.signed-on"})
+_GOOD_NEWS = frozenset({"link.connected", "link.signed-on", "keys.changed"})
 _LOG_LEVELS = {Severity.NOTICE: "info", Severity.WARNING: "warning", Severity.ALARM: "error"}
 
 
 class Gateway:
     """A running gateway, and what its operators see of it (GatewayView)."""
 
-    def __init__(self, config: Config, keyring: Keyring, clock: Clock) -> None:
+    def __init__(self, config: Config, keyring: Keyring, clock: Clock, kek: KeyEncryptionKey | None = None) -> None:
         self._config = config
         self._clock = clock
         self._log = logger("gateway")
@@ -90,22 +109,12 @@ class Gateway:
         self._sessions: dict[Address, TerminalSessions] = {}
         self._asked = {speaks: Asked() for speaks in Speaks}
 
-        self._journal = SqliteJournal(
-            SqliteJournalSettings(
-                path=config.journal.path,
-                limit_bytes=config.journal.limit_bytes or _NO_LIMIT_BYTES,
-                min_free_bytes=config.journal.min_free_bytes,
-                cache_mib=config.journal.cache_mib,
-                commit_delay_ms=config.journal.commit_delay_ms,
-            ),
-            keyring,
-            self._journalled,
-            self._journal_failed,
-            clock.utc_ms,
-        )
+        self._journal = self._make_journal(keyring)
+        self._notary = self._make_notary()
+        self._receipts = Receipts(config.journal.path, keyring.row_key, lambda: log_seeds(self._keys.keyring))
         made = lines(config)
         self._certificates = CertificateWatch(made.contexts(config), self._report("lines"), clock.utc_ms)
-        upstream = upstream_to(config.acquirer, made.acquirer, self._submit, clock, self._report("acquirers"))
+        upstream = upstream_to(config.acquirer, made.acquirer, self._heard, clock, self._report("acquirers"))
         self._link = upstream.link
         self._approved_codes = upstream.host.approved_codes
         self._always_fit = upstream.always_fit
@@ -118,7 +127,36 @@ class Gateway:
             engine, clock, self._journal, send=self._link.send, reply=self._reply,
             reply_operator=self._asking.replied, alarm=self._alarm,
         )  # fmt: skip
-        self._operations = OperationsServer(self, config.operations.listen, read_token(config.operations.token_file))
+        self._keys = Keys(
+            key_settings(config), kek, keyring, self._journal, configured_approvals(config, clock.utc_ms),
+            clock.utc_ms, self._report("keys"),
+        )  # fmt: skip
+        self._operations = OperationsServer(
+            self, config.operations.listen, read_token(config.operations.token_file), keys=self._keys,
+            disclosures=Disclosures(self._journal, configured_approvals(config, clock.utc_ms)),
+        )  # fmt: skip
+
+    def _make_journal(self, keyring: Keyring) -> Journal:
+        journal = self._config.journal
+        settings = SqliteJournalSettings(
+            path=journal.path,
+            limit_bytes=journal.limit_bytes or _NO_LIMIT_BYTES,
+            min_free_bytes=journal.min_free_bytes,
+            cache_mib=journal.cache_mib,
+            commit_delay_ms=journal.commit_delay_ms,
+        )
+        if journal.own_process:
+            return JournalApart(settings, keyring, self._journalled, self._journal_failed)
+        return SqliteJournal(settings, keyring, self._journalled, self._journal_failed, self._clock.utc_ms)
+
+    def _make_notary(self) -> Notary:
+        settings = notary_settings(self._config)
+        log = logger("audit")
+        return Notary(
+            settings, lambda: log_signers(self._keys.keyring, settings.origin), lambda: log_seeds(self._keys.keyring),
+            self._journal.log_head, functools.partial(self._journal.note, EntryKind.LOG_BROKEN), self._clock.utc_ms,
+            lambda level, name, facts: _say(log, level, name, facts),
+        )  # fmt: skip
 
     def _make_listeners(
         self, hashing: KeyedHash, contexts: Sequence[ReloadableServerContext | None]
@@ -161,12 +199,20 @@ class Gateway:
         tls: ReloadableServerContext | None,
         tokens: Iterator[int],
     ) -> HttpListener:
+        dialect = load_dialect(section.dialect)
         return HttpListener(
-            http_settings(section, tls, self._approved_codes), load_dialect(section.dialect).terminal, hashing,
+            http_settings(section, tls, self._approved_codes), dialect.terminal, hashing,
             self._submit, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
             journal_wait_ms=self._journal_wait_ms, asked=self._asked[Speaks.HTTP],
+            always_fit=fitting(dialect, self._always_fit(dialect)), receipt_of=self._receipt_of,
         )  # fmt: skip
+
+    async def _receipt_of(self, transaction: int) -> bytes | None:
+        try:
+            return await self._receipts.of(transaction)
+        except NotSignedYet:
+            raise ReceiptLater from None
 
     # Start and stop
 
@@ -179,10 +225,13 @@ class Gateway:
         await self._recover()
         if (closed := self._maintenance.remembered()) is not None:
             self._submit(Commanded(0, OperatorAct.MAINTENANCE_ON, 0, closed.who, closed.why))
+        self._notary.start()
+        await self._keys.settle()
         await self._link.start()
         self._certificates.start()
         operations = await self._operations.start()
         self._bound = tuple([Address(*await listener.start()) for listener in self._listeners])
+        self._keys.start()
         self._started_ms = self._clock.mono_ms()
         return self._bound, operations
 
@@ -212,6 +261,8 @@ class Gateway:
         if self._failed is None:
             await self._conductor.until_quiet(_LAST_WRITES_TIMEOUT_S)
         self._conductor.close()
+        await self._keys.close()
+        await self._notary.stop(sign=self._failed is None)
         await self._journal.close()
         for listener in self._listeners:
             await listener.close()
@@ -235,6 +286,9 @@ class Gateway:
 
     def _submit(self, event: Event) -> None:
         self._conductor.submit(event)
+
+    def _heard(self, event: Event) -> None:
+        self._conductor.submit_soon(event)
 
     def _journal_wait_ms(self) -> int:
         return self._conductor.journal_wait_ms()
@@ -277,7 +331,7 @@ class Gateway:
             reasons.append(f"the journal takes no new transactions: {refusal}")
         if self.stopping.is_set():
             reasons.append("the gateway is stopping")
-        return not reasons, tuple(reasons)
+        return not reasons, (*reasons, *self._notary.remarks())
 
     def _mode(self) -> Mode:
         return _MODES.get(self._conductor.engine.link, Mode.STANDING_IN)
@@ -320,6 +374,8 @@ class Gateway:
             lanes_owing=engine.lanes_owing,
             requests_waiting=engine.waiting,
             counters=counters,
+            log=self._notary.status(),
+            keys=self._keys.status(),
         )
 
     async def queue(self, listing: Listing) -> list[Transaction]:
@@ -369,6 +425,22 @@ class Gateway:
         self._submit(Commanded(token, act, id, who, why))
         return await outcome
 
+    async def sign_head(self) -> LogHead | str:
+        """Have the auditor's log signed as it stands."""
+        try:
+            signed = await self._notary.checkpoint()
+        except NotDone as error:
+            return str(error)
+        return LogHead(origin=signed.checkpoint.origin, size=signed.size, root=signed.root, note=signed.note.decode())
+
+    async def continue_log(self, who: str, why: str) -> CommandResult:
+        """Have the auditor's log signed again from here on, over a break."""
+        try:
+            signed = await self._notary.continue_over(who, why)
+        except (NotDone, JournalError) as error:
+            return CommandResult(done=False, text=str(error))
+        return CommandResult(done=True, text=f"the log goes on: a head of {signed.size} entries is signed")
+
 
 def _say(log: Any, level: str, event: str, facts: Mapping[str, object]) -> None:
     """Log a line; whatever is wrong with it, payments go on."""
@@ -401,13 +473,14 @@ async def run_gateway(config: Config, *, started: Callable[[str], None] = print)
     clock = SystemClock()
     refuse_wrong_clock(clock.utc_ms())
     files = raise_file_limit()
-    gateway = Gateway(config, load_keyring(config.journal.keys), clock)
+    kek = key_encryption_key(config.journal)
+    gateway = Gateway(config, open_keyring(config.journal.keys, kek), clock, kek)
     log = logger("gateway")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gateway.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, gateway.reload_certificates)
-    for remark in (*remarks(config), *file_remarks(config, files)):
+    for remark in (*remarks(config), *file_remarks(config, files), *memory_remarks()):
         log.warning("worth a look", remark=remark)
     try:
         listeners, operations = await gateway.start()

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from gateway.commands.audit import audit
+from gateway.commands.keys import keys
+
 if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.operations.client import OperationsClient
@@ -34,6 +37,8 @@ app.add_typer(queue, name="queue")
 app.add_typer(maintenance, name="maintenance")
 app.add_typer(configuration, name="config")
 app.add_typer(dialects, name="dialect")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -68,9 +73,11 @@ def init_command(
 @app.command("run")
 def run_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the gateway until SIGTERM or Ctrl-C: stop admitting, drain, checkpoint, close."""
+    from gateway.core_dumps import refuse_core_dumps  # noqa: PLC0415
     from gateway.operations.process import open_standard_files  # noqa: PLC0415
 
     open_standard_files()
+    refuse_core_dumps()  # before there is anything secret in memory
     loaded = _load(config, starting=True)
     import asyncio  # noqa: PLC0415
 
@@ -249,12 +256,12 @@ def decode_command(
 @app.command("hot-card")
 def hot_card_command(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Read card numbers from standard input, one a line, and print the keyed hashes that a hot-card file holds."""
+    from gateway.config.key_source import load_keys  # noqa: PLC0415
     from gateway.core.fingerprint import KeyedHash  # noqa: PLC0415
-    from gateway.journal.keyring import load_keyring  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
 
     try:
-        hashing = KeyedHash(load_keyring(_load(config).journal.keys).fingerprint_key)
+        hashing = KeyedHash(load_keys(_load(config).journal).fingerprint_key)
     except JournalError as error:
         _fail(str(error))
     for number, line in enumerate(sys.stdin, 1):

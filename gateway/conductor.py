@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, assert_never
+from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.core.effects import (
@@ -30,6 +30,8 @@ from gateway.core.events import Committed, Event, Existing, OverLimit, Ticked, W
 from gateway.core.transaction import Answer
 from gateway.journal.port import Journal
 
+_EVENTS_OF_A_TIME: Final = 32
+"""Of events that wait together, so many are told the same time: a millisecond or two passes meanwhile."""
 _WRITE_RESULTS: Final = (Committed, Existing, OverLimit, WriteRefused)
 _MEASURED_FROM: Final = 64
 """Writes in a group commit from which on it tells what a write costs: in a small one, the disk's sync is most of it."""
@@ -120,12 +122,23 @@ class Conductor:
         self.engine = engine
         self._clock = clock
         self._journal = journal
-        self._send = send
         self._reply = reply
-        self._reply_operator = reply_operator
-        self._alarm = alarm
         self._journal_wait = JournalWait()
+        self._do: dict[type[Effect], Callable[[Any], None]] = {
+            Write: self._write,
+            Reply: self._tell,
+            Send: send,
+            Find: journal.find,
+            FindNewest: journal.find_newest,
+            FetchHeads: journal.fetch_heads,
+            FetchBatch: journal.fetch_batch,
+            Load: journal.load,
+            Alarm: alarm,
+            OperatorReply: reply_operator,
+        }
         self._events: deque[Event] = deque()
+        self._turn_scheduled = False
+        self._now_ms = 0
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -135,6 +148,20 @@ class Conductor:
     def submit(self, event: Event) -> None:
         """Hand one event to the core and carry out what follows."""
         self._events.append(event)
+        self._run()
+
+    def submit_soon(self, event: Event) -> None:
+        """Hand one event to the core in the loop's next turn, with what else comes in this one.
+
+        The acquirer's answers come so: those of one read of its socket are carried out together.
+        """
+        self._events.append(event)
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
         self._run()
 
     def submit_all(self, events: Sequence[Event]) -> None:
@@ -170,40 +197,31 @@ class Conductor:
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Do what the core asks for, in its order."""
+        do = self._do
+        self._now_ms = self._clock.mono_ms()
         for effect in effects:
-            match effect:
-                case Write():
-                    self._journal_wait.handed_over(effect.token, self._clock.mono_ms())
-                    self._journal.write(effect)
-                case Reply():
-                    self._reply(effect.terminal_token, effect.answer)
-                case Send():
-                    self._send(effect)
-                case Find():
-                    self._journal.find(effect)
-                case FindNewest():
-                    self._journal.find_newest(effect)
-                case FetchHeads():
-                    self._journal.fetch_heads(effect)
-                case FetchBatch():
-                    self._journal.fetch_batch(effect)
-                case Load():
-                    self._journal.load(effect)
-                case Alarm():
-                    self._alarm(effect)
-                case OperatorReply():
-                    self._reply_operator(effect)
-                case _:
-                    assert_never(effect)
+            do[type(effect)](effect)
+
+    def _write(self, write: Write) -> None:
+        self._journal_wait.handed_over(write.token, self._now_ms)
+        self._journal.write(write)
+
+    def _tell(self, reply: Reply) -> None:
+        self._reply(reply.terminal_token, reply.answer)
 
     def _run(self) -> None:
         if self._stepping or self._closed:
             return
         self._stepping = True
         try:
-            while self._events:
-                event = self._events.popleft()
-                self.carry_out(self.engine.step(event, self._clock.mono_ms(), self._clock.utc_ms()))
+            events, clock, step, do = self._events, self._clock, self.engine.step, self._do
+            while events:
+                self._now_ms, utc_ms = clock.mono_ms(), clock.utc_ms()
+                for _ in range(_EVENTS_OF_A_TIME):
+                    if not events:
+                        break
+                    for effect in step(events.popleft(), self._now_ms, utc_ms):
+                        do[type(effect)](effect)
         finally:
             self._stepping = False
         if self.engine.quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from gateway.config import (
     tls_client_settings,
     tls_server_settings,
 )
+from gateway.config.audit import SyslogTarget, SyslogWay, origin_of
 from gateway.config.host_key import read_host_key
 from gateway.config.master_keys import read_master_keys
 from gateway.config.secrets import read_signing_secrets
@@ -26,6 +28,10 @@ from gateway.config.values import HttpCredential
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Exposure, Policy
 from gateway.core.work import EngineSettings
+from gateway.journal.keyring import KeyPurpose, Keyring
+from gateway.notary.notary import NotarySettings
+from gateway.notary.syslog_line import SyslogEnd
+from gateway.notary.witness import WitnessEnd
 from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.limits import ListenerSettings
 from gateway.terminals.sessions import TerminalSessions
@@ -37,6 +43,8 @@ from gateway.tls import (
     server_context,
 )
 from protocol.iso8583.dialect import Dialect
+from protocol.transparency.cosignatures import WitnessKey
+from protocol.transparency.notes import SignerKey
 
 
 def engine_settings(config: Config) -> EngineSettings:
@@ -57,7 +65,7 @@ def engine_settings(config: Config) -> EngineSettings:
             echo_interval_ms=acquirer.echo_interval_ms,
             echo_timeout_ms=acquirer.echo_timeout_ms,
             probe_min_ms=min(1_000, acquirer.echo_interval_ms),
-            window_max=replay.window_max,
+            window_max=min(replay.window_max, max(1, acquirer.in_flight_max // 2)),
         ),
     )
 
@@ -187,6 +195,7 @@ def http_settings(
         rate_per_s=section.requests_per_s_max,
         burst=2 * section.requests_per_s_max,
         approved_codes=approved_codes,
+        receipts=section.receipts,
     )
 
 
@@ -279,4 +288,45 @@ def _endpoints(section: AcquirerSection, tls: ReloadableClientContext | None) ->
     return tuple(
         EndpointSettings(host=e.host, port=e.port, tls=tls, server_hostname=server_name or None)
         for e in section.endpoints
+    )
+
+
+def notary_settings(config: Config) -> NotarySettings:
+    """The notary's settings. Raises: OSError, where a file of CAs has changed since the configuration was checked."""
+    audit = config.audit
+    needs_tls = any(each.url.startswith("https:") for each in audit.witnesses)
+    tls = ssl.create_default_context(cafile=audit.witness_ca_file) if needs_tls else None
+    proxy = (audit.witness_proxy.host, audit.witness_proxy.port) if audit.witness_proxy is not None else None
+    return NotarySettings(
+        journal=config.journal.path,
+        origin=origin_of(audit, config.gateway.name),
+        checkpoint_every_ms=audit.checkpoint_every_ms,
+        folder=audit.publish_folder,
+        syslog=_syslog_end(audit.syslog) if audit.syslog is not None else None,
+        witnesses=tuple(
+            WitnessEnd(
+                WitnessKey.parse(each.verifier_key), each.url, tls if each.url.startswith("https:") else None, proxy
+            )
+            for each in audit.witnesses
+        ),
+    )
+
+
+def _syslog_end(target: SyslogTarget) -> SyslogEnd:
+    if target.address is None:
+        return SyslogEnd(stream=False, path=target.path)
+    return SyslogEnd(stream=target.way is SyslogWay.TCP, host=target.address.host, port=target.address.port)
+
+
+def log_signers(keyring: Keyring, origin: str) -> tuple[SignerKey, ...]:
+    """The keys that sign the log's heads today, newest first. Raises: JournalKeysWrong, where there is none."""
+    return tuple(SignerKey(origin, seed) for seed in keyring.log_keys)
+
+
+def log_seeds(keyring: Keyring) -> tuple[bytes, ...]:
+    """Every key that has ever signed heads and is not destroyed: a head may be older than a rotation."""
+    return tuple(
+        keyring.keys[number]
+        for number, record in keyring.records.items()
+        if record.purpose is KeyPurpose.LOG and number in keyring.keys
     )

@@ -8,9 +8,9 @@ What also exists as an ISO 8583 field has the form that it has there, so that a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from enum import Enum, StrEnum
+from itertools import chain
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -106,22 +106,8 @@ class ReversalReason(StrEnum):
     CANCELLED = "cancelled"
 
 
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from (key, inner)
-
-
 class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a till sends."""
-
-    def __post_init__(self) -> None:
-        # The `$` of a pattern also matches before a newline at the end, here and in some validators.
-        for name in self.__struct_fields__:
-            if any("\n" in text for text in _texts(getattr(self, name))):
-                raise ValueError("a line break is in none of the values")
 
 
 _CARD_NAMED_BY: Final = ("pan", "track2", "emv")
@@ -148,8 +134,7 @@ class Card(_Asked, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where the card is not named in any way."""
-        super().__post_init__()
-        if all(getattr(self, name) is UNSET for name in _CARD_NAMED_BY):
+        if self.pan is UNSET and self.track2 is UNSET and self.emv is UNSET:
             raise ValueError("one of pan, track2 and emv is needed")
 
 
@@ -294,6 +279,7 @@ class ProblemKind(Enum):
     RECORD_DAMAGED = ("record-damaged", 500, "The record of this transaction is damaged; a person must look")
     OVERLOADED = ("overloaded", 503, "The gateway is overloaded; nothing was recorded")
     NOT_RECORDED = ("not-recorded", 503, "The gateway could not record this; nothing was sent")
+    RECEIPT_LATER = ("receipt-later", 503, "No signed head of the log covers this transaction yet")
     STOPPING = ("stopping", 503, "The gateway is stopping; nothing was recorded")
 
     @property
@@ -332,8 +318,12 @@ class BadBody(Exception):
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # also one without an end: linear on any input
 _WHOLE: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|(?<=[\s:,\[])(-?[0-9]+)\.0+(?=[\s,\]}])', re.DOTALL)
+_KEY: Final = re.compile(IDEMPOTENCY_KEY_PATTERN)
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])+)"')
 _PLACE: Final = re.compile(r" - at `(\$[\w.\[\]]*)`$")
+_DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
+    wanted: msgspec.json.Decoder(wanted) for wanted in (NewTransaction, NewReversal, Heartbeat)
+}
 _T = TypeVar("_T")
 
 
@@ -341,7 +331,7 @@ def decode(body: bytes, wanted: type[_T], depth_max: int) -> _T:
     """Read a body.
 
     Args:
-        wanted: one of the types of this module.
+        wanted: one of the types of this module that a till sends.
         depth_max: objects and lists within each other that are looked into at all.
     Raises:
         BadBody: it is not JSON, nested too deep, or not of the type. The text holds no value of the body.
@@ -351,11 +341,32 @@ def decode(body: bytes, wanted: type[_T], depth_max: int) -> _T:
     try:
         if b"." in body:
             body = _WHOLE.sub(_without_fraction, body)
-        return msgspec.json.decode(body, type=wanted)
+        decoded: _T = _DECODERS[wanted].decode(body)
     except msgspec.ValidationError as error:
         raise BadBody(ProblemKind.INVALID_REQUEST, _without_values(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadBody(ProblemKind.MALFORMED_JSON, "a JSON object in UTF-8 is expected") from None
+    if b"\\" in body:  # JSON has no other way to say a line break
+        _refuse_line_breaks(decoded)
+    return decoded
+
+
+def _refuse_line_breaks(value: object, at: str = "") -> None:
+    """The `$` of a pattern also matches before a newline at the end, here and in some validators.
+
+    Raises:
+        BadBody: there is one.
+    """
+    if isinstance(value, str) and "\n" in value:
+        place = f"{at}: " if at else ""
+        raise BadBody(ProblemKind.INVALID_REQUEST, f"{place}a line break is in none of the values")
+    if isinstance(value, dict):
+        for text in chain.from_iterable(value.items()):
+            _refuse_line_breaks(text, at)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            inner = getattr(value, name)
+            _refuse_line_breaks(inner, f"{at or '$'}.{name}" if isinstance(inner, msgspec.Struct) else at)
 
 
 def _deeper_than(body: bytes, depth_max: int) -> bool:
@@ -396,16 +407,19 @@ def idempotency_key(header: str) -> str:
         ValueError: it does not have the documented form.
     Source: draft-ietf-httpapi-idempotency-key-header.
     """
-    if not 1 <= len(header) <= 255 or not re.fullmatch(IDEMPOTENCY_KEY_PATTERN, header) or "\n" in header:
+    if not 1 <= len(header) <= 255 or not _KEY.fullmatch(header) or "\n" in header:
         raise ValueError("1 to 255 printable ASCII characters, without blanks around them")
-    if quoted := _QUOTED.fullmatch(header):
+    if header[0] == '"' and (quoted := _QUOTED.fullmatch(header)):
         return re.sub(r'\\(["\\])', r"\1", quoted[1])
     return header
 
 
+_encode_in_order: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
 def canonical(body: NewTransaction | NewReversal) -> bytes:
     """The same bytes for bodies that mean the same, however their members are ordered and spaced."""
-    return msgspec.json.encode(body, order="deterministic")
+    return _encode_in_order(body)
 
 
 def components() -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

@@ -34,13 +34,13 @@ Version 1, all integers big-endian, in this order and with nothing between or af
                     32  commitment to the part's key
 
 An entry has at most 65,535 bytes. There is one encoding of an entry and the decoder takes no other. The leaf hash is
-SHA-256(00 | entry), RFC 6962 section 2.1.
+SHA-256(00 | entry), RFC 6962 section 2.1 (transparency/tree.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
+from itertools import accumulate
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -49,7 +49,6 @@ ENTRY_BYTES_MAX: Final = 65_535
 
 _HEAD: Final = Struct(">BBBQQQIQBBBBBHB")
 _PART: Final = Struct(">BI32s32s")
-_LEAF_PREFIX: Final = b"\x00"
 
 
 class EntryError(ValueError):
@@ -102,38 +101,69 @@ def encode_entry(entry: Entry) -> bytes:
     Raises:
         EntryError: a value does not fit its bytes, or the whole is longer than 65,535 bytes.
     """
+    return encode_values(
+        entry.kind,
+        entry.state,
+        entry.sequence,
+        entry.time_ms,
+        entry.transaction,
+        entry.attempts,
+        entry.amount_minor,
+        entry.key,
+        entry.fingerprint,
+        entry.currency,
+        entry.response,
+        entry.reason,
+        entry.detail,
+        entry.parts,
+    )
+
+
+def encode_values(
+    kind: int,
+    state: int,
+    sequence: int,
+    time_ms: int,
+    transaction: int,
+    attempts: int,
+    amount_minor: int,
+    key: str,
+    fingerprint: bytes,
+    currency: str,
+    response: str,
+    reason: str,
+    detail: str,
+    parts: tuple[PartCommitment, ...],
+) -> bytes:
+    """As `encode_entry`, of an entry's values in their order; spares the object where each entry is written once."""
     try:
-        key = entry.key.encode()
-        currency = entry.currency.encode("ascii")
-        response = entry.response.encode()
-        reason = entry.reason.encode()
-        detail = entry.detail.encode()
-        parts = entry.parts
+        texts = (
+            key.encode(),
+            fingerprint,
+            currency.encode("ascii"),
+            response.encode(),
+            reason.encode(),
+            detail.encode(),
+        )
         head = _HEAD.pack(
             VERSION,
-            entry.kind,
-            entry.state,
-            entry.sequence,
-            entry.time_ms,
-            entry.transaction,
-            entry.attempts,
-            entry.amount_minor,
-            len(key),
-            len(entry.fingerprint),
-            len(currency),
-            len(response),
-            len(reason),
-            len(detail),
+            kind,
+            state,
+            sequence,
+            time_ms,
+            transaction,
+            attempts,
+            amount_minor,
+            *map(len, texts),
             len(parts),
         )
-        tail = _encode_parts(parts) if parts else b""
+        encoded = b"".join((head, *texts, _encode_parts(parts)))
+    except EntryError:
+        raise
     except Exception as error:
-        if isinstance(error, EntryError):
-            raise
         raise EntryError(f"a value does not fit the format: {type(error).__name__}") from error
-    if not entry.kind or not entry.sequence or len(currency) not in (0, 3):
+    if not kind or not sequence or len(currency) not in (0, 3):
         raise EntryError("kind and sequence count from 1, and a currency has three letters")
-    encoded = b"".join((head, key, entry.fingerprint, currency, response, reason, detail, tail))
     if len(encoded) > ENTRY_BYTES_MAX:
         raise EntryError("an entry has at most 65,535 bytes", ENTRY_BYTES_MAX)
     return encoded
@@ -141,13 +171,15 @@ def encode_entry(entry: Entry) -> bytes:
 
 def _encode_parts(parts: tuple[PartCommitment, ...]) -> bytes:
     last = -1
-    for part in parts:
-        if len(part.digest) != 32 or len(part.commitment) != 32:
+    encoded = b""
+    for number, key_id, digest, commitment in parts:
+        if len(digest) != 32 or len(commitment) != 32:
             raise EntryError("a digest and a commitment have 32 bytes each")
-        if part.part <= last:
+        if number <= last:
             raise EntryError("parts stand in ascending order, each once")
-        last = part.part
-    return b"".join([_PART.pack(*part) for part in parts])
+        last = number
+        encoded += _PART.pack(number, key_id, digest, commitment)
+    return encoded
 
 
 def decode_entry(encoded: bytes) -> Entry:
@@ -162,71 +194,78 @@ def decode_entry(encoded: bytes) -> Entry:
         raise EntryError("not an entry of version 1", 0)
     if len(encoded) < _HEAD.size:
         raise EntryError("cut off within the head", len(encoded))
-    _, kind, state, sequence, time_ms, transaction, attempts, amount_minor, *lengths = _HEAD.unpack_from(encoded)
-    key_size, fingerprint_size, currency_size, response_size, reason_size, detail_size, count = lengths
+    _, kind, state, sequence, time_ms, transaction, attempts, amount_minor, *sizes, count = _HEAD.unpack_from(encoded)
     if not kind:
         raise EntryError("a kind counts from 1", 1)
     if not sequence:
         raise EntryError("a sequence counts from 1", 3)
-    if currency_size not in (0, 3):
+    if sizes[2] not in (0, 3):
         raise EntryError("a currency has three letters", 41)
-    expected = (
-        _HEAD.size
-        + (key_size + fingerprint_size + currency_size + response_size + reason_size + detail_size)
-        + (count * _PART.size)
-    )
+    expected = _HEAD.size + sum(sizes) + count * _PART.size
     if len(encoded) != expected:
         raise EntryError(f"has {len(encoded)} bytes where its head says {expected}", min(len(encoded), expected))
-    offset = _HEAD.size
-    key = _text(encoded, offset, key_size)
-    offset += key_size
-    fingerprint = encoded[offset : offset + fingerprint_size]
-    offset += fingerprint_size
-    currency = _text(encoded, offset, currency_size, "ascii")
-    offset += currency_size
-    response = _text(encoded, offset, response_size)
-    offset += response_size
-    reason = _text(encoded, offset, reason_size)
-    offset += reason_size
-    detail = _text(encoded, offset, detail_size)
-    offset += detail_size
+    ends = tuple(accumulate(sizes, initial=_HEAD.size))
+    at_key, at_fingerprint, at_currency, at_response, at_reason, at_detail, at_parts = ends
+    try:
+        key = encoded[at_key:at_fingerprint].decode()
+        currency = encoded[at_currency:at_response].decode("ascii")
+        response = encoded[at_response:at_reason].decode()
+        reason = encoded[at_reason:at_detail].decode()
+        detail = encoded[at_detail:at_parts].decode()
+    except UnicodeDecodeError as error:
+        raise _not_text(encoded, ends, error) from None
     return Entry(
-        kind=kind,
-        state=state,
-        sequence=sequence,
-        time_ms=time_ms,
-        transaction=transaction,
-        attempts=attempts,
-        amount_minor=amount_minor,
-        key=key,
-        fingerprint=fingerprint,
-        currency=currency,
-        response=response,
-        reason=reason,
-        detail=detail,
-        parts=_decode_parts(encoded, offset, count),
+        kind,
+        state,
+        sequence,
+        time_ms,
+        transaction,
+        attempts,
+        amount_minor,
+        key,
+        encoded[at_fingerprint:at_currency],
+        currency,
+        response,
+        reason,
+        detail,
+        _decode_parts(encoded, at_parts, count),
     )
 
 
-def _text(encoded: bytes, offset: int, size: int, encoding: str = "utf-8") -> str:
-    try:
-        return encoded[offset : offset + size].decode(encoding)
-    except UnicodeDecodeError as error:
-        raise EntryError(f"not {encoding} text", offset + error.start) from None
+def decode_parts(encoded: bytes) -> tuple[int, int, tuple[PartCommitment, ...]]:
+    """Sequence, transaction and parts of an entry; the rest of it is not looked at.
+
+    For an entry whose leaf hash has been checked: it is as it was written.
+
+    Raises:
+        EntryError: as `decode_entry`, where it is no entry at all.
+    """
+    if len(encoded) < _HEAD.size or encoded[0] != VERSION:
+        raise EntryError("not an entry of version 1", 0)
+    _, _, _, sequence, _, transaction, *_, count = _HEAD.unpack_from(encoded)
+    offset = len(encoded) - count * _PART.size
+    if offset < _HEAD.size:
+        raise EntryError("cut off within the parts", len(encoded))
+    return sequence, transaction, _decode_parts(encoded, offset, count)
+
+
+def _not_text(encoded: bytes, ends: tuple[int, ...], error: UnicodeDecodeError) -> EntryError:
+    """Where the first text is that is none."""
+    for place, encoding in ((0, "utf-8"), (2, "ascii"), (3, "utf-8"), (4, "utf-8"), (5, "utf-8")):
+        try:
+            encoded[ends[place] : ends[place + 1]].decode(encoding)
+        except UnicodeDecodeError as found:
+            return EntryError(f"not {encoding} text", ends[place] + found.start)
+    raise AssertionError("one of them is no text") from error
 
 
 def _decode_parts(encoded: bytes, offset: int, count: int) -> tuple[PartCommitment, ...]:
     parts = []
     last = -1
-    for place in range(count):
-        part = PartCommitment(*_PART.unpack_from(encoded, offset + place * _PART.size))
+    for start in range(offset, offset + count * _PART.size, _PART.size):
+        part = PartCommitment._make(_PART.unpack_from(encoded, start))
         if part.part <= last:
-            raise EntryError("parts stand in ascending order, each once", offset + place * _PART.size)
+            raise EntryError("parts stand in ascending order, each once", start)
         last = part.part
         parts.append(part)
     return tuple(parts)
-
-
-def leaf_hash(encoded: bytes) -> bytes:
-    """SHA-256(00 | entry): the leaf of the transparency log (RFC 6962 section 2.1)."""
-    return sha256(_LEAF_PREFIX + encoded).digest()

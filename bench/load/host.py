@@ -122,13 +122,18 @@ def _answering(message: Message, fields: Fields) -> Message:
 
 
 class Host:
-    """The host: shapes, books, and a port that can be closed and opened."""
+    """The host: shapes, books, and a port that can be closed and opened.
+
+    Attributes:
+        messages, patched: how many it has answered, and how many of them without the codec.
+    """
 
     def __init__(self, settings: HostSettings) -> None:
         self.dialect = load_dialect(settings.dialect)
         self.books = Books(Amounts(base=settings.base, step=settings.step, count=settings.count))
         self.port = settings.port
         self.messages = 0
+        self.patched = 0
         self.connections = 0
         self.problem = ""
         self._spans = Spans(self.dialect.codec)
@@ -172,6 +177,7 @@ class Host:
         plan = self._plans.get(head)
         if plan is None:
             return self._answer_whole(frame, head)
+        self.patched += 1
         stan_wire = frame[plan.stan]
         stan = int(stan_wire.hex() if len(stan_wire) == 3 else stan_wire)
         lane = self.books.lane(frame[plan.terminal])
@@ -195,7 +201,9 @@ class Host:
             return b""
         fields = message.fields
         if head not in self._plans:
-            plain = message.mti in ("0200", "0220") and fields.get(3, "").startswith("00") and 37 not in fields
+            advice = message.mti == "0220"  # it carries the reference that the gateway gave it, and gets another
+            plain = (advice or message.mti == "0200") and fields.get(3, "").startswith("00")
+            plain = plain and (advice or 37 not in fields)
             regular = plain and self._spans.regular(fields) and 4 in fields
             self._plans[head] = _Plan(self.dialect, self._spans, message, frame) if regular else None
         answer: Fields = {n: fields[n] for n in ECHOED if n in fields}

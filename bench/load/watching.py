@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
-from typing import Final
 
 from bench.child import Commits, Gateway
 from bench.load.results import Sample
-
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process so far, its threads included; 0 where it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 where it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
+from bench.usage import cpu_s, resident_bytes
 
 
 def journal_bytes(folder: Path) -> int:

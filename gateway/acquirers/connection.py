@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._mono_ms = mono_ms
         self._reader: FrameReader = framing.reader()
         self._transport: asyncio.Transport | None = None
+        self._to_write: list[bytes] = []
         self._frames: deque[bytes] = deque()  # read, but not their turn yet; nothing is read from the socket meanwhile
         self._turn_scheduled = False
         self._taken_in_turn = 0
@@ -69,9 +70,17 @@ class Connection(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
+        """Write at the end of this turn of the loop, with what else is written in it: one call of the system."""
         if self._transport is None:
             raise RuntimeError("write without a connection")
-        self._transport.write(data)
+        self._to_write.append(data)
+        if len(self._to_write) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        gathered, self._to_write = self._to_write, []
+        if gathered and self._transport is not None:
+            self._transport.write(b"".join(gathered))
 
     def overdue(self, now_ms: int) -> bool:
         """Whether a frame has been incomplete for too long; the time in which the host is not read from is ours."""
@@ -82,6 +91,7 @@ class Connection(asyncio.Protocol):
         """Close when what is buffered has been written."""
         self._end_reason = self._end_reason or "closed here"
         if self._transport is not None:
+            self._flush()
             self._transport.close()
 
     def abort(self, reason: str) -> None:

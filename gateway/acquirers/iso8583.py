@@ -122,8 +122,7 @@ class Iso8583Link:
         if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
             self._refuse(send, Count.REFUSED_MATCH_KEY, reason)
             return
-        rooms = [candidate for candidate in self._endpoints if candidate.has_room]
-        endpoint = min(rooms, key=lambda candidate: candidate.silent, default=None)
+        endpoint = self._endpoint_with_room()
         if endpoint is None:
             if self.connected:
                 self._refuse(send, Count.REFUSED_NO_ROOM, "no endpoint has room")
@@ -140,6 +139,16 @@ class Iso8583Link:
         endpoint.sent += 1
         self._counts[Count.SENT] += 1
         endpoint.write(frame)  # in doubt from here on
+
+    def _endpoint_with_room(self) -> Endpoint | None:
+        """The first one in configured order; one that has fallen silent only where there is no other."""
+        silent: Endpoint | None = None
+        for endpoint in self._endpoints:
+            if endpoint.has_room:
+                if not endpoint.silent:
+                    return endpoint
+                silent = silent or endpoint
+        return silent
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by the names in `Count`; and keys evicted from the memory of late answers."""

@@ -21,9 +21,10 @@ an abandoned key has come, the key is *spent* until it ages out: one more answer
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import itemgetter
 
 from gateway.core.effects import Purpose
 from protocol.iso8583.message import Fields
@@ -79,6 +80,7 @@ class Matching:
 
     def __init__(self, rules: HostRules, *, abandoned_max: int, abandoned_age_ms: int) -> None:
         self._match_fields = rules.match_fields
+        self._match = _getter(rules.match_fields)
         self._volatile = rules.repeat_refresh | _MAC_FIELDS | {rules.reason_field}
         self._abandoned_max = abandoned_max
         self._abandoned_age_ms = abandoned_age_ms
@@ -99,7 +101,10 @@ class Matching:
 
     def key(self, answer_mti: str, fields: Fields) -> MatchKey:
         """The match key of an answer, or of the message that it answers."""
-        return (answer_mti, *[fields.get(number, "") for number in self._match_fields])
+        try:
+            return (answer_mti, *self._match(fields))
+        except KeyError:
+            return (answer_mti, *[fields.get(number, "") for number in self._match_fields])
 
     def bare_key(self, answer_mti: str, fields: Fields) -> MatchKey:
         """The key of a message that carries its STAN alone, as echo tests do."""
@@ -109,6 +114,8 @@ class Matching:
         """Why a message of this key must not be sent now; empty when it may."""
         if key in self._flights:
             return "match key in flight"
+        if not self._abandoned:
+            return ""
         self._age(now_ms)
         earlier = self._abandoned.get(key)
         if earlier is None or purpose is Purpose.PROBE or self._same(earlier.traits, fields):
@@ -194,3 +201,10 @@ class Matching:
     @staticmethod
     def _same(traits: dict[int, int], fields: Fields) -> bool:
         return all(traits.get(number, hash(value)) == hash(value) for number, value in fields.items())
+
+
+def _getter(numbers: tuple[int, ...]) -> Callable[[Fields], tuple[str, ...]]:
+    """The values of these fields. It raises KeyError where one is missing."""
+    if len(numbers) > 1:
+        return itemgetter(*numbers)
+    return lambda fields: tuple([fields[number] for number in numbers])

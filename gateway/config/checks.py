@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.config import approvers, key_source
+from gateway.config.audit import audit_mistakes, witness_ca_mistakes
 from gateway.config.host_key import HostKeyWrong, read_host_key
 from gateway.config.lines import tls_client_settings, tls_server_settings
 from gateway.config.master_keys import MasterKeysWrong, read_master_keys
@@ -43,8 +45,11 @@ def check(config: Config, *, starting: bool = True) -> Iterator[Mistake]:
     yield from _addresses(config)
     yield from _dialects(config)
     yield from _files(config)
+    yield from _approvers(config)
     if starting:
+        yield from _keys(config)
         yield from _lines(config)
+        yield from (Mistake(key, text) for key, text in witness_ca_mistakes(config.audit))
 
 
 def _time_limits(config: Config) -> Iterator[Mistake]:
@@ -89,6 +94,10 @@ def _pairs(config: Config) -> Iterator[Mistake]:
         ("acquirer", config.acquirer.reconnect_min_ms, config.acquirer.reconnect_max_ms, "reconnect_{}_ms"),
         ("replay", config.replay.backoff_min_ms, config.replay.backoff_max_ms, "backoff_{}_ms"),
     ]
+    journal = config.journal
+    if journal.sensitive_epoch_alarm_h <= journal.sensitive_epoch_h:
+        right = f"is not above journal.sensitive_epoch_h; {journal.sensitive_epoch_h + 1} h or more"
+        yield Mistake("journal.sensitive_epoch_alarm_h", right, ("journal.sensitive_epoch_h",))
     for table, least, most, key in pairs:
         if least > most:
             low, high = f"{table}.{key.format('min')}", f"{table}.{key.format('max')}"
@@ -176,10 +185,25 @@ def _files(config: Config) -> Iterator[Mistake]:
     for place, terminals in _listeners(config):
         yield from _http(place, terminals)
         yield from _master_keys(place, terminals)
+        yield from _receipts(config, place, terminals)
     if config.acquirer.speaks is Speaks.HTTP:
         yield from _mapping(config.acquirer)
     if config.acquirer.session is not None:
         yield from _session(config.acquirer, config.acquirer.session)
+    for key, text, other in audit_mistakes(config.audit, config.journal.path, config.journal.keys):
+        yield Mistake(key, text, (other,))
+
+
+def _approvers(config: Config) -> Iterator[Mistake]:
+    """Two people are two people."""
+    if twice := approvers.repeated(config.operations.approvers):
+        yield Mistake("operations.approvers", twice)
+
+
+def _keys(config: Config) -> Iterator[Mistake]:
+    """The key-encryption key can be had, and is the one that the keyring was made with."""
+    if wrong := key_source.key_source_mistake(config.journal):
+        yield Mistake("journal.key_encryption_key", f"cannot be used: {wrong}")
 
 
 def _master_keys(place: str, terminals: TerminalsSection) -> Iterator[Mistake]:
@@ -205,6 +229,26 @@ def _master_keys(place: str, terminals: TerminalsSection) -> Iterator[Mistake]:
     except MasterKeysWrong as wrong:
         for mistake in wrong.mistakes:
             yield Mistake(key, mistake)
+
+
+def _receipts(config: Config, place: str, terminals: TerminalsSection) -> Iterator[Mistake]:
+    """A receipt is of a kind that the listener's peers understand, and can be made."""
+    over_http = terminals.speaks is Speaks.HTTP
+    if terminals.receipts and not over_http:
+        yield Mistake(f"{place}.receipts", "is for HTTP; receipt_field is for ISO 8583", (f"{place}.speaks",))
+    if terminals.receipts and over_http and not config.audit.checkpoint_every_ms:
+        right = "needs signed heads; false, or audit.checkpoint_every_ms above 0"
+        yield Mistake(f"{place}.receipts", right, ("audit.checkpoint_every_ms",))
+    if not terminals.receipt_field:
+        return
+    key = f"{place}.receipt_field"
+    if over_http:
+        yield Mistake(key, "is for ISO 8583; 0, and receipts = true", (f"{place}.speaks",))
+    elif (dialect := _dialect(terminals.dialect)) is not None:
+        from gateway.terminals.receipts import receipt_field_mistake  # noqa: PLC0415 - only a check needs it
+
+        if wrong := receipt_field_mistake(dialect, terminals.receipt_field):
+            yield Mistake(key, f"{wrong}; 0 for none", (f"{place}.dialect",))
 
 
 def _session(acquirer: AcquirerSection, session: AcquirerSessionSection) -> Iterator[Mistake]:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from gateway.config import approvers as _approvers
+from gateway.config import key_source as _key_source
+from gateway.config.audit import AuditSection
 from gateway.config.keys import Section
 from gateway.config.keys import key as _key
 from gateway.config.keys import number as _number
@@ -55,6 +58,27 @@ class JournalSection(Section):
         "keys",
         right="the path of a folder made by `holdfast init`",
     )
+    key_encryption_key: _key_source.KeySourceText = _key(
+        "Where the key comes from that wraps all others: a file in `keys`, an environment variable, a credential of "
+        "systemd, or a PKCS #11 token. `holdfast keys rewrap` changes it.",
+        "file",
+        right=_key_source.RIGHT,
+    )
+    sensitive_epoch_h: Whole = _number(
+        "How long one epoch key seals sensitive data before the next does; it is destroyed when its last transaction "
+        "is final.",
+        24,
+        1,
+        8_760,
+        "h",
+    )
+    sensitive_epoch_alarm_h: Whole = _number(
+        "Age of the oldest epoch of sensitive data that is still open above which an alarm is raised.",
+        72,
+        2,
+        87_600,
+        "h",
+    )
     limit_bytes: Whole = _number(
         "Size on disk above which new transactions are refused with 96, reversals somewhat later; 0 for no limit.",
         0,
@@ -75,6 +99,11 @@ class JournalSection(Section):
         1,
         4_096,
         "MiB",
+    )
+    own_process: bool = _key(
+        "Whether the journal runs in a process of its own, on a core of its own. False saves some 40 MiB.",
+        True,
+        right="true or false",
     )
     commit_delay_ms: Whole = _number(
         "Added to every commit, to measure how a slower disk would do. Leave it at 0.", 0, 0, 1_000, "ms"
@@ -169,6 +198,14 @@ class TerminalsSection(Section):
         "HTTP only, on loopback only: take whoever connects for whom they say they are.",
         False,
         right="true or false",
+    )
+    receipts: bool = _key(
+        "HTTP only: give a till the proof that the log has its transaction, with the log's signed head.",
+        False,
+        right="true or false",
+    )
+    receipt_field: Whole = _number(
+        "ISO 8583 only: private field that answers carry a receipt in, where it is free; 0 for none.", 0, 0, 127
     )
     master_keys_file: OptionalFilePath = _key(
         "ISO 8583 only: file of the terminals' keys, mode 0600, a line for each: its id, a blank, its master key in "
@@ -415,7 +452,12 @@ class ReplaySection(Section):
         "Most requests that wait in one lane; beyond it they are decided at once.", 4, 0, 10_000, "requests"
     )
     window_max: Whole = _number(
-        "Most lanes replayed beside each other; the window opens step by step (D19).", 32, 1, 10_000, "lanes"
+        "Most lanes replayed beside each other; the window opens step by step (D19). At most half of in_flight_max is "
+        "used, so that sales find room.",
+        128,
+        1,
+        10_000,
+        "lanes",
     )
     rate_per_s: Whole = _number("Most replayed messages a second; 0 for no limit.", 0, 0, 1_000_000, "messages/s")
     attempts_max: Whole = _number("Sends after which a message is parked for a person (D18).", 10, 1, 100_000, "sends")
@@ -443,6 +485,11 @@ class OperationsSection(Section):
         False,
         right="true or false",
     )
+    approvers: tuple[_approvers.ApproverText, ...] = _key(
+        "The people who may ask for, and approve, what cannot be undone (two for each act); none: nobody may.",
+        (),
+        right=_approvers.RIGHT,
+    )
 
 
 class LogSection(Section):
@@ -466,4 +513,5 @@ class Config(Section):
     standin: StandInSection = Field(default_factory=StandInSection)
     replay: ReplaySection = Field(default_factory=ReplaySection)
     operations: OperationsSection = Field(default_factory=OperationsSection)
+    audit: AuditSection = Field(default_factory=AuditSection)
     log: LogSection = Field(default_factory=LogSection)

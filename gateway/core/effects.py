@@ -15,7 +15,7 @@ from gateway.core.transaction import Answer, StoredMessage, Transaction, Veiled
 from protocol.iso8583.message import Fields, Message
 
 
-class Limit(msgspec.Struct, frozen=True, gc=False):
+class Limit(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A bound on one exposure counter, decided in the commit (D21).
 
     Attributes:
@@ -32,7 +32,7 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-class Create(Veiled, frozen=True, gc=False):
+class Create(Veiled, frozen=True, gc=False, array_like=True, tag=True):
     """A new transaction with its first entry.
 
     Conditional: when the key exists, nothing of the whole write is done (Existing); when a limit refuses, likewise
@@ -51,7 +51,7 @@ class Create(Veiled, frozen=True, gc=False):
     horizon_ms: int = 0
 
 
-class Update(msgspec.Struct, frozen=True, gc=False):
+class Update(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A change of an existing transaction: its next row and the entry that tells of it.
 
     `answer` replaces what the terminal was told; None leaves it. `reserve` as in Create; `release` names counters from
@@ -71,7 +71,7 @@ class Update(msgspec.Struct, frozen=True, gc=False):
 Change = Create | Update
 
 
-class Write(msgspec.Struct, frozen=True, gc=False):
+class Write(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """One atomic group of changes. Every Create is conditional on its key; only the first change may reserve.
 
     A Create of a later place whose `transaction.original` is -1 gets the id of the first change's transaction; an
@@ -83,7 +83,17 @@ class Write(msgspec.Struct, frozen=True, gc=False):
     changes: tuple[Change, ...]
 
 
-class Find(msgspec.Struct, frozen=True, gc=False):
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """An entry about no transaction: `kind` is of lifecycle.ABOUT_NO_TRANSACTION; `detail` as in Update.
+
+    No effect of the core: whoever keeps keys or opens records hands it to the journal (port.Journal.note).
+    """
+
+    kind: EntryKind
+    detail: str
+
+
+class Find(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Look transactions up by key. Answered by Found, in the order of `keys`.
 
     `horizon_ms` is 0, or how far back the newest transaction of such a key is looked for (D1).
@@ -94,7 +104,7 @@ class Find(msgspec.Struct, frozen=True, gc=False):
     horizon_ms: int = 0
 
 
-class FindNewest(msgspec.Struct, frozen=True, gc=False):
+class FindNewest(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Look for the newest transaction of a lane that names a batch. Answered by Found with one element.
 
     It says which batch a terminal is in, for reversals that do not (D12). What is damaged is passed over.
@@ -104,7 +114,7 @@ class FindNewest(msgspec.Struct, frozen=True, gc=False):
     lane: str
 
 
-class FetchHeads(msgspec.Struct, frozen=True, gc=False):
+class FetchHeads(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Read the first `limit` replayable transactions of a lane in order. Answered by Heads."""
 
     token: int
@@ -112,14 +122,14 @@ class FetchHeads(msgspec.Struct, frozen=True, gc=False):
     limit: int
 
 
-class Load(msgspec.Struct, frozen=True, gc=False):
+class Load(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Read one transaction by id. Answered by Found with one element."""
 
     token: int
     id: int
 
 
-class FetchBatch(msgspec.Struct, frozen=True, gc=False):
+class FetchBatch(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Read the transactions of one terminal's batch, oldest first, parts opened. Answered by BatchRead.
 
     `batch` is what their keys begin with: `PERIOD|MERCHANT|TERMINAL`. Second keys (Kind.ALIAS) are left out.

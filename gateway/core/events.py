@@ -18,14 +18,14 @@ class Requested(msgspec.Struct, frozen=True, gc=False):
     request: Request
 
 
-class Committed(msgspec.Struct, frozen=True, gc=False):
+class Committed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """The write of this token is durable. `ids` has the transaction id of each change, in order."""
 
     token: int
     ids: tuple[int, ...]
 
 
-class Existing(msgspec.Struct, frozen=True, gc=False):
+class Existing(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """The key of a Create exists (the first such, in order); nothing was written.
 
     `stored` is None when that record is damaged.
@@ -35,7 +35,7 @@ class Existing(msgspec.Struct, frozen=True, gc=False):
     stored: Stored | None
 
 
-class OverLimit(msgspec.Struct, frozen=True, gc=False):
+class OverLimit(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """An exposure limit refused the reservation; nothing was written."""
 
     token: int
@@ -49,7 +49,7 @@ class RefusalReason(StrEnum):
     """The disk or the configured limit is reached."""
 
 
-class WriteRefused(msgspec.Struct, frozen=True, gc=False):
+class WriteRefused(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Nothing was written, for certain; it may be tried again later.
 
     A Create is refused when room runs short, but not a reversal's (D15); an Update only when there is none at all.
@@ -66,14 +66,14 @@ class Lookup(IntEnum):
     DAMAGED = 2
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class Found(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Result of Find or Load, one element per key asked for."""
 
     token: int
     results: tuple[Stored | Lookup, ...]
 
 
-class Heads(msgspec.Struct, frozen=True, gc=False):
+class Heads(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Result of FetchHeads, in lane order. Damaged records are quarantined by the journal and left out.
 
     `more` tells whether the lane owes anything beyond these.
@@ -85,7 +85,7 @@ class Heads(msgspec.Struct, frozen=True, gc=False):
     more: bool
 
 
-class BatchRead(msgspec.Struct, frozen=True, gc=False):
+class BatchRead(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Result of FetchBatch.
 
     `whole` is False where a record is damaged or the batch has more than the journal reads at once: its totals are not
@@ -97,7 +97,7 @@ class BatchRead(msgspec.Struct, frozen=True, gc=False):
     whole: bool
 
 
-class Damaged(msgspec.Struct, frozen=True, gc=False):
+class Damaged(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """The journal met a damaged record and quarantined it. `sequence` is that of the record."""
 
     sequence: int

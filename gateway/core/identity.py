@@ -7,7 +7,7 @@ neither and the newest transaction within a horizon is meant.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import lru_cache
 from typing import Final
 
@@ -43,7 +43,17 @@ KINDS: Final = {
     "0821": Kind.NETWORK,
 }
 _SETTLING: Final = frozenset({Kind.SETTLEMENT, Kind.UPLOAD})
+_ASKED: Final = frozenset({Kind.SALE, Kind.AUTHORISATION})
 _MAC_FIELDS = (64, 128)
+_DAY_MS: Final = 86_400_000
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+
+# Names of what every message is compared with: a member of an enumeration costs ten times as much to come by.
+_REVERSAL: Final = Kind.REVERSAL
+_NETWORK: Final = Kind.NETWORK
+_ADVICE: Final = Kind.ADVICE
+_BATCH: Final = Period.BATCH
+_HORIZON: Final = Period.HORIZON
 
 
 @lru_cache(maxsize=64)
@@ -63,15 +73,14 @@ def _year_of(month_day: str, today_ordinal: int) -> int:
 
 
 def _date_period(month_day: str, utc_ms: int) -> str:
-    today = datetime.fromtimestamp(utc_ms / 1000, UTC).toordinal()
-    return f"D{_year_of(month_day, today)}{month_day}"
+    return f"D{_year_of(month_day, _EPOCH + utc_ms // _DAY_MS)}{month_day}"
 
 
 def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
     """Batch where carried, else local date where carried, else the horizon (D1)."""
-    if rules.period is Period.BATCH and (batch := batch_number(fields, rules)):
+    if rules.period is _BATCH and (batch := batch_number(fields, rules)):
         return f"B{batch}"
-    if rules.period is not Period.HORIZON and (month_day := fields.get(rules.date_field, "")[:4]):
+    if rules.period is not _HORIZON and (month_day := fields.get(rules.date_field, "")[:4]):
         if len(month_day) != 4 or not all_digits(month_day):
             raise BadRequest("30", f"field {rules.date_field} must begin with the month and the day")
         return _date_period(month_day, utc_ms)
@@ -115,19 +124,22 @@ def request_from(
     *,
     batches: bool = True,
     always_fit: frozenset[int] = frozenset(),
+    alias: str = "",
+    alias_digest: bytes = b"",
 ) -> Request:
     """Turn a decoded message into a request that the core understands.
 
     Args:
         batches: whether a message must name its batch where batches are settled; a till's over HTTP need not.
         always_fit: fields that can be forwarded whatever they hold (covering.always_fitting).
+        alias, alias_digest: of the request, where it came with a second key.
     Raises: BadRequest, with the code to answer. Source: D1, D2, D15.
     """
     kind = KINDS.get(message.mti)
     if kind is None or (kind in _SETTLING and not rules.settles):
         raise BadRequest("30", "this message type is not supported")
     fields = message.fields
-    if kind is Kind.NETWORK or _is_inquiry(kind, fields, rules):
+    if kind is _NETWORK or _is_inquiry(kind, fields, rules):
         return _unstored_request(message, rules, utc_ms)
     terminal = identifier(fields, 41, required=True)
     merchant = identifier(fields, 42, required=True)
@@ -136,12 +148,14 @@ def request_from(
     stan = digits(fields, 11, 6)
     processing_code = fields.get(3, "")
     amount_minor = 0
-    if kind is not Kind.REVERSAL:
+    if kind is not _REVERSAL:
         processing_code = digits(fields, 3, 6)
-        if kind is Kind.ADVICE and processing_code[:2] in rules.asked_advices:
+        if kind is _ADVICE and processing_code[:2] in rules.asked_advices:
             kind = Kind.SALE  # it may be declined, so that it is asked, and never approved unseen (D21)
-        elif part(fields, rules.type_field, rules.type_start, rules.type_length) in rules.advice_types:
-            kind = Kind.ADVICE
+        elif rules.advice_types and part(fields, rules.type_field, rules.type_start, rules.type_length) in (
+            rules.advice_types
+        ):
+            kind = _ADVICE
         amount_minor = int(digits(fields, 4, 12))
     elif 4 in fields:
         amount_minor = int(digits(fields, 4, 12))
@@ -153,34 +167,35 @@ def request_from(
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
     batch_unknown = batches and rules.settles and not period.startswith("B")
-    if batch_unknown and kind is not Kind.REVERSAL:
+    if batch_unknown and kind is not _REVERSAL:
         raise BadRequest("30", f"field {rules.batch_field} must name the batch")
     sensitive = rules.sensitive_fields
+    lane = f"{merchant}|{terminal}"
     return Request(
         kind=kind,
         mti=message.mti,
-        key=f"{period}|{merchant}|{terminal}|{message.mti[1]}|{stan}",
+        key=f"{period}|{lane}|{message.mti[1]}|{stan}",
         horizon_ms=rules.horizon_hours * 3_600_000 if period == "H" else 0,
         fingerprint=hashing.fingerprint(pan, amount_minor, currency, processing_code),
         card=hashing.card(pan),
         card_mask=mask_pan(pan) if pan else "",
-        lane=f"{merchant}|{terminal}",
+        lane=lane,
         terminal=terminal,
         merchant=merchant,
         stan=stan,
         amount_minor=amount_minor,
         currency=currency,
-        original_keys=_original_keys(fields, rules, period, f"{merchant}|{terminal}", utc_ms)
-        if kind is Kind.REVERSAL
-        else (),
+        original_keys=_original_keys(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
         fields=_storable(fields, sensitive),
         sensitive={n: v for n, v in fields.items() if n in sensitive} if not sensitive.isdisjoint(fields) else {},
         retained=rules.retained_sensitive_fields,
         pan=pan,
         rules=rules,
         batch_unknown=batch_unknown,
-        batch=_batch_key(period, f"{merchant}|{terminal}", rules),
+        batch=_batch_key(period, lane, rules),
         fits=always_fit.issuperset(fields),
+        alias=alias,
+        alias_digest=alias_digest,
     )
 
 
@@ -193,7 +208,7 @@ def _storable(fields: Fields, sensitive: frozenset[int]) -> Fields:
 
 def _is_inquiry(kind: Kind, fields: Fields, rules: TerminalRules) -> bool:
     """A request that moves no money: a balance. Whether a network message is one, its network code says."""
-    return kind in {Kind.SALE, Kind.AUTHORISATION} and fields.get(3, "")[:2] in rules.inquiries
+    return kind in _ASKED and fields.get(3, "")[:2] in rules.inquiries
 
 
 def _batch_key(period: str, lane: str, rules: TerminalRules) -> str:

@@ -115,6 +115,7 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
         self._ready: deque[Lane] = deque()
+        self._sooner: deque[Lane] = deque()
         self.waiting_count = 0
 
     def __len__(self) -> int:
@@ -131,25 +132,39 @@ class Lanes:
         """The lane of that name, if something is going on in it."""
         return self._lanes.get(name)
 
-    def ready(self, lane: Lane) -> None:
-        """Put the lane at the end of the line, if it has something to replay and nothing forbids it."""
-        if lane.may_replay and not lane.queued:
-            lane.queued = True
+    def ready(self, lane: Lane, *, first: bool = False) -> None:
+        """Put the lane in line, if it has something to replay and nothing forbids it.
+
+        One in which a request waits stands before all others (D20).
+
+        Args:
+            first: it is the next one: it was, and has only been read from the journal meanwhile.
+        """
+        if not lane.may_replay or lane.queued:
+            return
+        lane.queued = True
+        if first:
+            self._sooner.appendleft(lane)
+        elif lane.waiting:
+            self._sooner.append(lane)
+        else:
             self._ready.append(lane)
 
     def next_ready(self) -> Lane | None:
         """Take the first lane of the line that still may replay."""
-        while self._ready:
-            lane = self._ready.popleft()
-            lane.queued = False
-            if lane.may_replay:
-                return lane
+        for line in (self._sooner, self._ready):
+            while line:
+                lane = line.popleft()
+                if lane.queued:  # else it stood here a second time, and has had its turn
+                    lane.queued = False
+                    if lane.may_replay:
+                        return lane
         return None
 
     @property
     def any_ready(self) -> bool:
         """Whether a lane stands in the line."""
-        return bool(self._ready)
+        return bool(self._ready or self._sooner)
 
     def take_turn(self, lane: Lane, begin: Callable[[], None]) -> None:
         """Hold the lane, and call `begin` as soon as those who hold it to change a row are done."""
@@ -180,9 +195,11 @@ class Lanes:
             self._lanes.pop(lane.name, None)
 
     def wait(self, run: Run) -> None:
-        """Let a request wait for its lane, behind those that wait already (D20)."""
+        """Let a request wait for its lane, behind those that wait already; the lane goes before others (D20)."""
         run.lane.waiting.append(run)
         self.waiting_count += 1
+        if run.lane.queued:
+            self._sooner.append(run.lane)
 
     def first_waiting(self, lane: Lane) -> Run | None:
         """Take the first request that waits for this lane."""

@@ -85,6 +85,14 @@ class EntryKind(IntEnum):
     PARKED = 11  # handed to a person (D18)
     OPERATOR = 12  # a person's act: who and why are in the detail
     RECOVERED = 13  # settled by the recovery table after a crash
+    KEY = 14  # a key was created, activated, retired, destroyed or wrapped anew: which, by whom and why, in the detail
+    MAINTENANCE = 15  # a maintenance window was opened or closed: by whom and why, in the detail
+    DISCLOSED = 16  # one record's part was opened to an auditor: which, by whom, approved by whom, in the detail
+    LOG_BROKEN = 17  # the log was continued over a break: by whom and why, in the detail
+
+
+ABOUT_NO_TRANSACTION = frozenset({EntryKind.KEY, EntryKind.MAINTENANCE, EntryKind.DISCLOSED, EntryKind.LOG_BROKEN})
+"""Kinds of entries that belong to no transaction: their state and transaction are 0."""
 
 
 _AFTER_REVERSAL: dict[State, State] = {

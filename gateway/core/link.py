@@ -19,6 +19,9 @@ class LinkState(StrEnum):
     MAINTENANCE = "maintenance"  # a person has closed the link
 
 
+_USABLE = (LinkState.UP, LinkState.DEGRADED)
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class LinkSettings:
     """When a link counts as down, and how it is probed.
@@ -57,7 +60,7 @@ class LinkHealth:
     @property
     def usable(self) -> bool:
         """Whether requests are asked online now."""
-        return self.state is LinkState.UP or self.state is LinkState.DEGRADED
+        return self.state in _USABLE
 
     @property
     def window(self) -> int:

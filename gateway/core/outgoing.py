@@ -47,17 +47,19 @@ def request_message(
 def advice_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: int) -> Message:
     """The advice of a stand-in approval, or a terminal's own advice handed on (D8)."""
     transaction = stored.transaction
-    fields = stored.request.fields | stored.sensitive
+    fields = stored.request.fields | stored.sensitive if stored.sensitive else stored.request.fields.copy()
     for number in host.advice_drop_fields:
-        fields.pop(number, None)
+        if number in fields:
+            del fields[number]
     if transaction.kind is Kind.ADVICE:
         mti = first_mti(stored.request.mti)
     else:
         mti = advice_mti(transaction, stored.request, host)
         if stored.answer is not None:
+            said = stored.answer.fields
             for number in (37, 38, 39):
-                if number in stored.answer.fields:
-                    fields[number] = stored.answer.fields[number]
+                if number in said:
+                    fields[number] = said[number]
     _complete(fields, transaction, host)
     if repeat:
         _refresh(fields, host, utc_ms)
@@ -69,7 +71,12 @@ def advice_mti(transaction: Transaction, request: StoredMessage, host: HostRules
     """0220 for a sale and 0120 for an authorisation, by the host's advice MTI."""
     if transaction.kind is Kind.ADVICE:
         return first_mti(request.mti)
-    return host.advice_mti[0] + request.mti[1] + host.advice_mti[2:]
+    return _of_class(host.advice_mti, request.mti[1])
+
+
+@lru_cache(maxsize=64)
+def _of_class(mti: str, digit: str) -> str:
+    return mti[0] + digit + mti[2:]
 
 
 def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: int) -> Message:

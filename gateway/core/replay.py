@@ -1,6 +1,7 @@
 """Replay: what is owed goes upstream, lane by lane in order, as wide as the window allows (D8, D9, D13, D14, D18, D19).
 
-A send is recorded before it leaves, so that after a crash the next one is known to be a repeat.
+A send is recorded before it leaves, so that after a crash the next one is known to be a repeat. Where the next one of
+the lane is known, its record is in the commit of the outcome before it: one commit for each transaction, not two.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SI
 
 _TRY_AGAIN: Final = RETRY_LATER | SIGN_ON_FIRST
 _SUSPECT_ATTEMPTS: Final = 3
+_REPLAYED: Final = {state: f"replayed.{state.name.lower()}" for state in State}
 
 
 class Replay:
@@ -54,7 +56,7 @@ class Replay:
     def _may_start(self) -> bool:
         """The link and the window allow another one, a lane stands in the line, and the gateway is to go on."""
         link = self._work.link
-        return not self.stopping and link.usable and self.active < link.window and self._work.lanes.any_ready
+        return self._work.lanes.any_ready and not self.stopping and self.active < link.window and link.usable
 
     def _within_rate(self) -> bool:
         """A bucket of one second's worth; refilled by time (D19)."""
@@ -88,7 +90,8 @@ class Replay:
         lane.heads.extend(event.stored)
         lane.more = lane.more or event.more
         if lane.heads or lane.more:
-            self._work.lanes.ready(lane)
+            # First in line: what is read ahead stays in memory only for as many lanes as the window has (INV-9).
+            self._work.lanes.ready(lane, first=bool(lane.heads))
         else:
             lane.owing = False
             self._freed(lane)
@@ -100,8 +103,16 @@ class Replay:
         if wait_ms := work.flight_left_ms(lane, before):
             work.block(lane, wait_ms, "D13")
             return
+        run = self._take_head(lane)
+        self.active += 1
+        work.update(run, Update(EntryKind.SENDING, run.transaction), lambda _: self._recorded(run))
+
+    def _take_head(self, lane: Lane) -> Run:
+        """The lane's head is under way from now on; what it takes to record it is left to the caller."""
+        work = self._work
+        stored = lane.heads.popleft()
+        before = stored.transaction
         lane.flight_over_ms.pop(before.id, None)
-        lane.heads.popleft()
         run = Run(
             transaction=before.evolved(work.utc_ms, before.state, attempts=before.attempts + 1, not_before_ms=0),
             lane=lane,
@@ -111,10 +122,22 @@ class Replay:
         )
         lane.busy = run
         work.replaying[before.key] = run
-        self.active += 1
         if work.settings.rate_per_s:
             self._allowance -= 1.0
-        work.update(run, Update(EntryKind.SENDING, run.transaction), lambda _: self._recorded(run))
+        return run
+
+    def _may_follow(self, run: Run) -> bool:
+        """Whether the next one of the lane may go in the place of this one, which is settled in the next commit.
+
+        A reversal that waits for this one's row goes first (D14), and so does whoever holds the lane.
+        """
+        lane, link = run.lane, self._work.link
+        if not lane.heads or lane.holds or lane.blocked_until_ms or run.deferred:
+            return False
+        if self.stopping or not link.usable or self.active > link.window or not self._within_rate():
+            return False
+        following = lane.heads[0].transaction
+        return following.kind is not Kind.SETTLEMENT and not self._work.flight_left_ms(lane, following)
 
     def _recorded(self, run: Run) -> None:
         # A crash from here on: the next send is a repeat (D9).
@@ -200,11 +223,23 @@ class Replay:
         )
         run.transaction = after
         change = Update(EntryKind.ANSWERED, after, release=counters_of(before))
-        work.update(run, change, lambda _: self._settled(run))
+        if state is State.REVERSING or not self._may_follow(run):
+            work.update(run, change, lambda _: self._settled(run))
+            return
+        following = self._take_head(run.lane)
+        record = Update(EntryKind.SENDING, following.transaction)
+        work.update_both(run, change, following, record, partial(self._followed, run, following))
+
+    def _followed(self, run: Run, following: Run) -> None:
+        """One is settled and the next recorded: that one has its place in the window now."""
+        work = self._work
+        work.counts[_REPLAYED[run.transaction.state]] += 1
+        work.replaying.pop(run.transaction.key, None)
+        self._recorded(following)
 
     def _settled(self, run: Run) -> None:
         state = run.transaction.state
-        self._work.counts[f"replayed.{state.name.lower()}"] += 1
+        self._work.counts[_REPLAYED[state]] += 1
         if state is State.REVERSING:
             run.lane.owes_more(in_order=False)
         self._release(run)
@@ -222,6 +257,7 @@ class Replay:
         # Who was in flight again and again when the link broke may be the reason for it: it no longer goes first.
         rule = "D9" if reason == "answer.none" and attempts < _SUSPECT_ATTEMPTS else "D9 answer"
         work.block(run.lane, int(pause * (0.5 + work.jitter() / 2)), rule)
+        run.lane.forget_heads()  # a lane that waits keeps nothing in memory (INV-9)
         self._give_back(run)
 
     def _park(self, run: Run, reason: str) -> None:

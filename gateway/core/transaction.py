@@ -117,7 +117,7 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
     fits: bool = False
 
 
-class Answer(Veiled, frozen=True, gc=False):
+class Answer(Veiled, frozen=True, gc=False, array_like=True):
     """What a terminal is told: MTI and fields. MAC, TPDU and header are made fresh by the listener (D3)."""
 
     VEILED: ClassVar[frozenset[str]] = frozenset({"fields"})
@@ -140,7 +140,7 @@ class Changes(TypedDict, total=False):
     approval: str
 
 
-class Transaction(msgspec.Struct, gc=False):
+class Transaction(msgspec.Struct, gc=False, array_like=True):
     """One transaction's row. Never changed once handed over: `evolved` makes the next one.
 
     Attributes:
@@ -210,7 +210,7 @@ class Transaction(msgspec.Struct, gc=False):
         return after
 
 
-class StoredMessage(Veiled, frozen=True, gc=False):
+class StoredMessage(Veiled, frozen=True, gc=False, array_like=True):
     """A terminal's message as the journal keeps it: fields, not a frame (D10)."""
 
     VEILED: ClassVar[frozenset[str]] = frozenset({"fields"})
@@ -219,7 +219,7 @@ class StoredMessage(Veiled, frozen=True, gc=False):
     fields: Fields
 
 
-class Stored(Veiled, frozen=True, gc=False):
+class Stored(Veiled, frozen=True, gc=False, array_like=True):
     """A transaction read back from the journal, every part verified.
 
     Attributes:

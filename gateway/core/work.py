@@ -85,7 +85,7 @@ class EngineSettings:
     backoff_min_ms: int = 500
     backoff_max_ms: int = 300_000
     rate_per_s: int = 0
-    heads_read_ahead: int = 8
+    heads_read_ahead: int = 16
     link: LinkSettings = field(default_factory=LinkSettings)
 
 
@@ -162,6 +162,19 @@ class Work:
         assert not run.writing
         run.writing = True
         self.write((change,), lambda event: self._written(run, then, event))
+
+    def update_both(self, run: Run, change: Update, following: Run, record: Update, then: Callable[[], None]) -> None:
+        """Write the next rows of two runs in one commit. Neither run must be writing already."""
+        assert not run.writing
+        assert not following.writing
+        run.writing = following.writing = True
+        self.write((change, record), lambda _: self._both_written(run, following, then))
+
+    def _both_written(self, run: Run, following: Run, then: Callable[[], None]) -> None:
+        run.writing = following.writing = False
+        then()
+        self.go_on(run)
+        self.go_on(following)
 
     def _written(self, run: Run, then: Callable[[WriteResult], None], event: WriteResult) -> None:
         run.writing = False

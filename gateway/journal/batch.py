@@ -17,28 +17,31 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.core.effects import Create, Write
+from gateway.core.effects import Create, Note, Write
 from gateway.core.events import (
     Committed,
-    Damaged,
     Existing,
     JournalEvent,
     OverLimit,
     RefusalReason,
     WriteRefused,
 )
-from gateway.core.lifecycle import FINAL, REPLAYABLE, State
+from gateway.core.lifecycle import FINAL
 from gateway.core.transaction import Kind
 from gateway.journal.bulk import insert_rows, select_in
 from gateway.journal.counters import SELECT_COUNTERS, Counters
 from gateway.journal.draft import Draft, JournalDefect
+from gateway.journal.drafted import write_entries, write_rows
 from gateway.journal.groups import Newest
+from gateway.journal.log_tree import stored_frontier
 from gateway.journal.port import JournalInDoubt, JournalLocked, JournalUnreadable
+from gateway.journal.quarantine import put_aside
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader, is_damage
 from gateway.journal.room import Need
 from gateway.journal.rows import Row, RowCodec, RowDamaged
 from gateway.journal.schema import Head, write_head
 from gateway.journal.sealing import Sealer
+from protocol.transparency.tree import Frontier, TreeError
 
 BATCH_WRITES_MAX: Final = 512
 """Writes in one commit: bounds the time that the first of them waits for the last, and the batch's memory."""
@@ -51,17 +54,10 @@ _QUIET_WRITES: Final = 16
 """After a commit of fewer writes than this there is time: as few as 256 are put away at once, in some milliseconds.
 Thousands at once cost less for each, and make everybody wait for a tenth of a second."""
 
-_REPLACING: Final = "ON CONFLICT (id) DO UPDATE SET row = excluded.row"
 _NEEDS: Final = {Kind.REVERSAL: Need.REVERSAL, Kind.UNSEEN: Need.UNSEEN}
-_UNSETTLED: Final = tuple(sorted(set(State) - FINAL))
 
 _Judged = JournalEvent | tuple[int, int]  # a pair is a conflict: token, and id of the transaction that exists
 _Hits = dict[int, set[object]]
-
-
-def _queue_entry(row: Row) -> tuple[bytes, int, int] | None:
-    """The entry of the queue that a row has, if it owes something to send."""
-    return (row.lane.encode(), row.place, row.id) if row.state in REPLAYABLE else None
 
 
 class Batcher:
@@ -84,14 +80,18 @@ class Batcher:
         self._counters = Counters(connection, codec)
         self._utc_ms = utc_ms
         self._refusal = refusal
+        self._reasons: dict[Need, str] = {}
         self._first_hits: _Hits = {}
         self._second_hits: _Hits = {}
         self.head = head
+        self.frontier = Frontier.decode(head.frontier)
+        """Of the Merkle tree over the entries up to `head.sequence`: moves when COMMIT has returned, with `head`."""
         self._based = head.based
         self.recent: dict[str, int] = {}
         """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
         self.newest_leaf = b""
         """Leaf hash of the entry `head.sequence`, once this one has written any: for the mark."""
+        self._hashes: dict[str, tuple[int, int]] = {}
         self._open_rows: dict[int, Row] = {}
         self._last_writes = 0
         self.newest = Newest()
@@ -104,7 +104,7 @@ class Batcher:
             JournalUnreadable: neither entry nor row of a new transaction tells its key, so that a retry of it would
                 pass for a new one.
         """
-        damages = self._counters.recover()
+        damages = [*self._counters.recover(), *self._unlike_head()]
         for sequence in range(self.head.indexed + 1, self.head.sequence + 1):
             key = ""
             try:
@@ -128,6 +128,21 @@ class Batcher:
                 self.recent[key] = sequence
                 self.newest.add_damaged(sequence, key)
         return damages
+
+    def _unlike_head(self) -> list[Damage]:
+        """Damage of the stored hashes that the next root depends on, if they do not give the frontier of the head.
+
+        The head's is tagged, and counts: what is signed next continues what was signed before.
+        """
+        try:
+            if stored_frontier(self._connection, self.head.sequence) == self.frontier:
+                return []
+        except TreeError:
+            pass
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+        return [Damage(0, "stored hashes of the newest part of the tree")]
 
     def untidy(self) -> bool:
         """Whether enough is in memory that it should be put in its place."""
@@ -154,7 +169,8 @@ class Batcher:
         """
         head = self._draft(0).head
         head.indexed = head.sequence
-        hashes = [(*self._codec.key_hashes(key), number) for key, number in self.recent.items()]
+        known, key_hashes = self._hashes, self._codec.key_hashes
+        hashes = [(*(known.get(key) or key_hashes(key)), number) for key, number in self.recent.items()]
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -169,16 +185,18 @@ class Batcher:
             self._undo(error)
             return
         self.head = head
+        self._hashes.clear()
         self.recent.clear()  # only now: a reader that does not find a key here finds it in the tables
         self.newest = Newest()
         self._counters.forget_logged()
 
     def commit(
-        self, writes: Sequence[Write], damages: Sequence[Damage], *, probe: bool = False
+        self, writes: Sequence[Write], damages: Sequence[Damage], notes: Sequence[Note] = (), *, probe: bool = False
     ) -> list[JournalEvent] | None:
         """Write a batch and make it durable.
 
         Args:
+            notes: become the last entries of the commit, in their order.
             probe: write something even if there is nothing to tell, to learn whether there is room again.
         Returns:
             One event for each write in order, then one for each record that is newly in quarantine; or None when
@@ -191,15 +209,23 @@ class Batcher:
         """
         self._last_writes = len(writes)
         draft = self._draft(self._utc_ms())
+        frontier = self.frontier
         self._reader.noted.clear()
+        self._reasons.clear()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._look_up(draft, writes)
             judged = [self._judge(draft, each) for each in writes]
+            for note in notes:
+                draft.note(note)
             damages_met = [*damages, *self._reader.noted, *self._counters.noted]
-            reported = self._quarantine(draft, damages_met)
+            reported = put_aside(self._connection, self._reader, draft, damages_met)
             if draft.entries or reported or damages or probe:
-                self._flush(draft)
+                if draft.entries:
+                    frontier = write_entries(self._connection, draft, frontier)
+                    write_rows(self._connection, self._codec, draft)
+                    self._counters.flush(draft.head.sequence)
+                write_head(self._connection, self._codec, draft.head)
             # Up to here a crash leaves nothing; once the next line has returned, all of it.
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -210,34 +236,37 @@ class Batcher:
                 self._connection.execute("ROLLBACK")
             raise
         self.head = draft.head
+        self.frontier = frontier
         if draft.entries:
             self.newest_leaf = draft.entries[-1][2]
         self._counters.committed()
-        for key, row in draft.fresh.items():
-            self.recent[key] = row.id
-        indexed = self.head.indexed
-        for number, row in draft.rows.items():
-            if number in draft.before:
-                if number > indexed:
-                    self.newest.owe(row)
-            else:
-                self.newest.add(row)
-        self._keep_open(draft)
+        self._remember(draft)
         for damage in damages_met:
             self._open_rows.pop(damage.id, None)
             if damage.owing is not None:
                 self.newest.disown(damage.owing[0].decode(errors="replace"), damage.id)
-        return [*(self._resolved(each) for each in judged), *reported]
+        return [*[self._resolved(*each) if isinstance(each, tuple) else each for each in judged], *reported]
 
-    def _keep_open(self, draft: Draft) -> None:
-        """Remember the rows that will change again: what was written a moment ago need not be read back."""
-        if len(self._open_rows) > RECENT_MAX:
-            self._open_rows.clear()
+    def _remember(self, draft: Draft) -> None:
+        """Take in what is durable now: keys and groups of new transactions, and the rows that will change again.
+
+        What was written a moment ago need not be read back.
+        """
+        for key, row in draft.fresh.items():
+            self.recent[key] = row.id
+            self._hashes[key] = draft.hashes[key]
+        before, open_rows, newest, indexed = draft.before, self._open_rows, self.newest, self.head.indexed
+        if len(open_rows) > RECENT_MAX:
+            open_rows.clear()
         for number, row in draft.rows.items():
-            if row.state in FINAL:
-                self._open_rows.pop(number, None)
-            else:
-                self._open_rows[number] = row
+            if number not in before:
+                newest.add(row)
+            elif number > indexed:
+                newest.owe(row)
+            if row.state not in FINAL:
+                open_rows[number] = row
+            elif number in before:
+                open_rows.pop(number, None)
 
     def _undo(self, error: sqlite3.Error) -> None:
         """Take a failed batch back if it is certain that nothing of it was written, else stop."""
@@ -256,11 +285,8 @@ class Batcher:
             raise JournalUnreadable(f"the journal's tables are damaged ({name}): restore or repair it") from error
         raise JournalInDoubt(f"a commit failed ({name}), its outcome is unknown: restart to recover") from error
 
-    def _resolved(self, judged: _Judged) -> JournalEvent:
+    def _resolved(self, token: int, number: int) -> JournalEvent:
         """Read the transaction that a conflict is about; after the commit, for it may be of the same batch."""
-        if not isinstance(judged, tuple):
-            return judged
-        token, number = judged
         try:
             row = self._reader.row(number)
             return Existing(token, None if row is None else self._reader.stored(row))
@@ -269,38 +295,40 @@ class Batcher:
 
     def _look_up(self, draft: Draft, writes: Sequence[Write]) -> None:
         """Ask for all that the batch's conditions need, in a few wide queries instead of many narrow ones."""
-        first: list[int] = []
-        second: list[int] = []
         ids: set[int] = set()
         names: set[str] = set()
-        key_hashes = self._codec.key_hashes
+        hashes, key_hashes = draft.hashes, self._codec.key_hashes
         for write in writes:
             for change in write.changes:
                 if isinstance(change, Create):
-                    one, two = key_hashes(change.transaction.key)
-                    first.append(one)
-                    second.append(two)
+                    key = change.transaction.key
+                    hashes[key] = key_hashes(key)
                 else:
                     ids.add(change.transaction.id)
                     names.update(change.release)
                 for limit in change.reserve:
                     names.add(limit.counter)
+        first = [one for one, _ in hashes.values()]
+        second = [two for _, two in hashes.values()]
         self._first_hits, self._second_hits = {}, {}
         for hashed, number in select_in(self._connection, "SELECT hash, id FROM by_key WHERE hash IN", first):
             self._first_hits.setdefault(hashed, set()).add(number)
         for hashed, number in select_in(self._connection, "SELECT hash, id FROM by_key_again WHERE hash IN", second):
             self._second_hits.setdefault(hashed, set()).add(number)
-        open_rows = self._open_rows
+        before, open_rows = draft.before, self._open_rows
+        unknown = []
         for number in ids:
-            if (row := open_rows.get(number)) is not None:
-                draft.before[number] = row
-        unknown = [number for number in ids if number not in draft.before]
+            row = open_rows.get(number)
+            if row is None:
+                unknown.append(number)
+            else:
+                before[number] = row
         for number, packed in select_in(self._connection, "SELECT id, row FROM tx WHERE id IN", unknown):
             try:
-                draft.before[number] = self._codec.unpack(number, packed)
+                before[number] = self._codec.unpack(number, packed)
             except RowDamaged as error:
                 # The update brings the whole next row, so that the record is written anew; its history is in doubt.
-                draft.before[number] = None
+                before[number] = None
                 self._reader.noted.append(Damage(number, str(error), removes=True))
         self._counters.load(select_in(self._connection, SELECT_COUNTERS, self._counters.begin(names)))
 
@@ -321,7 +349,7 @@ class Batcher:
             if reason is not None:
                 return OverLimit(write.token, reason)
         # A reversal may take of the room that is kept back (D15), up to a bound of its own (INV-9).
-        if creates and self._refusal(_NEEDS.get(head.transaction.kind, Need.NEW)):
+        if creates and self._refused(_NEEDS.get(head.transaction.kind, Need.NEW)):
             return WriteRefused(write.token, RefusalReason.FULL)
         if reserve:
             self._counters.reserve(reserve, head.transaction.amount_minor, draft.now_ms)
@@ -339,6 +367,13 @@ class Batcher:
                     self._counters.release(change.release, change.transaction.amount_minor)
         return Committed(write.token, tuple(ids))
 
+    def _refused(self, need: Need) -> str:
+        """Why there is no room for what needs so much; asked once in a commit."""
+        reason = self._reasons.get(need)
+        if reason is None:
+            reason = self._reasons[need] = self._refusal(need)
+        return reason
+
     @staticmethod
     def _refuse_twins(write: Write) -> None:
         keys = [each.transaction.key for each in write.changes if isinstance(each, Create)]
@@ -355,7 +390,7 @@ class Batcher:
         recent = self.recent.get(key)
         if recent is None and not (self._first_hits or self._second_hits):
             return None
-        one, two = self._codec.key_hashes(key)
+        one, two = draft.hashes[key]
         first, second = self._first_hits.get(one), self._second_hits.get(two)
         if recent is None and not first and not second:
             return None
@@ -365,96 +400,3 @@ class Batcher:
             self._reader.noted.append(Damage(damaged.number, damaged.what, removes=damaged.number > 0))
             return 0
         return None if row is None else row.id
-
-    def _flush(self, draft: Draft) -> None:
-        """Write the draft: few statements, each over many rows."""
-        connection = self._connection
-        pack, rows = self._codec.pack, draft.rows
-        if not draft.entries:
-            write_head(self._connection, self._codec, draft.head)
-            return
-        insert_rows(connection, "INSERT INTO entry (sequence, body, leaf, account) VALUES", 4, draft.entries)
-        created = set(draft.created)
-        if created:
-            packed = [(each, pack(rows[each])) for each in draft.created]
-            insert_rows(connection, "INSERT INTO tx (id, row) VALUES", 2, packed)
-        if draft.sensitive:
-            insert_rows(connection, "INSERT INTO sensitive (sequence, ciphertext) VALUES", 2, draft.sensitive)
-        if draft.gone:
-            connection.executemany("DELETE FROM sensitive WHERE sequence = ?", draft.gone)
-        changed = [each for each in rows if each not in created]
-        if changed:
-            packed = [(each, pack(rows[each])) for each in changed]
-            insert_rows(connection, "INSERT INTO tx (id, row) VALUES", 2, packed, _REPLACING)
-        self._flush_queue(draft)
-        self._counters.flush(draft.head.sequence)
-        write_head(self._connection, self._codec, draft.head)
-
-    def _flush_queue(self, draft: Draft) -> None:
-        """Bring `owing` and `unsettled` in step with the rows that the same commit writes.
-
-        What the newest transactions owe is in memory until `tidy` (groups.py); it is deleted from the table all the
-        same, which costs little and leaves nothing to chance.
-        """
-        owes, owed, opens, closes = [], [], [], []
-        indexed = draft.head.indexed
-        for number, row in draft.rows.items():
-            before = draft.before.get(number)
-            was = _queue_entry(before) if before is not None else None
-            now = _queue_entry(row)
-            if was != now:
-                if was is not None:
-                    owed.append(was)
-                if now is not None and number <= indexed:
-                    owes.append(now)
-            was_state = before.state if before is not None and before.state not in FINAL else None
-            now_state = row.state if row.state not in FINAL else None
-            if was_state != now_state:
-                if was_state is not None:
-                    closes.append((was_state, number))
-                if now_state is not None:
-                    opens.append((now_state, number))
-        connection = self._connection
-        if owed:
-            connection.executemany("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", owed)
-        if closes:
-            connection.executemany("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
-        if owes:
-            insert_rows(connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, owes)
-        if opens:
-            insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, opens)
-
-    def _quarantine(self, draft: Draft, damages: Sequence[Damage]) -> list[Damaged]:
-        """Put damaged records aside, each reported once; out of the queue, so that the rest goes on."""
-        reported = []
-        execute = self._connection.execute
-        for damage in damages:
-            added = execute(
-                # once for each transaction, however many of its checks fail; id 0 is what belongs to none
-                "INSERT INTO quarantine (id, what, time_ms) SELECT ?1, ?2, ?3 WHERE NOT EXISTS "
-                "(SELECT 1 FROM quarantine WHERE id = ?1 AND (id > 0 OR what = ?2))",
-                (damage.id, damage.what, draft.now_ms),
-            ).rowcount
-            if added:
-                draft.head.quarantined += 1
-                reported.append(Damaged(damage.id, damage.what))
-            if damage.owing is not None:
-                execute("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", damage.owing)
-            if damage.belongs is not None:
-                self._put_back(damage.belongs)
-            elif damage.removes:
-                for state in _UNSETTLED:
-                    gone = execute("DELETE FROM unsettled WHERE state = ? AND id = ?", (state, damage.id)).rowcount
-                    draft.head.counts[state] -= gone
-        return reported
-
-    def _put_back(self, row: Row) -> None:
-        """Restore the queue's entry of a row that is whole, unless it has moved on since it was read."""
-        try:
-            now = self._reader.row(row.id)
-        except RecordDamaged:
-            return
-        if now == row:
-            self._connection.execute(
-                "INSERT OR IGNORE INTO owing (lane, place, id) VALUES (?, ?, ?)", (row.lane.encode(), row.place, row.id)
-            )

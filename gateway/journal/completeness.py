@@ -56,7 +56,7 @@ from gateway.journal.room import bytes_free
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head, check_tables, newest_head, read_head, read_meta
 from gateway.journal.sealing import Sealer
-from protocol.journal_entry import leaf_hash
+from protocol.transparency.tree import leaf_hash
 
 _LOG: Final = logging.getLogger("gateway.journal")
 
@@ -356,7 +356,7 @@ def _verify(records: RecordReader, path: Path, said: Standing, start: int) -> No
     try:
         for sequence in range(max(start, said.sequence - _VERIFIED_MAX, 1), said.sequence + 1):
             entry, _ = records.entry(sequence)
-            whole = records.by_id(entry.transaction) is not Lookup.DAMAGED
+            whole = not entry.transaction or records.by_id(entry.transaction) is not Lookup.DAMAGED
             if not whole:
                 break
     except RecordDamaged:

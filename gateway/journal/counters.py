@@ -75,30 +75,28 @@ class Counters:
 
         A damaged counter refuses: what it stood at is not known, and refusing a stand-in loses nothing (INV-9).
         """
+        values = self._values
         for limit in reserve:
-            value = self._values.get(limit.counter, _ZERO)
+            value = values.get(limit.counter, _ZERO)
             if value is None:
                 return limit.reason
             count, amount, since_ms = value
-            if (
-                (limit.count_max is not None and count + 1 > limit.count_max)
-                or (limit.amount_minor_max is not None and amount + amount_minor > limit.amount_minor_max)
-                or (limit.age_ms_max is not None and count > 0 and now_ms - since_ms > limit.age_ms_max)
-            ):
+            if (bound := limit.count_max) is not None and count >= bound:
+                return limit.reason
+            if (bound := limit.amount_minor_max) is not None and amount + amount_minor > bound:
+                return limit.reason
+            if (bound := limit.age_ms_max) is not None and count > 0 and now_ms - since_ms > bound:
                 return limit.reason
         return None
 
     def reserve(self, limits: tuple[Limit, ...], amount_minor: int, now_ms: int) -> None:
         """Add (1, amount) to each counter, once for each even if two limits bound the same one."""
-        values = self._values
+        values, changed = self._values, self._changed
         for name in {limit.counter for limit in limits}:
             value = values.get(name, _ZERO)
             if value is not None:
-                values[name] = self._changed[name] = (
-                    value[0] + 1,
-                    value[1] + amount_minor,
-                    value[2] if value[0] else now_ms,
-                )
+                count, amount, since_ms = value
+                values[name] = changed[name] = (count + 1, amount + amount_minor, since_ms if count else now_ms)
 
     def release(self, names: tuple[str, ...], amount_minor: int) -> None:
         """Take (1, amount) from each counter. One that has less than that has lost something: noted, and set to 0."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.effects import Create, Update
+from gateway.core.effects import Create, Note, Update
 from gateway.core.lifecycle import FINAL, EntryKind
 from gateway.core.transaction import Answer, StoredMessage
 from gateway.journal.port import JournalError
@@ -10,7 +10,8 @@ from gateway.journal.rows import Row, pack_account, pack_sensitive, row_of, same
 from gateway.journal.schema import Head
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, Sealer
 from protocol.iso8583.message import Fields
-from protocol.journal_entry import Entry, PartCommitment, encode_entry, leaf_hash
+from protocol.journal_entry import PartCommitment, encode_values
+from protocol.transparency.tree import leaf_hash
 
 ANSWER_UNKNOWN = -1
 """`Row.answered_at` of a row that was damaged and then written anew: what the terminal was told is not known."""
@@ -29,24 +30,25 @@ class Draft:
     Attributes:
         head: as it will be.
         rows: next row of each transaction that the batch creates or changes.
-        before: the stored row of each transaction that it changes; None where that is damaged, absent where missing.
-        created: ids of the transactions that it creates.
+        before: the stored row of each transaction that it changes; None where that is damaged, absent where it creates
+            the transaction, or where there is none.
+        hashes: of each key that it may create, for the two lookup tables.
         fresh: the newest transaction of each key that it creates.
-        entries: (sequence, entry, leaf hash, ciphertext of the account part or None).
+        entries: (sequence, entry, leaf hash, ciphertext of the account part or None), as they are written (bulk.py).
         sensitive, gone: sensitive parts to store, and those to remove, by sequence.
     """
 
-    __slots__ = ("_sealer", "before", "created", "entries", "fresh", "gone", "head", "now_ms", "rows", "sensitive")
+    __slots__ = ("_sealer", "before", "entries", "fresh", "gone", "hashes", "head", "now_ms", "rows", "sensitive")
 
     def __init__(self, head: Head, now_ms: int, sealer: Sealer) -> None:
         self._sealer = sealer
         self.now_ms = now_ms
-        self.head = Head(head.sequence, head.counts.copy(), head.quarantined, head.indexed)
+        self.head = Head(head.sequence, head.counts.copy(), head.quarantined, head.indexed, frontier=head.frontier)
         self.rows: dict[int, Row] = {}
         self.before: dict[int, Row | None] = {}
-        self.created: list[int] = []
+        self.hashes: dict[str, tuple[int, int]] = {}
         self.fresh: dict[str, Row] = {}
-        self.entries: list[tuple[int, bytes, bytes, bytes | None]] = []
+        self.entries: list[tuple[int, bytearray, bytes, bytearray | None]] = []
         self.sensitive: list[tuple[int, bytes]] = []
         self.gone: list[tuple[int]] = []
 
@@ -70,7 +72,6 @@ class Draft:
         )
         self._log(change.kind, row, change.request, change.answer, sensitive, "")
         self.rows[sequence] = row
-        self.created.append(sequence)
         self.fresh[row.key] = row
         self.head.counts[row.state] += 1
         return sequence
@@ -114,6 +115,12 @@ class Draft:
         self.head.counts[row.state] += 1
         return number
 
+    def note(self, note: Note) -> None:
+        """Take in an entry about no transaction."""
+        sequence = self.head.sequence = self.head.sequence + 1
+        body = encode_values(note.kind, 0, sequence, self.now_ms, 0, 0, 0, "", b"", "", "", "", note.detail, ())
+        self.entries.append((sequence, bytearray(body), leaf_hash(body), None))
+
     def _log(
         self,
         kind: EntryKind,
@@ -125,31 +132,30 @@ class Draft:
     ) -> None:
         """Make the next entry, and seal its parts under its sequence."""
         sequence = self.head.sequence = self.head.sequence + 1
-        account: bytes | None = None
+        account: bytearray | None = None
         parts: tuple[PartCommitment, ...] = ()
         if request is not None or answer is not None:
-            account, said = self._sealer.seal(sequence, ACCOUNT_PART, pack_account(request, answer))
+            ciphertext, said = self._sealer.seal(sequence, ACCOUNT_PART, pack_account(request, answer))
+            account = bytearray(ciphertext)
             parts = (said,)
         if sensitive:
             ciphertext, said = self._sealer.seal(sequence, SENSITIVE_PART, pack_sensitive(sensitive))
             parts = (*parts, said)
             self.sensitive.append((sequence, ciphertext))
-        body = encode_entry(
-            Entry(
-                kind,
-                row.state,
-                sequence,
-                self.now_ms,
-                row.id,
-                row.attempts,
-                row.amount_minor,
-                row.key,
-                row.fingerprint,
-                row.currency,
-                row.response,
-                row.reason,
-                detail,
-                parts,
-            )
+        body = encode_values(
+            kind,
+            row.state,
+            sequence,
+            self.now_ms,
+            row.id,
+            row.attempts,
+            row.amount_minor,
+            row.key,
+            row.fingerprint,
+            row.currency,
+            row.response,
+            row.reason,
+            detail,
+            parts,
         )
-        self.entries.append((sequence, body, leaf_hash(body), account))
+        self.entries.append((sequence, bytearray(body), leaf_hash(body), account))

@@ -75,17 +75,20 @@ class Newest:
     def add(self, row: Row) -> None:
         """Take in a new transaction; in the order of ids."""
         self._count += 1
+        number = row.id
         if row.kind is not Kind.ALIAS and (batch := batch_of(row.key)):
-            self._by_batch.setdefault(batch, []).append(row.id)
-        self._by_terminal.setdefault(row.terminal, []).append((row.id, row.sent_stan))
-        self.owe(row)
+            self._by_batch.setdefault(batch, []).append(number)
+        self._by_terminal.setdefault(row.terminal, []).append((number, row.stan or row.sent_stan))
+        if row.state in REPLAYABLE:
+            self.owe(row)
 
     def owe(self, row: Row) -> None:
         """Take in what one of them owes now, at its place in the lane, or that it owes nothing any more."""
+        lane = row.lane
         if row.state in REPLAYABLE:
-            self._owing.setdefault(row.lane, {})[row.id] = row.place
-        elif row.lane in self._owing:
-            self.disown(row.lane, row.id)
+            self._owing.setdefault(lane, {})[row.id] = row.place
+        elif lane in self._owing:
+            self.disown(lane, row.id)
 
     def disown(self, lane: str, number: int) -> None:
         """Forget what a transaction owes: it is sent, or damaged and in quarantine."""

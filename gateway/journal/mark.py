@@ -37,7 +37,7 @@ from gateway.journal.keyring import sync_folder
 from gateway.journal.port import JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
 from gateway.journal.schema import Head
-from protocol.journal_entry import leaf_hash
+from protocol.transparency.tree import leaf_hash
 
 SLOT_BYTES: Final = 4_096
 """A page of the page cache, and the largest sector of usual disks."""

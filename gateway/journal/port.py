@@ -5,7 +5,7 @@ A journal MUST
   token, through `deliver`, in batches, in the order in which writes were handed over (INV-4);
 - deliver Committed only after the commit that covers the write has reached the disk (INV-1);
 - decide the uniqueness of keys and the limits of exposure inside the commit (D1, D21);
-- give entries dense sequences from 1, in commit order;
+- give entries dense sequences from 1, in commit order, and keep the Merkle tree over them (RFC 6962);
 - verify every record that it reads, and on damage quarantine that record, deliver Damaged, and go on with the rest;
 - refuse to open, and change nothing, where something that it has committed is missing and cannot be brought back.
 A journal MUST NOT
@@ -19,18 +19,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
+from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Note, Write
 from gateway.core.events import JournalEvent
-from gateway.core.lifecycle import State
+from gateway.core.lifecycle import ABOUT_NO_TRANSACTION, EntryKind, State
 from gateway.core.transaction import Stored, Transaction
+
+if TYPE_CHECKING:
+    from gateway.journal.keyring import Keyring
 
 Deliver = Callable[[Sequence[JournalEvent]], None]
 """Called on the event loop's thread, once per batch."""
 
 BATCH_TRANSACTIONS_MAX: Final = 5_000
 """Transactions of a terminal's batch that are read at once: bounds memory, and how long other reads wait."""
+
+
+NOTE_DETAIL_BYTES_MAX: Final = 16_384
+"""An entry about no transaction tells who did what and why; what is longer belongs elsewhere."""
 
 
 class JournalError(Exception):
@@ -47,6 +54,10 @@ class JournalKeysWrong(JournalError):
 
 class JournalUnreadable(JournalError):
     """Not a journal of ours, of a newer version, damaged beyond one record, or not all there."""
+
+
+class JournalFull(JournalError):
+    """There is no room: nothing was written, for certain."""
 
 
 class JournalInDoubt(JournalError):
@@ -101,6 +112,32 @@ class Listing:
     limit: int = 100
 
 
+def checked_note(kind: EntryKind, detail: str) -> Note:
+    """An entry about no transaction.
+
+    Raises:
+        ValueError: as Journal.note.
+    """
+    if kind not in ABOUT_NO_TRANSACTION:
+        raise ValueError(f"an entry of kind {kind.name} is about a transaction")
+    if len(detail.encode()) > NOTE_DETAIL_BYTES_MAX:
+        raise ValueError(f"the detail of an entry has at most {NOTE_DETAIL_BYTES_MAX} bytes")
+    return Note(kind, detail)
+
+
+@dataclass(slots=True, frozen=True)
+class KeyNeeds:
+    """Up to where older keys are needed.
+
+    Attributes:
+        oldest_unsettled: id of the oldest transaction that is not final, or 0: no entry of one has a lower sequence.
+        oldest_sensitive: sequence of the oldest entry whose sensitive part is kept, or 0.
+    """
+
+    oldest_unsettled: int
+    oldest_sensitive: int
+
+
 class Journal(Protocol):
     """A durable memory of transactions. All calls are made on the event loop's thread."""
 
@@ -118,6 +155,44 @@ class Journal(Protocol):
 
     def write(self, write: Write) -> None:
         """Hand over a group of changes for the next group commit. Answered through `deliver`."""
+
+    async def note(self, kind: EntryKind, detail: str) -> int:
+        """Log an entry about no transaction, and wait until it is durable.
+
+        It stands behind the writes of the same commit. Only a full disk keeps it out.
+
+        Args:
+            kind: of ABOUT_NO_TRANSACTION.
+            detail: who did what and why, at most NOTE_DETAIL_BYTES_MAX as UTF-8; never card data.
+        Returns:
+            The entry's sequence.
+        Raises:
+            ValueError: another kind, or a detail that is too long or no text.
+            JournalFull: the disk is full.
+            JournalInDoubt: the commit failed, or the journal has stopped.
+        Cancellation: the entry may become durable all the same.
+        """
+
+    async def adopt_keys(self, keyring: Keyring) -> None:
+        """Seal with the current keys of `keyring` from now on, and open with all of its keys and no others.
+
+        Its list of keys is noted in the journal before anything is sealed with one of them, so that the loss of a key
+        is named at the next opening. What is handed over after this call is sealed with the new keys.
+
+        Raises:
+            JournalFull: the disk is full; the keys are as they were.
+            JournalError: the journal has stopped.
+        """
+
+    async def key_needs(self) -> KeyNeeds:
+        """Which keys what is owed still needs. Sees every write answered before this call.
+
+        Raises:
+            JournalUnreadable: damage may hide something that is owed.
+        """
+
+    def log_head(self) -> tuple[int, bytes]:
+        """Size and RFC 6962 root of the tree over the entries, as of the newest commit that was delivered; cheap."""
 
     def find(self, find: Find) -> None:
         """Look up by key. Answered by Found. Sees every write answered before this call."""

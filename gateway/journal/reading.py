@@ -13,10 +13,12 @@ from typing import Final, cast
 from gateway.core.events import Heads, Lookup
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, State
 from gateway.core.transaction import Answer, Stored, StoredMessage
+from gateway.journal.heads import HeadsReader
 from gateway.journal.rows import Row, RowCodec, RowDamaged, unpack_account, unpack_sensitive
-from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, SealBroken, Sealer
+from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, KeyDestroyed, SealBroken, Sealer
 from protocol.iso8583.message import Fields
-from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry, leaf_hash
+from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry
+from protocol.transparency.tree import leaf_hash
 
 _QUEUE_STEP: Final = 32
 _DAMAGE_CODES: Final = frozenset(
@@ -53,6 +55,10 @@ class RecordDamaged(Exception):
         self.what = what
 
 
+class RecordDestroyed(RecordDamaged):
+    """A record's key was destroyed: it cannot be served, and there is nothing to quarantine."""
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite met a page or a value that cannot be, as opposed to an error about the whole database."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -66,6 +72,7 @@ class RecordReader:
         self._connection = connection
         self._codec = codec
         self._sealer = sealer
+        self._heads = HeadsReader(connection, codec, sealer)
         self.noted: list[Damage] = []
 
     def select(self, number: int, sql: str, *values: object) -> list[tuple[object, ...]]:
@@ -122,7 +129,8 @@ class RecordReader:
         try:
             return self._sealer.open(entry.sequence, said, ciphertext)
         except SealBroken as error:
-            raise RecordDamaged(entry.sequence, f"{what}: {error}") from None
+            kind = RecordDestroyed if isinstance(error, KeyDestroyed) else RecordDamaged
+            raise kind(entry.sequence, f"{what}: {error}") from None
 
     def _account(self, number: int, sequence: int) -> tuple[StoredMessage | None, Answer | None, Entry]:
         entry, ciphertext = self.entry(sequence)
@@ -147,7 +155,7 @@ class RecordReader:
                 answer = self._account(row.id, row.answered_at)[1] if row.answered_at else None
             sensitive = self._sensitive(row, entry) if row.retained else {}
         except RecordDamaged as damaged:
-            raise RecordDamaged(row.id, damaged.what) from damaged
+            raise type(damaged)(row.id, damaged.what) from damaged
         if request is None or (answer is None and row.answered_at):
             raise RecordDamaged(row.id, "account part incomplete")
         return Stored(row.transaction(), request, sensitive, answer)
@@ -166,6 +174,8 @@ class RecordReader:
 
     def note_record(self, damaged: RecordDamaged, owing: tuple[bytes, int, int] | None = None) -> None:
         """The same for a record that is damaged itself; `owing` is the queue's entry that led to it."""
+        if isinstance(damaged, RecordDestroyed):
+            return
         self.noted.append(Damage(damaged.number, damaged.what, owing, removes=damaged.number > 0))
 
     def match(self, key: str, recent: int | None, first: set[object], second: set[object], since_ms: int) -> Row | None:
@@ -263,6 +273,8 @@ class RecordReader:
         Args:
             newest: (place, id) of the lane's that are not in the queue's table yet, as they were before this read.
         """
+        if (whole := self._heads.heads(token, lane, limit, newest)) is not None:
+            return whole
         stored: list[tuple[int, int, Stored]] = []
         lane_bytes = lane.encode()
         beside: set[int] = set()

@@ -26,7 +26,7 @@ class RowDamaged(Exception):
     """Stored bytes that are not what was written. The message says what, and holds no contents."""
 
 
-class Row(msgspec.Struct, array_like=True, frozen=True):
+class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A transaction as stored: its values, and what the journal needs to find its parts.
 
     Attributes beside those of `Transaction`:

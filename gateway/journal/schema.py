@@ -1,6 +1,7 @@
 """The tables of a SQLite journal, and what is checked before one is trusted.
 
     entry          every entry by sequence, its leaf hash, and the ciphertext of its account part
+    subtree        the Merkle tree over the entries: roots of its complete subtrees of 256**level leaves (log_tree.py)
     sensitive      ciphertexts of sensitive parts, by sequence; a row goes in the commit that makes a transaction final
     tx             one row per transaction, changed in the same commit as the entry that tells of it
     by_key         two lookup tables over two independent hashes of the transaction key. A lookup asks both: a flipped
@@ -17,7 +18,7 @@
     counter        exposure counters; absent means zero (D21)
     counter_log    values that counters have taken since they were last written to `counter`, one row for each commit
     quarantine     damaged records, for a person
-    head           two copies of the newest sequence and the number of transactions by state
+    head           two copies of the newest sequence, the number of transactions by state, and the tree's frontier
     meta           two copies of what the journal is: format, name, keys with check values, root pages
 
 Lanes are stored as UTF-8 bytes: text with a flipped bit is no text, and could not even be read to be reported.
@@ -40,14 +41,18 @@ from gateway.core.lifecycle import State
 from gateway.journal.keyring import Keyring
 from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
+from protocol.transparency.tree import Frontier
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"
 PAGE_BYTES: Final = 4096
 
 TABLES: Final = {
     "entry": "CREATE TABLE entry (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL, leaf BLOB NOT NULL, account BLOB)",
     "sensitive": "CREATE TABLE sensitive (sequence INTEGER PRIMARY KEY, ciphertext BLOB NOT NULL)",
+    "subtree": (
+        "CREATE TABLE subtree (level INTEGER, number INTEGER, hash BLOB, PRIMARY KEY (level, number)) WITHOUT ROWID"
+    ),
     "tx": "CREATE TABLE tx (id INTEGER PRIMARY KEY, row BLOB NOT NULL)",
     "by_key": "CREATE TABLE by_key (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
     "by_key_again": "CREATE TABLE by_key_again (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) WITHOUT ROWID",
@@ -70,6 +75,7 @@ TABLES: Final = {
 }
 
 _STATES: Final = len(State) + 1
+_EMPTY_TREE: Final = Frontier().encode()
 
 
 class Head(msgspec.Struct, array_like=True):
@@ -83,6 +89,7 @@ class Head(msgspec.Struct, array_like=True):
         commits: so many commits have written a head; 0 for all before this was counted.
         based: `commits` of the head that the database alone had, when the log that this head is in was begun at the
             latest. A database that is before it does not belong to this log.
+        frontier: of the Merkle tree over all entries (Frontier.encode); its size is `sequence`.
     """
 
     sequence: int
@@ -91,6 +98,7 @@ class Head(msgspec.Struct, array_like=True):
     indexed: int = 0
     commits: int = 0
     based: int = 0
+    frontier: bytes = _EMPTY_TREE
 
 
 class MetaKey(msgspec.Struct, frozen=True):
@@ -143,7 +151,9 @@ def refuse_foreign_file(path: Path) -> None:
     )
     for offset, expected in fixed:
         if header[offset : offset + len(expected)] != expected:
-            raise JournalUnreadable(f"{path} is not a journal of format {FORMAT}, or its header is damaged")
+            written = int.from_bytes(header[60:64], "big")
+            other = f": it says {written}, which only the release that wrote it reads" if written != FORMAT else ""
+            raise JournalUnreadable(f"{path} is not a journal of format {FORMAT}{other}, or its header is damaged")
 
 
 def _never_finished(path: Path, header: bytes) -> bool:
@@ -218,7 +228,7 @@ def read_head(connection: sqlite3.Connection, codec: RowCodec, path: Path) -> He
         JournalUnreadable: neither is, or the entries do not end where it says: a tail is cut or was added.
     """
     head = newest_head(connection, codec)
-    if head is None:
+    if head is None or int.from_bytes(head.frontier[:8]) != head.sequence:
         raise JournalUnreadable(f"{path}: both copies of the head are damaged")
     (newest,) = connection.execute("SELECT max(sequence) FROM entry").fetchone()
     if (newest or 0) != head.sequence:

@@ -14,6 +14,7 @@ sequence is sealed a second time with other contents, and a fixed nonce would th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from hashlib import sha256
 from struct import Struct
 from typing import Final
@@ -29,6 +30,9 @@ ACCOUNT_PART: Final = 1
 SENSITIVE_PART: Final = 2
 
 _NONCE_BYTES: Final = 12
+_NONCES: Final = 64
+"""So many are asked from the system at once: one call costs as much as half of an encryption."""
+
 _RECORD: Final = Struct(">QB")
 _BOUND: Final = Struct(">QBI")
 _KEY_LABEL: Final = b"holdfast record key v1"
@@ -40,6 +44,10 @@ class SealBroken(Exception):
     """A part does not open: damaged, or its key is gone. The message says which, and holds no contents."""
 
 
+class KeyDestroyed(SealBroken):
+    """The part's epoch key was destroyed, as it was meant to be: nothing is damaged."""
+
+
 def key_commitment(sequence: int, part: int, record_key: bytes) -> bytes:
     """What the entry says of a part's key; an auditor to whom the key is disclosed computes the same."""
     return sha256(_COMMITMENT_LABEL + _RECORD.pack(sequence, part) + record_key).digest()
@@ -49,6 +57,14 @@ class Sealer:
     """Seals and opens parts under the epoch keys of a keyring."""
 
     def __init__(self, keyring: Keyring) -> None:
+        self._nonces: Iterator[bytes] = iter(())
+        self.adopt(keyring)
+
+    def adopt(self, keyring: Keyring) -> None:
+        """Seal with the current keys of `keyring` from now on, and open with all of its keys and no others.
+
+        On the thread that seals; others may open meanwhile, with the keys of before or of after.
+        """
         epochs = (KeyPurpose.ACCOUNT, KeyPurpose.SENSITIVE)
         self._expanders = {
             number: HmacSha256(key, _KEY_LABEL)
@@ -69,8 +85,9 @@ class Sealer:
         """
         expander = self._expanders.get(key_id)
         if expander is None:
-            gone = "was destroyed" if key_id in self._destroyed else "is not in the keyring"
-            raise SealBroken(f"epoch key {key_id} {gone}")
+            if key_id in self._destroyed:
+                raise KeyDestroyed(f"epoch key {key_id} was destroyed")
+            raise SealBroken(f"epoch key {key_id} is not in the keyring")
         return expander.digest(_RECORD.pack(sequence, part) + _LAST_BLOCK)
 
     def seal(self, sequence: int, part: int, plaintext: bytes) -> tuple[bytes, PartCommitment]:
@@ -78,11 +95,16 @@ class Sealer:
         key_id = self._current[part]
         record = _RECORD.pack(sequence, part)
         key = self._expanders[key_id].digest(record + _LAST_BLOCK)
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = next(self._nonces, None) or self._next_nonce()
         ciphertext = nonce + AESGCM(key).encrypt(nonce, plaintext, _BOUND.pack(sequence, part, key_id))
         return ciphertext, PartCommitment(
             part, key_id, sha256(ciphertext).digest(), sha256(_COMMITMENT_LABEL + record + key).digest()
         )
+
+    def _next_nonce(self) -> bytes:
+        random = os.urandom(_NONCE_BYTES * _NONCES)
+        self._nonces = iter([random[at : at + _NONCE_BYTES] for at in range(0, len(random), _NONCE_BYTES)])
+        return next(self._nonces)
 
     def open(self, sequence: int, said: PartCommitment, ciphertext: bytes) -> bytes:
         """The plaintext of a part, once its hash, its key's commitment and its AEAD tag have all been checked.

@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Load, Write
+from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Load, Note, Write
 from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
-from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, State
+from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, EntryKind, State
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.batch import BATCH_WRITES_MAX, RECENT_MAX, Batcher
 from gateway.journal.completeness import refuse_what_went_back
 from gateway.journal.connections import CACHE_MIB, connect_reader, connect_writer
+from gateway.journal.key_needs import read_key_needs
 from gateway.journal.keyring import Keyring, sync_folder
 from gateway.journal.listings import Listings
 from gateway.journal.lock import take_lock
@@ -27,11 +28,14 @@ from gateway.journal.mark import Mark, standing
 from gateway.journal.port import (
     Deliver,
     JournalError,
+    JournalFull,
     JournalHealth,
     JournalInDoubt,
     JournalLocked,
     JournalUnreadable,
+    KeyNeeds,
     Listing,
+    checked_note,
 )
 from gateway.journal.reader import list_in_steps, scan_in_doubt, snapshot, unless_damaged
 from gateway.journal.reading import Damage, RecordReader
@@ -43,6 +47,7 @@ from gateway.journal.schema import (
     check_tables,
     create_tables,
     read_head,
+    read_meta,
     refuse_foreign_file,
 )
 from gateway.journal.sealing import Sealer
@@ -52,6 +57,9 @@ _T = TypeVar("_T")
 
 READS_MAX: Final = 256
 """Lookups that one hop to the reading thread takes along."""
+
+NOTES_MAX: Final = 64
+"""Entries about no transaction in one commit."""
 
 _CHECKPOINT_FRAMES: Final = 4_000
 _FRAMES_PER_CREATE: Final = 2
@@ -102,6 +110,8 @@ class SqliteJournal:
         self._sealer = Sealer(keyring)
         self._room = Room(self._path, settings.min_free_bytes, settings.limit_bytes)
         self._writes: list[Write] = []
+        self._notes: list[tuple[Note, asyncio.Future[int]]] = []
+        self._adoptions: list[tuple[Keyring, asyncio.Future[int]]] = []
         self._damages: list[Damage] = []
         self._noted: set[Damage] = set()
         self._reads: list[tuple[Callable[[], object], asyncio.Future[object] | None]] = []
@@ -141,6 +151,7 @@ class SqliteJournal:
                 raise JournalUnreadable(f"{self._path} cannot be opened: {error}") from error
             self._records = RecordReader(self._reader.connection, self._codec, self._sealer)
             self._listings = Listings(self._records, self._codec)
+            self._delivered = self._batcher.frontier
             self._writing_task = asyncio.create_task(self._supervised(self._write_on()), name="journal writer")
             self._reading_task = asyncio.create_task(self._supervised(self._read_on()), name="journal reader")
             self._resources = stack.pop_all()
@@ -223,6 +234,11 @@ class SqliteJournal:
             return
         self._broken = error
         self._writes.clear()
+        for _, waiting in [*self._notes, *self._adoptions]:
+            if not waiting.done():
+                waiting.set_exception(error)
+        self._notes.clear()
+        self._adoptions.clear()
         for _, future in [*self._reading, *self._reads, *self._long_reads]:
             if future is not None and not future.done():
                 future.set_exception(error)
@@ -240,36 +256,110 @@ class SqliteJournal:
             self._writes.append(write)
             self._write_wake.set()
 
+    async def note(self, kind: EntryKind, detail: str) -> int:
+        """See port.Journal.note."""
+        note = checked_note(kind, detail)
+        if self._broken is not None:
+            raise self._broken
+        if self._stopping_writes:
+            raise JournalError("the journal is closed")
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._notes.append((note, waiting))
+        self._write_wake.set()
+        return await waiting
+
+    async def adopt_keys(self, keyring: Keyring) -> None:
+        """See port.Journal.adopt_keys."""
+        if self._broken is not None:
+            raise self._broken
+        if self._resources is None or self._stopping_writes:
+            raise JournalError("the journal is closed")
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._adoptions.append((keyring, waiting))
+        self._write_wake.set()
+        await waiting
+
+    async def key_needs(self) -> KeyNeeds:
+        """See port.Journal.key_needs."""
+        return await self._asked(lambda: read_key_needs(self._reader.connection, self._codec))
+
+    async def _adopt_next(self) -> None:
+        keyring, waiting = self._adoptions[0]
+        full: list[bool] = []
+        await self._writer.run(lambda: full.append(not self._adopt(keyring)))
+        del self._adoptions[0]
+        if waiting.done():
+            return
+        if full[0]:
+            waiting.set_exception(JournalFull("the disk is full: the new keys are not in use"))
+        else:
+            waiting.set_result(0)
+
+    def _adopt(self, keyring: Keyring) -> bool:
+        """On the writer's thread: note the keys first, then seal with them. False where there is no room."""
+        connection = self._writer.connection
+        try:
+            adopt_new_keys(connection, keyring, read_meta(connection, self._path))
+        except sqlite3.Error as error:
+            if not _is_want_of_room(error):
+                raise
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            return False
+        self._sealer.adopt(keyring)
+        self._keyring = keyring
+        return True
+
+    def log_head(self) -> tuple[int, bytes]:
+        """See port.Journal.log_head."""
+        return self._delivered.size, self._delivered.root()
+
     async def _write_on(self) -> None:
         """While one commit is on the disk, the next batch gathers in `_writes`."""
         while self._broken is None:
             await self._write_wake.wait()
             self._write_wake.clear()
-            while (self._writes or self._damages or self._probe) and self._broken is None:
-                await self._write_batch()
+            while self._broken is None:
+                if self._adoptions:
+                    await self._adopt_next()
+                elif self._writes or self._notes or self._damages or self._probe:
+                    await self._write_batch()
+                else:
+                    break
             if self._stopping_writes:
                 return
 
     async def _write_batch(self) -> None:
         writes, self._writes = self._writes[:BATCH_WRITES_MAX], self._writes[BATCH_WRITES_MAX:]
+        noting = self._notes[:NOTES_MAX]
         damages, self._damages = self._damages, []
         probe, self._probe = self._probe, False
         outcome: list[list[JournalEvent] | None] = []
         self._in_flight = len(writes)
-        await self._writer.run(lambda: outcome.append(self._commit(writes, damages, probe=probe)))
+        notes = [note for note, _ in noting]
+        await self._writer.run(lambda: outcome.append(self._commit(writes, damages, notes, probe=probe)))
         self._in_flight = 0
         if self._broken is not None:
             return
         events = outcome[0]
+        del self._notes[: len(noting)]
         if events is None:
             self._full = "the disk is full"
+            for _, waiting in noting:
+                if not waiting.done():
+                    waiting.set_exception(JournalFull("the disk is full: nothing was written"))
             self._damages[:0] = damages
             self._deliver([WriteRefused(write.token, RefusalReason.FULL) for write in writes])
             return
         self._full = ""
         self._commits += 1
         self._written += len(writes)
+        self._delivered = self._batcher.frontier
         self._deliver(events)
+        first = self._delivered.size - len(noting) + 1
+        for sequence, (_, waiting) in enumerate(noting, first):
+            if not waiting.done():
+                waiting.set_result(sequence)
         creates = sum(1 for write in writes for change in write.changes if isinstance(change, Create))
         self._frames += _FRAMES_PER_BATCH + _FRAMES_PER_CREATE * creates + 2 * len(writes)
         if self._batcher.untidy():
@@ -279,9 +369,11 @@ class SqliteJournal:
             self._frames = 0
             await self._writer.run(self._checkpoint)
 
-    def _commit(self, writes: list[Write], damages: list[Damage], *, probe: bool) -> list[JournalEvent] | None:
+    def _commit(
+        self, writes: list[Write], damages: list[Damage], notes: list[Note], *, probe: bool
+    ) -> list[JournalEvent] | None:
         """As Batcher.commit; what has returned from it is durable, and so the mark may say it."""
-        events = self._batcher.commit(writes, damages, probe=probe)
+        events = self._batcher.commit(writes, damages, notes, probe=probe)
         if self._delay_s:
             time.sleep(self._delay_s)
         self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
@@ -451,14 +543,16 @@ class SqliteJournal:
 
     def refusal(self) -> str:
         """See port.Journal.refusal. While the disk was full, also tries whether it still is."""
-        if self._broken is not None:
-            return str(self._broken)
         now_s = time.monotonic()
-        if self._full and now_s >= self._probe_after_s:
+        if self._full and self._broken is None and now_s >= self._probe_after_s:
             self._probe_after_s = now_s + _PROBE_EVERY_S
             self._probe = True
             self._write_wake.set()
-        return self._full or self._refusal_of(Need.NEW)
+        return self.refusal_known()
+
+    def refusal_known(self) -> str:
+        """As `refusal`, but tries nothing."""
+        return str(self._broken) if self._broken is not None else self._full or self._refusal_of(Need.NEW)
 
     def _refusal_of(self, need: Need) -> str:
         """Why no transaction of this need is taken now, on any thread. A lost lock refuses nothing but new ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from gateway.config.models import OperationsSection
@@ -54,6 +55,15 @@ class OperationsClient:
         """Hand over an operator's act; raises as `get`. After RefusedError with status 0 it may have been done."""
         headers = self._authorised({"Content-Type": "application/json"})
         return self._ask("POST", path, json.dumps({"who": who, "why": why}).encode(), headers)
+
+    def post(self, path: str, body: dict[str, Any]) -> bytes:
+        """Hand over an act that says more than who and why; as `steer`."""
+        headers = self._authorised({"Content-Type": "application/json"})
+        return self._ask("POST", path, json.dumps(body).encode(), headers)
+
+    def sign_head(self) -> bytes:
+        """Have the auditor's log signed as it stands; raises as `get`."""
+        return self._ask("POST", "/v1/audit/checkpoint", b"", self._authorised({}))
 
     def _authorised(self, headers: dict[str, str]) -> dict[str, str]:
         from gateway.operations.token import read_token  # noqa: PLC0415

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from gateway.core.lifecycle import State
 from gateway.core.link import LinkState
+from gateway.notary.notary import NotaryState
 from gateway.operations.report import named, queue_report
 from gateway.operations.view import GatewayStatus, Mode
 
@@ -43,6 +44,8 @@ class StatusCollector(Collector):
         yield from self._downstream()
         yield from self._queue()
         yield from self._journal()
+        yield from self._log()
+        yield from self._keys()
         events = CounterMetricFamily("holdfast_events", "Events since start, by name.", labels=["event"])
         for name, count in sorted(status.counters.items()):
             events.add_metric([name], count)
@@ -99,6 +102,18 @@ class StatusCollector(Collector):
         yield _gauge("holdfast_queue_oldest_seconds", oldest, report.oldest_owed_age_s)
         yield _gauge("holdfast_lanes_owing", "Lanes with something to replay or under way.", status.lanes_owing)
 
+    def _keys(self) -> Iterator[Metric]:
+        keys = self._status.keys
+        if keys is None:
+            return
+        age = "Age of the oldest epoch of sensitive data whose key is not destroyed."
+        yield _gauge("holdfast_sensitive_epoch_age_seconds", age, keys.sensitive_epoch_age_ms / 1000)
+        number = "Epochs of sensitive data whose key is not destroyed."
+        yield _gauge("holdfast_sensitive_epochs_open", number, keys.sensitive_epochs_open)
+        overdue = "1 while the oldest open epoch is older than it should be."
+        yield _gauge("holdfast_sensitive_epoch_overdue", overdue, keys.sensitive_epoch_overdue)
+        yield _gauge("holdfast_key_events_untold", "Key events that wait for their entry.", keys.events_untold)
+
     def _journal(self) -> Iterator[Metric]:
         health = self._status.journal
         yield _gauge("holdfast_journal_writable", "1 while the journal takes writes.", health.writable)
@@ -111,6 +126,24 @@ class StatusCollector(Collector):
         yield _counter("holdfast_journal_commits", "Group commits since start.", health.commits)
         yield _counter("holdfast_journal_writes", "Writes since start; divided by commits: batch size.", health.writes)
 
+    def _log(self) -> Iterator[Metric]:
+        log = self._status.log
+        if log is None:
+            return
+        yield _chosen("holdfast_log_state", "1 for how the log's heads are signed.", "state", NotaryState, log.state)
+        yield _gauge("holdfast_log_head_size", "Entries of the newest signed head.", log.size)
+        signed = "UTC time of that signature; 0 for none."
+        yield _gauge("holdfast_log_head_timestamp_seconds", signed, log.signed_ms / 1000)
+        yield _gauge("holdfast_log_unsigned_entries", "Entries since the newest signed head.", log.unsigned)
+        there = "Entries of the newest head that an outlet (folder, syslog, witness) has; 0 for none since start."
+        published = GaugeMetricFamily("holdfast_log_published_size", there, labels=["outlet"])
+        works = GaugeMetricFamily("holdfast_log_outlet_working", "0 while an outlet fails.", labels=["outlet"])
+        for outlet in log.outlets:
+            published.add_metric([outlet.name], outlet.size)
+            works.add_metric([outlet.name], not outlet.failing)
+        yield published
+        yield works
+
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(name, meaning, value=float(value))
@@ -120,7 +153,7 @@ def _counter(name: str, meaning: str, value: float) -> Metric:
     return CounterMetricFamily(name, meaning, value=float(value))
 
 
-def _chosen(name: str, meaning: str, label: str, choices: type[Mode] | type[LinkState], chosen: str) -> Metric:
+def _chosen(name: str, meaning: str, label: str, choices: type[Mode | LinkState | NotaryState], chosen: str) -> Metric:
     family = GaugeMetricFamily(name, meaning, labels=[label])
     for choice in choices:
         family.add_metric([choice.value], 1.0 if choice.value == chosen else 0.0)

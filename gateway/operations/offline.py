@@ -7,12 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gateway.config.key_source import load_keys
 from gateway.config.models import Config
 from gateway.core.events import Lookup
 from gateway.core.lifecycle import State
 from gateway.journal.completeness import what_went_back
 from gateway.journal.connections import connect_reader
-from gateway.journal.keyring import Keyring, load_keyring
+from gateway.journal.keyring import Keyring
 from gateway.journal.port import JournalError, JournalHealth, Listing
 from gateway.journal.reader import JournalReader, open_for_reading, snapshot
 from gateway.journal.room import bytes_free, bytes_on_disk
@@ -67,7 +68,7 @@ def offline_problem(config: Config) -> str:
         OfflineError: the keys cannot be read.
     """
     try:
-        keyring = load_keyring(config.journal.keys)
+        keyring = load_keys(config.journal)
     except JournalError as error:
         raise OfflineError(str(error)) from None
     return asyncio.run(what_went_back(config.journal.path, keyring, RowCodec(keyring.row_key)))
@@ -75,7 +76,7 @@ def offline_problem(config: Config) -> str:
 
 def _read(config: Config, work: Callable[[JournalReader, Keyring], Awaitable[_T]]) -> _T:
     async def run() -> _T:
-        keyring = load_keyring(config.journal.keys)
+        keyring = load_keys(config.journal)
         reader = await open_for_reading(config.journal.path, keyring)
         try:
             return await work(reader, keyring)

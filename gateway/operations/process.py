@@ -1,9 +1,8 @@
-"""What the gateway needs of its process: descriptors, memory that is left alone, and an end that comes."""
+"""What the gateway needs of its process: descriptors, and an end that comes."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import resource
 import threading
@@ -14,11 +13,6 @@ from gateway.config.models import Config
 
 FILES_BESIDE_CONNECTIONS: Final = 64
 """Descriptors that the gateway keeps free for the journal, the acquirer's lines, operators and the interpreter."""
-
-
-_COLLECTED_AFTER: Final = (2_000, 20, 200)
-"""Garbage collection: of young objects after so many new ones, of older ones after so many of those, of all after so
-many of these. Next to nothing of ours needs it: what goes is freed at once, by its reference count."""
 
 
 def open_standard_files() -> None:
@@ -32,17 +26,6 @@ def open_standard_files() -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
-
-
-def spare_the_collector() -> None:
-    """Take what the start has made out of all later garbage collections.
-
-    It lives as long as the process. A full collection that looks at all of it stands in everybody's way for tens of
-    milliseconds, and connections that come and go by the thousand bring one about.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTED_AFTER)
 
 
 def raise_file_limit() -> int:

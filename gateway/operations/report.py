@@ -9,7 +9,8 @@ import msgspec
 from gateway.core.lifecycle import OBLIGATION, Obligation, State
 from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
 from gateway.journal.port import JournalHealth
-from gateway.operations.view import Explanation, GatewayStatus
+from gateway.notary.notary import NotaryStatus
+from gateway.operations.view import Explanation, GatewayStatus, KeysStatus
 from protocol.iso8583.message import Fields
 from protocol.masking import mask_pans, masked_fields
 
@@ -121,6 +122,35 @@ class QueueReport(msgspec.Struct, frozen=True):
     requests_waiting: int
 
 
+class SensitiveEpochsReport(msgspec.Struct, frozen=True):
+    """Epochs of sensitive data: how many are open, and how long the oldest has been."""
+
+    open: int
+    oldest_age_s: float
+    overdue: bool
+
+
+class OutletReport(msgspec.Struct, frozen=True):
+    """A place that the log's heads go to: entries of the newest that it has, and why it fails."""
+
+    name: str
+    size: int
+    failing: str
+
+
+class LogReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The auditor's log: whether its heads are signed, why not, and up to which entry they are."""
+
+    state: str
+    reason: str
+    origin: str
+    size: int
+    root: str
+    signed: str | None
+    unsigned: int
+    outlets: list[OutletReport]
+
+
 class StatusReport(msgspec.Struct, frozen=True):
     """The gateway at a glance; `acquirer` and `mode` are null where it does not run and only its journal was read."""
 
@@ -136,6 +166,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     acquirer: AcquirerReport | None
     terminals: list[TerminalsReport]
     counters: dict[str, int]
+    log: LogReport | None = None
+    keys: SensitiveEpochsReport | None = None
 
 
 def iso_utc(utc_ms: int) -> str:
@@ -231,6 +263,28 @@ def status_report(status: GatewayStatus, ready: bool, reasons: tuple[str, ...]) 
         ),
         terminals=[TerminalsReport(one.listen, one.connections, one.in_flight) for one in status.terminals],
         counters=dict(status.counters),
+        log=None if status.log is None else log_report(status.log),
+        keys=None if status.keys is None else _sensitive_epochs(status.keys),
+    )
+
+
+def _sensitive_epochs(keys: KeysStatus) -> SensitiveEpochsReport:
+    return SensitiveEpochsReport(
+        keys.sensitive_epochs_open, keys.sensitive_epoch_age_ms / 1000, keys.sensitive_epoch_overdue
+    )
+
+
+def log_report(log: NotaryStatus) -> LogReport:
+    """How the auditor's log is signed and published."""
+    return LogReport(
+        state=log.state.value,
+        reason=log.reason,
+        origin=log.origin,
+        size=log.size,
+        root=log.root,
+        signed=iso_utc(log.signed_ms) if log.signed_ms else None,
+        unsigned=log.unsigned,
+        outlets=[OutletReport(outlet.name, outlet.size, outlet.failing) for outlet in log.outlets],
     )
 
 

@@ -16,6 +16,9 @@ from gateway.core.events import Lookup, OperatorAct
 from gateway.core.lifecycle import State
 from gateway.journal.port import Listing
 from gateway.operations import report
+from gateway.operations.disclosures import Disclosures
+from gateway.operations.key_routes import KeyRoutes
+from gateway.operations.keys import Keys
 from gateway.operations.metrics import exposition
 from gateway.operations.problems import ProblemError, RequestHandler, answer_problems
 from gateway.operations.view import GatewayView
@@ -38,10 +41,21 @@ class Routes:
     Args:
         listen: the configured address: whether it is loopback decides if reading asks for the token too.
         token: what steering asks for; empty refuses all steering.
+        keys: the gateway's keys; None where there are none to look after.
+        disclosures: approves what an auditor is shown; None where nothing can be.
     """
 
-    def __init__(self, view: GatewayView, listen: Address, token: str) -> None:
+    def __init__(
+        self,
+        view: GatewayView,
+        listen: Address,
+        token: str,
+        keys: Keys | None = None,
+        disclosures: Disclosures | None = None,
+    ) -> None:
         self._view = view
+        self._keys = keys
+        self._disclosures = disclosures
         self._listen = listen
         self._token_hash = hashlib.sha256(token.encode()).digest() if token else b""
 
@@ -62,8 +76,14 @@ class Routes:
                 web.get(r"/v1/queue/{id:\d{1,18}}/explain", self._explain),
                 web.post(r"/v1/queue/{id:\d{1,18}}/{act:release|cancel|void}", self._steer),
                 web.post(r"/v1/maintenance/{switch:on|off}", self._maintain),
+                web.post("/v1/audit/checkpoint", self._sign_head),
+                web.post("/v1/audit/continue", self._continue_log),
             ]
         )
+        if self._keys is not None:
+            application.add_routes(KeyRoutes(self._keys, self._may_read, self._check_token).routes())
+        if self._disclosures is not None:
+            application.add_routes(self._disclosures.routes(self._check_token))
         return application
 
     @web.middleware
@@ -132,6 +152,21 @@ class Routes:
 
     async def _maintain(self, request: web.Request) -> web.Response:
         return await self._command(request, OperatorAct(f"maintenance-{request.match_info['switch']}"), 0)
+
+    async def _sign_head(self, request: web.Request) -> web.Response:
+        self._check_token(request)
+        head = await self._view.sign_head()
+        if isinstance(head, str):
+            raise ProblemError(HTTPStatus.CONFLICT, "not-done", head)
+        return _json(head)
+
+    async def _continue_log(self, request: web.Request) -> web.Response:
+        self._check_token(request)
+        steering = await _steering(request)
+        result = await self._view.continue_log(steering.who, steering.why)
+        if not result.done:
+            raise ProblemError(HTTPStatus.CONFLICT, "not-done", result.text)
+        return _json(result)
 
     async def _command(self, request: web.Request, act: OperatorAct, transaction: int) -> web.Response:
         self._check_token(request)

@@ -9,6 +9,8 @@ from typing import cast
 from aiohttp import web
 
 from gateway.config.values import Address
+from gateway.operations.disclosures import Disclosures
+from gateway.operations.keys import Keys
 from gateway.operations.routes import Routes
 from gateway.operations.view import GatewayView
 
@@ -31,6 +33,8 @@ class OperationsServer:
         listen: Address,
         token: str = "",
         *,
+        keys: Keys | None = None,
+        disclosures: Disclosures | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
@@ -40,7 +44,7 @@ class OperationsServer:
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._runner = web.AppRunner(
-            Routes(view, listen, token).application(),
+            Routes(view, listen, token, keys, disclosures).application(),
             handler_cancellation=False,  # an act that was handed over is carried out, whoever hangs up
             access_log=None,
             shutdown_timeout=2.0,

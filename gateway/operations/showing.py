@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from gateway.operations.report import ExplanationReport, MessageReport, StatusReport, StoredReport, TransactionReport
+from gateway.operations.report import (
+    ExplanationReport,
+    LogReport,
+    MessageReport,
+    StatusReport,
+    StoredReport,
+    TransactionReport,
+)
 
 _COLUMNS = (
     "id", "state", "kind", "terminal", "stan", "amount (minor)", "currency", "card", "attempts", "accepted", "reason",
@@ -41,7 +48,22 @@ def show_status(status: StatusReport) -> None:
     ]
     if journal.quarantined:
         pairs.append(("quarantine", f"{journal.quarantined} damaged records"))
+    if status.log is not None:
+        pairs += _log_pairs(status.log)
     _pairs(pairs)
+
+
+def _log_pairs(log: LogReport) -> list[tuple[str, str]]:
+    """How the auditor's log is signed and published."""
+    signed = f"{log.size} entries signed, {log.unsigned} since" if log.size else "no head signed yet"
+    pairs = [("log", f"{log.origin}: {log.state}, {signed}" if not log.reason else f"NOT SIGNED: {log.reason}")]
+    return pairs + [
+        (
+            "published",
+            f"{outlet.name}: {outlet.size} entries" + (f"; FAILS: {outlet.failing}" if outlet.failing else ""),
+        )
+        for outlet in log.outlets
+    ]
 
 
 def show_queue(rows: Sequence[TransactionReport], next_after: int | None) -> None:

@@ -12,6 +12,7 @@ from gateway.core.lifecycle import State
 from gateway.core.link import LinkState
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.port import JournalHealth, Listing
+from gateway.notary.notary import NotaryStatus
 
 
 class Mode(StrEnum):
@@ -63,6 +64,23 @@ class TerminalsStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeysStatus:
+    """The epochs of sensitive data.
+
+    Attributes:
+        sensitive_epoch_age_ms: of the oldest epoch whose key is not destroyed; an outage keeps one open.
+        sensitive_epochs_open: how many there are, the current one included.
+        sensitive_epoch_overdue: the oldest is older than `journal.sensitive_epoch_alarm_h`.
+        events_untold: changes of keys that wait for their entry in the journal.
+    """
+
+    sensitive_epoch_age_ms: int
+    sensitive_epochs_open: int
+    sensitive_epoch_overdue: bool
+    events_untold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStatus:
     """Everything that status and metrics tell, taken at one time.
 
@@ -72,6 +90,7 @@ class GatewayStatus:
         lanes_owing: lanes with something to replay or under way.
         requests_waiting: terminals' requests that wait for their lane to drain (D20).
         counters: events since start by stable dotted name, e.g. "terminal.frame-malformed"; they only grow.
+        log: how the auditor's log is signed and published; None where that is not known.
     """
 
     name: str
@@ -85,6 +104,23 @@ class GatewayStatus:
     lanes_owing: int
     requests_waiting: int
     counters: Mapping[str, int] = field(default_factory=dict)
+    log: NotaryStatus | None = None
+    keys: KeysStatus | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHead:
+    """A signed head of the auditor's log.
+
+    Attributes:
+        root: base64 as in the note.
+        note: the signed checkpoint, with the cosignatures that it has so far.
+    """
+
+    origin: str
+    size: int
+    root: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,4 +177,13 @@ class GatewayView(Protocol):
         Args:
             id: the transaction; 0 where the act is about the link.
         Cancellation: the act may become durable all the same.
+        """
+
+    async def sign_head(self) -> LogHead | str:
+        """Have the auditor's log signed as it stands; why not, in words, where that cannot be done."""
+
+    async def continue_log(self, who: str, why: str) -> CommandResult:
+        """Have the auditor's log signed again from here on, over a break, which is told in an entry of its own.
+
+        Cancellation: it may be done all the same.
         """

@@ -6,28 +6,31 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import msgspec
 from aiohttp import web
 
 from gateway.core.events import Requested
 from gateway.core.fingerprint import KeyedHash
-from gateway.core.transaction import Answer, Request
+from gateway.core.transaction import Answer, Request, Transaction
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
 from gateway.terminals.asked import Asked
-from gateway.terminals.http_admission import InFlight, Share
+from gateway.terminals.http_admission import InFlight, Place, Share
+from gateway.terminals.http_answers import AnswerWriter, Made
 from gateway.terminals.http_connection import HttpConnection
+from gateway.terminals.http_desk import Asks, Core, Find, Refused, Search, Steps, Told
 from gateway.terminals.http_heartbeats import Heard
 from gateway.terminals.http_identity import Identities
 from gateway.terminals.http_openapi import RETRY_AFTER_STATUSES, openapi_document
-from gateway.terminals.http_routes import Asks, Core, Find, Refused, Routes, Search
+from gateway.terminals.http_routes import Routes
+from gateway.terminals.http_sales import CLOSING, UNKNOWN_YET, Sales
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
 from gateway.terminals.http_signatures import SCHEME, SecretOf
 from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count
+from gateway.terminals.receipts import ReceiptOf
 from gateway.terminals.reserve import Reserve
-from protocol.http_api import GATEWAY_MODE, PROBLEM_MEDIA_TYPE, Mode, ProblemKind
+from protocol.http_api import PROBLEM_MEDIA_TYPE, Mode, ProblemKind
 from protocol.iso8583.rules import TerminalRules
 
 _UNREPORTED = frozenset({404, 405, 409})
@@ -41,8 +44,9 @@ _ACCEPTING = ("connections_", "accept_", "handshake_")
 class HttpListener:
     """Tills on one port. The same life cycle as Iso8583Listener.
 
-    A request is one handler coroutine, which waits for the core at most `reply_wait_ms`. A till that hangs up meanwhile
-    cancels nothing: what was handed to the core is its matter, and keeps its place until it is answered.
+    A sale in a plain request is answered in plain calls (http_sales.py); any other request is one handler coroutine of
+    aiohttp's. Either waits for the core at most `reply_wait_ms`, a sale until the sweep after it. A till that hangs up
+    meanwhile cancels nothing: what was handed to the core is its matter, and keeps its place until it is answered.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class HttpListener:
         secret_of: SecretOf | None = None,
         journal_wait_ms: Callable[[], int] = lambda: 0,
         asked: Asked | None = None,
+        always_fit: frozenset[int] = frozenset(),
+        receipt_of: ReceiptOf | None = None,
     ) -> None:
         """Nothing is heard before `start`.
 
@@ -72,12 +78,13 @@ class HttpListener:
             secret_of: the secrets that requests are signed with; None where none are.
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
             asked: what was asked lately, of all HTTP listeners; one of its own by default.
+            always_fit: fields that can be forwarded whatever a body says (http_mapping.fitting).
+            receipt_of: makes receipts; needed where the settings have them.
         Raises:
             ValueError: no terminal could prove who it is.
         """
         self._settings = settings
         self._submit = submit
-        self._mode = mode
         self._journal_wait_ms = journal_wait_ms
         self._asked = asked if asked is not None else Asked()
         self._reserve = Reserve(settings.in_flight_max)
@@ -85,14 +92,21 @@ class HttpListener:
         self._report = RateLimitedReport(report, settings.report_interval_ms)
         self._tokens = tokens if tokens is not None else itertools.count(1)
         self._counts: Counter[str] = Counter()
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[Told]] = {}
         self._unreserved = settings.in_flight_max - self._reserve.places
         self._in_flight = InFlight(settings.in_flight_max, settings.in_flight_per_terminal_max)
         self._connections: set[HttpConnection] = set()
         self._acceptor = Acceptor(settings.accepting, self._connection, self._count_accepting, self._refused_connection)
         self._identities = Identities(settings, secret_of, utc_ms)
-        core = Core(rules=rules, hashing=hashing, find=find, search=search, mode=lambda: Mode(mode()), utc_ms=utc_ms)
-        self._routes = Routes(self, settings, self._identities, core, openapi_document(settings, self._identities))
+        core = Core(
+            rules=rules, always_fit=always_fit, hashing=hashing, find=find, search=search,
+            mode=lambda: Mode(mode()), utc_ms=utc_ms, receipt_of=receipt_of,
+        )  # fmt: skip
+        steps = Steps(self, settings, self._identities, core)
+        self._writer = AnswerWriter(mode, utc_ms)
+        self._sales = Sales(self, settings, steps, self._writer, submit, self._tokens)
+        self.takes, self.take = self._sales.takes, self._sales.take
+        self._routes = Routes(self, settings, steps, core, openapi_document(settings, self._identities))
         self._runner: web.AppRunner | None = None
         self._admitting = False
         self._sweep: asyncio.TimerHandle | None = None
@@ -149,7 +163,8 @@ class HttpListener:
         await self._acceptor.close()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(Refused(ProblemKind.IN_PROGRESS, "send the same request again in a while"))
+                future.set_exception(Refused(ProblemKind.IN_PROGRESS, CLOSING))
+        await self._sales.close()
         for connection in tuple(self._connections):
             connection.close_if_idle()
         if self._runner is not None:
@@ -160,8 +175,15 @@ class HttpListener:
             connection.abort()
         await self._until(lambda: not self._connections, self._settings.close_timeout_ms)
 
-    def reply(self, terminal_token: int, answer: Answer) -> None:
-        """Give a request its outcome. Where nobody waits any more it is dropped: the retry gets it (D3)."""
+    def reply(self, terminal_token: int, answer: Answer, recorded: Transaction | None = None) -> None:
+        """Give a request its outcome. Where nobody waits any more it is dropped: the retry gets it (D3).
+
+        `recorded` is the row that the answer is about; where it is None, the journal is asked.
+        """
+        told = Told(answer, recorded)
+        if self._sales.told(terminal_token, told):
+            self.count(HttpCount.REPLIES)
+            return
         future = self._waiting.get(terminal_token)
         if future is None:
             self.count(HttpCount.REPLIES_UNKNOWN)
@@ -169,7 +191,7 @@ class HttpListener:
             self.count(HttpCount.REPLIES_DROPPED)
         else:
             self.count(HttpCount.REPLIES)
-            future.set_result(answer)
+            future.set_result(told)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start: names in `HttpCount`, the acceptor's, and `problem_...` for each kind of problem."""
@@ -204,11 +226,10 @@ class HttpListener:
 
     def count(self, count: HttpCount) -> None:
         """Count something."""
-        self._counts[count.value] += 1
+        self._counts[count] += 1
 
-    @contextmanager
-    def place(self, terminal: str, asks: Asks | None = None) -> Iterator[None]:
-        """Hold one of the places for what is under way. Raises: Refused where there is none.
+    def place(self, terminal: str, asks: Asks | None = None) -> Place:
+        """Take one of the places for what is under way. Raises: Refused where there is none.
 
         New requests are refused first. Only what is surely new is told that nothing was recorded: of any other the
         first send may be under way or approved, before a restart too (D3, INV-6). A retry that is known as one may have
@@ -234,14 +255,15 @@ class HttpListener:
             self._asked.add(name, self.now_ms())
         if reserved:
             self._reserve.enter(peer)
-        try:
-            yield
-        finally:
-            if reserved:
-                self._reserve.leave(peer)
-            self._in_flight.leave(terminal)
-            if not self._in_flight.total:
-                self._changed.set()
+        return Place(terminal, peer if reserved else None, self._leave)
+
+    def _leave(self, terminal: str, peer: str | None) -> None:
+        """Take a place back; one of the reserve from the peer that it was kept for."""
+        if peer is not None:
+            self._reserve.leave(peer)
+        self._in_flight.leave(terminal)
+        if not self._in_flight.total:
+            self._changed.set()
 
     def _no_room(self, name: tuple[str, str] | None, wait_ms: int) -> Refused:
         """What to tell whoever there is no room for; spread, so that they do not come back together."""
@@ -253,7 +275,7 @@ class HttpListener:
         kind = ProblemKind.OVERLOADED if self._admitting else ProblemKind.STOPPING
         return Refused(kind, "Retry-After tells how long to wait", retry_after_ms=retry_after_ms)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Told:
         """Hand a request to the core and wait for its outcome.
 
         Raises:
@@ -261,7 +283,7 @@ class HttpListener:
         Cancellation: the core goes on; its answer is dropped.
         """
         token = next(self._tokens)
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[Told] = self._loop.create_future()
         self._waiting[token] = future
         self.count(HttpCount.REQUESTS)
         try:
@@ -270,28 +292,23 @@ class HttpListener:
                 return await future
         except TimeoutError:
             self.count(HttpCount.UNANSWERED)
-            detail = "the outcome is not known yet; send the same request again, with the same Idempotency-Key"
-            raise Refused(ProblemKind.IN_PROGRESS, detail) from None
+            raise Refused(ProblemKind.IN_PROGRESS, UNKNOWN_YET) from None
         finally:
             del self._waiting[token]
 
-    def refusal(self, refused: Refused, peer: str) -> web.Response:
+    def refusal(self, refused: Refused, peer: str) -> Made:
         """Count and report a refusal; returns the answer. Reported at most once per kind and interval, no values."""
         kind = refused.kind
         self._counts[_problem_counter(kind)] += 1
         if kind.status not in _UNREPORTED:
             facts = {"listener": self._settings.name, "peer": peer, "detail": refused.reason or refused.detail}
             self._report.line("terminal.refused", str(kind.value[0]), facts, self.now_ms())
-        response = web.Response(
-            status=kind.status,
-            body=msgspec.json.encode(kind.problem(refused.detail)),
-            content_type=PROBLEM_MEDIA_TYPE,
-        )
+        headers: tuple[tuple[str, str], ...] = ()
         if kind.status in RETRY_AFTER_STATUSES:
-            response.headers["Retry-After"] = str(max(1, -(-refused.retry_after_ms // 1000)))
+            headers = (("Retry-After", str(max(1, -(-refused.retry_after_ms // 1000)))),)
         if kind.status == 401:
-            response.headers["WWW-Authenticate"] = SCHEME
-        return response
+            headers = (*headers, ("WWW-Authenticate", SCHEME))
+        return Made(msgspec.json.encode(kind.problem(refused.detail)), kind.status, PROBLEM_MEDIA_TYPE, headers)
 
     # --- called by acceptor and connections ------------------------------------------------------------------------
 
@@ -306,16 +323,13 @@ class HttpListener:
         if not self._connections:
             self._changed.set()
 
-    def refuse(self, kind: ProblemKind, detail: str, reason: str, peer: str) -> web.Response:
+    def refuse(self, kind: ProblemKind, detail: str, reason: str, peer: str) -> Made:
         """Count and report a problem that was found outside of any operation; returns the answer."""
         return self.refusal(Refused(kind, detail, reason), peer)
 
     def complete(self, response: web.StreamResponse) -> None:
         """Put on what every answer carries."""
-        response.headers[GATEWAY_MODE] = Mode(self._mode()).value
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Server"] = "holdfast"
+        self._writer.complete(response)
 
     def _connection(self, address: str, name: str) -> HttpConnection:
         assert self._runner is not None
@@ -346,6 +360,7 @@ class HttpListener:
         for connection, overdue in late[:CLOSED_PER_SWEEP]:
             self._tell(overdue.value, connection.name, "too slow")
             connection.abort()
+        self._sales.sweep(now_ms)
         self._schedule_sweep(soon=len(late) > CLOSED_PER_SWEEP)
         self._report.flush(now_ms)
         if self._admitting:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from enum import Enum, auto
+from types import TracebackType
 
 
 class Share(Enum):
@@ -77,3 +79,25 @@ class InFlight:
             del self._by_terminal[terminal]
         else:
             self._by_terminal[terminal] -= 1
+
+
+class Place:
+    """A place for one request under way; given back once, by `leave` or at the end of a `with`."""
+
+    __slots__ = ("_leave", "_peer", "_terminal")
+
+    def __init__(self, terminal: str, peer: str | None, leave: Callable[[str, str | None], None]) -> None:
+        """`peer` is the address for which a place of the reserve was taken; None where it is one of all."""
+        self._terminal = terminal
+        self._peer = peer
+        self._leave = leave
+
+    def leave(self) -> None:
+        """Give it back."""
+        self._leave(self._terminal, self._peer)
+
+    def __enter__(self) -> None:
+        """The place was taken when it was made."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.leave()

@@ -2,6 +2,10 @@
 
 aiohttp waits for ever for the rest of a head, and for a peer that takes its answer a byte at a time. Here each phase of
 a connection has its deadline, looked at by the listener's sweep: no timer and no task per connection.
+
+What is sent most, a sale in one piece and of plain form (http_head.py), does not go through aiohttp: the listener takes
+it as it is, and answers in bytes. That is done only while aiohttp has nothing of this connection in hand, so that both
+always agree where a request begins.
 """
 
 from __future__ import annotations
@@ -16,12 +20,17 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.terminals.accepting import Accepted
+from gateway.terminals.http_answers import Made
+from gateway.terminals.http_head import Plain, plain_request
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
 from protocol.http_api import ProblemKind
 
 # aiohttp logs what it cannot parse, bytes and all; those may be a card number. What matters is reported by us.
 _SILENT: Final = logging.getLogger("gateway.terminals.http.aiohttp")
 _SILENT.addFilter(lambda _: False)
+
+_NEVER_S: Final = 10.0 * 365 * 86_400
+"""aiohttp's own time limit for silence. It does not know of what does not go through it; the sweep does."""
 
 
 class Phase(Enum):
@@ -42,7 +51,13 @@ class ConnectionOwner(Protocol):
     def lost(self, connection: HttpConnection) -> None:
         """The connection is gone."""
 
-    def refuse(self, kind: ProblemKind, detail: str, reason: str, peer: str) -> web.Response:
+    def takes(self, plain: Plain) -> bool:
+        """Whether a request is one for `take`."""
+
+    def take(self, connection: HttpConnection, plain: Plain) -> None:
+        """A request that `HttpConnection.answer` must be called for, once; from within this call or later."""
+
+    def refuse(self, kind: ProblemKind, detail: str, reason: str, peer: str) -> Made:
         """Count and report a problem that was found outside of any handler; returns the answer."""
 
     def complete(self, response: web.StreamResponse) -> None:
@@ -73,6 +88,10 @@ class HttpConnection(Accepted):
         self._phase = Phase.IDLE
         self._since_ms = 0
         self._more = False
+        self._taken = False  # a request of this connection is with the listener, not with aiohttp
+        self._aligned = True  # the next byte for aiohttp begins a request; once that is not sure, it stays so
+        self._held = b""
+        self._paused = False
 
     # --- called by listener and handlers ---------------------------------------------------------------------------
 
@@ -92,6 +111,34 @@ class HttpConnection(Accepted):
         """The answer has been taken, or the peer has gone."""
         self._enter(Phase.HEAD if self._more else Phase.IDLE)
         self._more = False
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection's transport; None once it is gone."""
+        return self._transport
+
+    def answer(self, answer: bytes, *, last: bool) -> None:
+        """Answer what the listener has taken; nothing happens where the peer has gone. `last`: close behind it."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._phase = Phase.WRITING
+        self._since_ms = self._now_ms()
+        transport.write(answer)
+        if last:
+            transport.close()
+        elif not self._paused:
+            self._answered()
+
+    def _answered(self) -> None:
+        """The peer takes its answer: what it has sent meanwhile is its next request."""
+        self._taken = False
+        self._phase = Phase.IDLE
+        if self._held:
+            held, self._held = self._held, b""
+            if self._transport is not None:
+                self._transport.resume_reading()
+            self.data_received(held)
 
     def abort(self) -> None:
         """Close at once."""
@@ -130,20 +177,44 @@ class HttpConnection(Accepted):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is Phase.IDLE:
+        if self._taken:
+            self._hold(data)
+            return
+        if self._phase is not Phase.IDLE:
+            self._more = True
+            self._aligned = False
+        elif self._aligned:
+            settings = self._settings
+            plain = plain_request(data, settings.line_bytes_max, settings.headers_max)
+            if plain is not None and self._owner.takes(plain):
+                self._taken = True
+                self._phase = Phase.SERVING
+                self._owner.take(self, plain)
+                return
+            self._aligned = plain is not None
             self._enter(Phase.HEAD)
         else:
-            self._more = True
+            self._enter(Phase.HEAD)
         self._inner.data_received(data)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what comes before the answer has gone out. No more is read until then, so that it stays little."""
+        if not self._held and self._transport is not None:
+            self._transport.pause_reading()
+        self._held += data
 
     def eof_received(self) -> None:
         self._inner.eof_received()
 
     def pause_writing(self) -> None:
+        self._paused = True
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._paused = False
         self._inner.resume_writing()
+        if self._taken and self._phase is Phase.WRITING:
+            self._answered()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -174,7 +245,7 @@ class Exchange(RequestHandler):
         super().__init__(
             server,
             loop=loop,
-            keepalive_timeout=2 * settings.idle_timeout_ms / 1000,  # ours comes first
+            keepalive_timeout=_NEVER_S,
             tcp_keepalive=False,  # the acceptor has switched it on
             logger=_SILENT,
             access_log=None,  # type: ignore[arg-type]  # as aiohttp documents it
@@ -194,7 +265,7 @@ class Exchange(RequestHandler):
         if isinstance(resp, web.HTTPException):
             resp = self._owner.refuse(
                 ProblemKind.INVALID_REQUEST, "a header of the request is not taken", str(resp.status), self.line.name
-            )
+            ).response()
             resp.force_close()
         self._owner.complete(resp)
         self.line.writing()
@@ -218,7 +289,7 @@ class Exchange(RequestHandler):
             kind, detail = ProblemKind.HEADERS_TOO_LARGE, "send shorter lines, and fewer"
         else:
             kind, detail = ProblemKind.MALFORMED_HTTP, "HTTP/1.1 is expected"
-        response = self._owner.refuse(kind, detail, reason, self.line.name)
+        response = self._owner.refuse(kind, detail, reason, self.line.name).response()
         response.force_close()
         return response
 

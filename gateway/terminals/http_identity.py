@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.http_signatures import SCHEME, SecretOf, SignatureCheck, Signed
-from gateway.tls import ReloadableServerContext, TerminalNames
+from gateway.tls import TerminalNames
 from protocol.http_api import ProblemKind
 
 EVERY_TERMINAL = TerminalNames(every=True)
@@ -74,17 +74,22 @@ class Identities:
         """The terminals that a request may speak for; those of certificate and signature in common where it has both.
 
         Args:
-            authorization: the header, empty where there is none.
+            authorization: the header; where there is none, see `check_unsigned`.
             now_ms: monotonic.
         Raises:
             SignatureRefused, NotProved: it may speak for none.
         """
-        by_certificate = _names(self._tls, transport) if self._tls is not None and transport is not None else None
-        if self._signatures is not None and authorization:
-            terminal = self._signatures.check(authorization, signed, now_ms)
-            if by_certificate is None or terminal in by_certificate:
-                return TerminalNames(frozenset({terminal}))
-            return TerminalNames()
+        if self._signatures is None:
+            return self.check_unsigned(transport)
+        by_certificate = self._by_certificate(transport)
+        terminal = self._signatures.check(authorization, signed, now_ms)
+        if by_certificate is None or terminal in by_certificate:
+            return TerminalNames(frozenset({terminal}))
+        return TerminalNames()
+
+    def check_unsigned(self, transport: asyncio.BaseTransport | None) -> TerminalNames:
+        """The terminals that a request without an Authorization header may speak for. Raises: NotProved."""
+        by_certificate = self._by_certificate(transport)
         if by_certificate is not None:
             return by_certificate
         if self._open:
@@ -93,11 +98,12 @@ class Identities:
         ways += ["a client certificate"] if self.by_certificate else []
         raise NotProved(f"send {' or '.join(ways)}")
 
-
-def _names(tls: ReloadableServerContext, transport: asyncio.BaseTransport) -> TerminalNames | None:
-    """By certificate; None where the connection has shown none. A certificate that is not bound speaks for all."""
-    certificate = transport.get_extra_info("peercert")
-    if not certificate:
-        return None
-    names = tls.names_of(certificate)
-    return EVERY_TERMINAL if names is None else names
+    def _by_certificate(self, transport: asyncio.BaseTransport | None) -> TerminalNames | None:
+        """None where the connection has shown no certificate. One that is not bound speaks for all."""
+        if self._tls is None or transport is None:
+            return None
+        certificate = transport.get_extra_info("peercert")
+        if not certificate:
+            return None
+        names = self._tls.names_of(certificate)
+        return EVERY_TERMINAL if names is None else names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -29,6 +30,9 @@ from protocol.http_api import (
     TransactionView,
     canonical,
 )
+from protocol.iso8583.covering import covers
+from protocol.iso8583.dialect import Dialect
+from protocol.iso8583.fields import FieldSpec, FieldType
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import TerminalRules
 from protocol.masking import contains_pan
@@ -70,35 +74,72 @@ _UNDOING: Final = frozenset({State.REVERSING, State.REVERSED})
 _REVERSIBLE: Final = frozenset({Kind.SALE, Kind.AUTHORISATION, Kind.ADVICE, Kind.UNSEEN})
 _ORIGINAL_FIELDS: Final = (2, 3, 4, 7, 12, 13, 14, 22, 23, 25, 49)
 _HORIZON: Final = "H|"
+_LONG_NUMBER: Final = re.compile("[2-689](?:[ -]?[0-9]){12}")
+"""What every card number has (protocol.masking), and few keys: looked for first, for it is found in one pass."""
+
+_INQUIRY: Final = Kind.INQUIRY
 _KEPT_KEY_MAX: Final = 128
 """An alias, like any key, has at most 255 bytes in the journal (protocol.journal_entry)."""
 
 _TERMINAL_LENGTH: Final = 8
 _MERCHANT_LENGTH: Final = 15
+_DIGITS: Final = {3: 6, 4: 12, 7: 10, 11: 6, 12: 6, 13: 4, 14: 4, 22: 3, 23: 3, 25: 2, 49: 3}
+_FORMS: Final = {
+    2: FieldSpec(name="pan", type=FieldType.N, length=19, prefix_digits=2),
+    **{number: FieldSpec(name=str(number), type=FieldType.N, length=length) for number, length in _DIGITS.items()},
+    41: FieldSpec(name="terminal", type=FieldType.ANS, length=_TERMINAL_LENGTH),
+    42: FieldSpec(name="merchant", type=FieldType.ANS, length=_MERCHANT_LENGTH),
+}
+"""What a body can put into a field. Of tracks, chip and private data that is too much to be told without a look."""
+
+
+def fitting(dialect: Dialect, always_fit: frozenset[int]) -> frozenset[int]:
+    """The fields that can be forwarded whatever a body says, as far as their form over HTTP tells.
+
+    Args:
+        dialect: in whose terms these tills' transactions are identified.
+        always_fit: its fields that fit the acquirer's dialect whatever they hold (covering.always_fitting).
+    """
+    specs, rules = dialect.fields, dialect.terminal
+    batch = FieldSpec(name="batch", type=FieldType.N, length=rules.batch_start + 9, prefix_digits=3)
+    forms = {**_FORMS, rules.batch_field: batch}
+    return frozenset(n for n in always_fit if n in forms and n in specs and covers(specs[n], forms[n]))
 
 
 def request_of(
-    body: NewTransaction, idempotency_key: str, rules: TerminalRules, hashing: KeyedHash, utc_ms: int
+    body: NewTransaction,
+    idempotency_key: str,
+    rules: TerminalRules,
+    hashing: KeyedHash,
+    utc_ms: int,
+    *,
+    always_fit: frozenset[int] = frozenset(),
 ) -> Request:
     """What a till asks for.
 
     With a STAN it is who it would be over ISO 8583. Without one the Idempotency-Key alone says who it is, and the core
     assigns a STAN.
 
+    Args:
+        always_fit: fields that can be forwarded whatever a body says (`fitting`).
     Raises:
         BadRequest: a field cannot be taken in the dialect of these terminals.
     Source: D1, D2.
     """
     message = Message(_MTI[body.type], _fields(body, rules))
-    request = request_from(message, rules, hashing, utc_ms, batches=False)
-    if request.kind is Kind.INQUIRY:
+    named = _presentable(idempotency_key, hashing)
+    request = request_from(
+        message, rules, hashing, utc_ms, batches=False, always_fit=always_fit,
+        alias=f"idem|{body.merchant}|{body.terminal}|{named}", alias_digest=_digest(canonical(body), hashing),
+    )  # fmt: skip
+    if request.kind is _INQUIRY:
         raise BadRequest("30", "a balance is not asked for over HTTP")  # nothing of it would be recorded
     if not body.stan:
-        named = hashlib.sha256(_presentable(idempotency_key, hashing).encode()).hexdigest()[:32]
+        short = hashlib.sha256(named.encode()).hexdigest()[:32]
         without = {number: value for number, value in request.fields.items() if number != 11}
-        key = f"I|{request.merchant}|{request.terminal}|{message.mti[1]}|{named}"
-        request = replace(request, key=key, stan="", fields=without, horizon_ms=0)
-    return _with_alias(request, idempotency_key, canonical(body), hashing)
+        key = f"I|{request.merchant}|{request.terminal}|{message.mti[1]}|{short}"
+        return replace(request, key=key, stan="", fields=without, horizon_ms=0)
+    return request
 
 
 def reversal_of(
@@ -126,53 +167,56 @@ def reversal_of(
     parts[3] = "4"
     key = "|".join(parts)
     horizon_ms = rules.horizon_hours * 3_600_000 if key.startswith(_HORIZON) else 0
-    request = replace(request, key=key, original_keys=(known.key,), horizon_ms=horizon_ms)
-    return _with_alias(request, idempotency_key, known.key.encode() + b"\n" + canonical(body), hashing)
-
-
-def _with_alias(request: Request, idempotency_key: str, means: bytes, hashing: KeyedHash) -> Request:
-    """Add the Idempotency-Key as a second key, unique per terminal (D1).
-
-    The digest of what the body means is made under the fingerprint key: a plain one would let a card number be found
-    by trying (INV-8).
-    """
-    digest = hashlib.sha256(hashing.card("body|" + means.decode())).digest()
+    # The Idempotency-Key is a second key, unique per terminal (D1).
     alias = f"idem|{request.merchant}|{request.terminal}|{_presentable(idempotency_key, hashing)}"
-    return replace(request, alias=alias, alias_digest=digest)
+    digest = _digest(known.key.encode() + b"\n" + canonical(body), hashing)
+    return replace(
+        request, key=key, original_keys=(known.key,), horizon_ms=horizon_ms, alias=alias, alias_digest=digest
+    )
+
+
+def _digest(means: bytes, hashing: KeyedHash) -> bytes:
+    """What a body means, made under the fingerprint key: a plain digest would let a card number be found by trying
+    (INV-8)."""
+    return hashlib.sha256(hashing.card("body|" + means.decode())).digest()
 
 
 def _presentable(idempotency_key: str, hashing: KeyedHash) -> str:
     """The key as it may be kept: short, and not in clear where it may hold a card number (INV-8)."""
-    if len(idempotency_key) > _KEPT_KEY_MAX or contains_pan(idempotency_key, inside_runs=True):
+    if len(idempotency_key) > _KEPT_KEY_MAX or (
+        _LONG_NUMBER.search(idempotency_key) and contains_pan(idempotency_key, inside_runs=True)
+    ):
         return hashing.card("key|" + idempotency_key).hex()
     return idempotency_key
 
 
 def _fields(body: NewTransaction, rules: TerminalRules) -> Fields:
     card = body.card
-    fields: Fields = {
-        **{int(number): value for number, value in body.fields.items()},
-        3: body.processing_code or "000000",
-        4: f"{body.amount_minor:012}",
-        11: body.stan or "000000",
-        22: body.entry_mode or _entry_mode(card),
-        25: "00",
-        41: body.terminal.ljust(_TERMINAL_LENGTH),
-        42: body.merchant.ljust(_MERCHANT_LENGTH),
-        49: body.currency,
-    }
-    given = {
-        2: card.pan,
-        12: body.local_time,
-        13: body.local_date,
-        14: card.expiry,
-        23: card.sequence_number,
-        35: card.track2,
-        55: card.emv.lower() if card.emv else None,
-    }
-    fields |= {number: value for number, value in given.items() if value}
-    if body.local_date and rules.date_field == 7:
-        fields[7] = body.local_date + (body.local_time or "000000")
+    fields: Fields = {int(number): value for number, value in body.fields.items()} if body.fields else {}
+    if card.pan:
+        fields[2] = card.pan
+    fields[3] = body.processing_code or "000000"
+    fields[4] = f"{body.amount_minor:012}"
+    fields[11] = body.stan or "000000"
+    if body.local_time:
+        fields[12] = body.local_time
+    if body.local_date:
+        fields[13] = body.local_date
+        if rules.date_field == 7:
+            fields[7] = body.local_date + (body.local_time or "000000")
+    if card.expiry:
+        fields[14] = card.expiry
+    fields[22] = body.entry_mode or _entry_mode(card)
+    if card.sequence_number:
+        fields[23] = card.sequence_number
+    fields[25] = "00"
+    if card.track2:
+        fields[35] = card.track2
+    fields[41] = body.terminal.ljust(_TERMINAL_LENGTH)
+    fields[42] = body.merchant.ljust(_MERCHANT_LENGTH)
+    fields[49] = body.currency
+    if card.emv:
+        fields[55] = card.emv.lower()
     if body.batch:
         front = _BUSINESS[body.type][: rules.batch_start].ljust(rules.batch_start, "0")
         fields[rules.batch_field] = f"{front}{body.batch}000"

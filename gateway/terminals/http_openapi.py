@@ -10,6 +10,7 @@ import msgspec
 from gateway.terminals.http_identity import Identities
 from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.http_signatures import SCHEME
+from gateway.terminals.receipts import RECEIPT_MEDIA_TYPE
 from protocol.http_api import (
     GATEWAY_MODE,
     IDEMPOTENCY_KEY,
@@ -74,6 +75,7 @@ class _Document:
             "paths": {
                 "/v1/transactions": {"post": self._submit(), "get": self._list()},
                 "/v1/transactions/{id}": {"get": self._show()},
+                **({"/v1/transactions/{id}/receipt": {"get": self._receipt()}} if self._settings.receipts else {}),
                 "/v1/transactions/{id}/reversal": {"post": self._reverse()},
                 "/v1/terminals/{id}/heartbeat": {"post": self._heartbeat()},
                 "/openapi.json": {"get": self._itself()},
@@ -89,7 +91,7 @@ class _Document:
     def _submit(self) -> dict[str, Any]:
         links = {
             name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
-            for name in ("showTransaction", "reverseTransaction")
+            for name in ("showTransaction", "reverseTransaction", *(("showReceipt",) * self._settings.receipts))
         }
         return self._operation(
             "submitTransaction",
@@ -125,6 +127,21 @@ class _Document:
             answer="TransactionView",
             problems=(*_OF_V1, ProblemKind.TRANSACTION_UNKNOWN, ProblemKind.RECORD_DAMAGED, *self._proof),
         )
+
+    def _receipt(self) -> dict[str, Any]:
+        operation = self._operation(
+            "showReceipt",
+            "Proof that the log has what the till was told (c2sp.org/tlog-proof), with the log's signed head.",
+            parameters=[_parameter("TransactionId")],
+            answer={},
+            problems=(
+                *_OF_V1, ProblemKind.TRANSACTION_UNKNOWN, ProblemKind.RECORD_DAMAGED, ProblemKind.RECEIPT_LATER,
+                *self._proof,
+            ),
+        )  # fmt: skip
+        proof = {"schema": {"type": "string", "pattern": "^c2sp\\.org/tlog-proof@v1"}}
+        operation["responses"]["200"]["content"] = {RECEIPT_MEDIA_TYPE: proof}
+        return operation
 
     def _reverse(self) -> dict[str, Any]:
         return self._operation(

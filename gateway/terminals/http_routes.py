@@ -1,7 +1,6 @@
 """What the HTTP listener answers: each operation as one coroutine, each refusal as problem details.
 
-Order within an operation: body in time and size - who is it - may it send now - what does it say - for whom - then the
-core. What is cheap to refuse is refused first, and nothing is kept of what is refused.
+Their steps are in http_desk.py.
 """
 
 from __future__ import annotations
@@ -9,54 +8,38 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import ClientError, web
 
 from gateway.core.events import Lookup
-from gateway.core.fingerprint import KeyedHash
 from gateway.core.parts import BadRequest
-from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
-from gateway.terminals.http_admission import Rates
+from gateway.core.transaction import Request, Stored
 from gateway.terminals.http_connection import HttpConnection, connection_of
+from gateway.terminals.http_desk import SALES, Asks, Core, Desk, Refused, Steps, damaged, key_from, made, refused
 from gateway.terminals.http_heartbeats import Heartbeats
-from gateway.terminals.http_identity import Identities, NotProved
-from gateway.terminals.http_mapping import is_shown, key_of, request_of, reversal_of, transaction_id, view
+from gateway.terminals.http_mapping import is_shown, key_of, reversal_of, transaction_id, view
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
-from gateway.terminals.http_signatures import SignatureRefused, Signed
+from gateway.terminals.receipts import RECEIPT_MEDIA_TYPE, ReceiptLater
 from gateway.tls import TerminalNames
 from protocol.http_api import (
     IDEMPOTENCY_KEY,
     MEDIA_TYPE,
     TERMINAL_PATTERN,
-    BadBody,
     Heartbeat,
     HeartbeatAnswer,
-    Mode,
     NewReversal,
     NewTransaction,
     ProblemKind,
     TransactionPage,
-    TransactionType,
-    decode,
-    idempotency_key,
 )
-from protocol.iso8583.rules import TerminalRules
-from protocol.response_codes import IN_PROGRESS, KEY_REUSED, OUR_FAULT
 
 _T = TypeVar("_T")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-Find = Callable[[tuple[str, ...]], Awaitable[list[Stored | Lookup]]]
-"""Looks transactions up by key: one result per key, the newest where a key comes again."""
-
-Search = Callable[[str, str, int, int], Awaitable[list[Transaction]]]
-"""Transactions of a terminal, oldest first: terminal, STAN or "", after this id, at most so many."""
 
 _BY_STATUS: Final = {
     HTTPStatus.NOT_FOUND: (ProblemKind.NOT_FOUND, "paths are those of /openapi.json"),
@@ -64,77 +47,6 @@ _BY_STATUS: Final = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (ProblemKind.TOO_LARGE, "send a smaller body"),
 }
 _AFTER_MAX: Final = 10**15
-
-
-class Refused(Exception):
-    """An answer that is a problem.
-
-    Attributes:
-        kind: which.
-        detail: what would be right; never a value that the peer sent.
-        reason: what is reported beside; from a small fixed set.
-        retry_after_ms: when the same request may do better.
-    """
-
-    def __init__(self, kind: ProblemKind, detail: str, reason: str = "", *, retry_after_ms: int = 1_000) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-        self.reason = reason
-        self.retry_after_ms = retry_after_ms
-
-
-@dataclass(slots=True, frozen=True)
-class Asks:
-    """What a request that is to be recorded asks for.
-
-    Attributes:
-        key: its Idempotency-Key.
-        address: of the peer.
-        refused_first: whether it is new business; else it tells of something done, or undoes it (D15, D18).
-    """
-
-    key: str
-    address: str
-    refused_first: bool
-
-
-class Desk(Protocol):
-    """The listener, as its operations see it."""
-
-    @property
-    def admitting(self) -> bool:
-        """Whether new requests are taken."""
-
-    def now_ms(self) -> int:
-        """Monotonic time."""
-
-    def count(self, count: HttpCount) -> None:
-        """Count something."""
-
-    def refusal(self, refused: Refused, peer: str) -> web.Response:
-        """Count and report a refusal; returns the answer."""
-
-    def place(self, terminal: str, asks: Asks | None = None) -> AbstractContextManager[None]:
-        """Hold one of the places for what is under way; `asks` is None for what only looks.
-
-        Raises: Refused where there is none.
-        """
-
-    async def ask(self, request: Request) -> Answer:
-        """Hand a request to the core and wait for its outcome. Raises: Refused when that takes too long."""
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Core:
-    """What the operations ask of the rest of the gateway."""
-
-    rules: TerminalRules
-    hashing: KeyedHash
-    find: Find
-    search: Search
-    mode: Callable[[], Mode]
-    utc_ms: Callable[[], int]
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,20 +57,18 @@ class _Received:
     line: HttpConnection
     body: bytes
     names: TerminalNames
+    keys: list[str]
 
 
 class Routes:
     """The listener's operations."""
 
-    def __init__(
-        self, desk: Desk, settings: HttpListenerSettings, identities: Identities, core: Core, document: bytes
-    ) -> None:
+    def __init__(self, desk: Desk, settings: HttpListenerSettings, steps: Steps, core: Core, document: bytes) -> None:
         self._desk = desk
         self._settings = settings
-        self._identities = identities
+        self._steps = steps
         self._core = core
         self._document = document
-        self._rates = Rates(settings.rate_per_s, settings.burst, settings.terminals_max)
         self.heartbeats = Heartbeats(settings.terminals_max)
 
     def application(self) -> web.Application:
@@ -168,9 +78,10 @@ class Routes:
         )
         application.add_routes(
             [
-                web.post("/v1/transactions", self._submit),
-                web.get("/v1/transactions", self._list),
+                web.post(SALES, self._submit),
+                web.get(SALES, self._list),
                 web.get("/v1/transactions/{id}", self._show),
+                *([web.get("/v1/transactions/{id}/receipt", self._receipt)] if self._settings.receipts else ()),
                 web.post("/v1/transactions/{id}/reversal", self._reverse),
                 web.post("/v1/terminals/{id}/heartbeat", self._heartbeat),
                 web.get("/openapi.json", self._describe),
@@ -185,22 +96,14 @@ class Routes:
         line.serving()
         try:
             response = await handler(request)
-        except Refused as refused:
-            response = self._desk.refusal(refused, line.name)
-        except (SignatureRefused, NotProved) as unproved:
-            reason = unproved.reason if isinstance(unproved, SignatureRefused) else "no proof"
-            response = self._desk.refusal(Refused(unproved.kind, unproved.detail, reason), line.name)
-        except BadBody as bad:
-            response = self._desk.refusal(Refused(bad.kind, bad.detail), line.name)
         except web.HTTPException as error:
             otherwise = (ProblemKind.INVALID_REQUEST, "the request is not taken")
             kind, detail = _BY_STATUS.get(HTTPStatus(error.status), otherwise)
-            response = self._desk.refusal(Refused(kind, detail), line.name)
+            response = self._desk.refusal(Refused(kind, detail), line.name).response()
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except Exception as error:  # noqa: BLE001 - a terminal's request must never take the listener down
-            detail = "the gateway's log says more"
-            response = self._desk.refusal(Refused(ProblemKind.INTERNAL, detail, type(error).__name__), line.name)
+            response = self._desk.refusal(refused(error), line.name).response()
         if not self._desk.admitting:
             response.force_close()
         return response
@@ -209,21 +112,15 @@ class Routes:
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request, records=True)
-        key = _idempotency_key(request)
+        key = key_from(received.keys)
         body = self._decoded(received, NewTransaction)
-        self._admit(received.names, body.terminal)
-        new = body.type is not TransactionType.ADVICE
-        with self._desk.place(body.terminal, Asks(key, received.line.address, refused_first=new)):
-            core = self._core
-            try:
-                asked = request_of(body, key, core.rules, core.hashing, core.utc_ms())
-            except BadRequest as error:
-                raise Refused(ProblemKind.INVALID_REQUEST, error.reason) from None
+        asked, place = self._steps.begin(received.names, key, body, received.line.address)
+        with place:
             return await self._outcome(asked)
 
     async def _reverse(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request, records=True)
-        idempotent = _idempotency_key(request)
+        idempotent = key_from(received.keys)
         body = self._decoded(received, NewReversal)
         key, terminal = self._named(received)
         with self._desk.place(terminal, Asks(idempotent, received.line.address, refused_first=False)):
@@ -244,6 +141,20 @@ class Routes:
             stored = await self._stored(key, request.match_info["id"])
         return _json(view(stored.transaction, stored.answer, self._settings.approved_codes))
 
+    async def _receipt(self, request: web.Request) -> web.StreamResponse:
+        received = await self._receive(request)
+        key, terminal = self._named(received)
+        receipt_of = self._core.receipt_of
+        with self._desk.place(terminal):
+            stored = await self._stored(key, request.match_info["id"])
+            try:
+                proof = await self._steps.in_time(receipt_of(stored.transaction.id)) if receipt_of else None
+            except ReceiptLater:
+                raise Refused(ProblemKind.RECEIPT_LATER, "ask again when Retry-After tells") from None
+        if proof is None:
+            raise _unknown()
+        return web.Response(body=proof, content_type=RECEIPT_MEDIA_TYPE, charset="utf-8")
+
     async def _list(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request)
         query = request.query
@@ -257,9 +168,9 @@ class Routes:
             raise Refused(ProblemKind.INVALID_REQUEST, "stan has six digits")
         after = _number(query.get("after", "0"), "after", 0, _AFTER_MAX)
         limit = _number(query.get("limit", str(self._settings.list_max)), "limit", 1, self._settings.list_max)
-        self._admit(received.names, terminal)
+        self._steps.admit(received.names, terminal)
         with self._desk.place(terminal):
-            rows = await self._in_time(self._core.search(terminal, stan, after, limit))
+            rows = await self._steps.in_time(self._core.search(terminal, stan, after, limit))
         views = [view(row, None, self._settings.approved_codes) for row in rows if is_shown(row)]
         return _json(TransactionPage(transactions=views, next=rows[-1].id if len(rows) == limit else None))
 
@@ -269,7 +180,7 @@ class Routes:
         if not _is_terminal(terminal):
             raise Refused(ProblemKind.NOT_FOUND, "a terminal id has 1 to 8 characters, as field 41")
         body = self._decoded(received, Heartbeat)
-        self._admit(received.names, terminal)
+        self._steps.admit(received.names, terminal)
         utc_ms = self._core.utc_ms()
         self.heartbeats.put(terminal, body, utc_ms)
         self._desk.count(HttpCount.HEARTBEATS)
@@ -293,10 +204,9 @@ class Routes:
             raise Refused(ProblemKind.STOPPING, "connect again in a while")
         body = await self._body(request, line)
         keys = request.headers.getall(IDEMPOTENCY_KEY, [])
-        signed = Signed(method=request.method, target=request.raw_path, idempotency_key=", ".join(keys), body=body)
         authorization = request.headers.get("Authorization", "")
-        names = self._identities.check(request.transport, authorization, signed, self._desk.now_ms())
-        return _Received(request, line, body, names)
+        names = self._steps.proved(request.transport, request.method, request.raw_path, authorization, keys, body)
+        return _Received(request, line, body, names, keys)
 
     async def _body(self, request: web.Request, line: HttpConnection) -> bytes:
         length = request.content_length
@@ -314,20 +224,9 @@ class Routes:
         return body
 
     def _decoded(self, received: _Received, wanted: type[_T]) -> _T:
-        headers = received.request.headers
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Refused(ProblemKind.MEDIA_TYPE, "send the body without Content-Encoding")
-        if received.request.content_type != MEDIA_TYPE:
-            raise Refused(ProblemKind.MEDIA_TYPE, f"send Content-Type: {MEDIA_TYPE}")
-        return decode(received.body, wanted, self._settings.json_depth_max)
-
-    def _admit(self, names: TerminalNames, terminal: str) -> None:
-        """Check that the request may speak for a terminal, and that the terminal does not send too fast."""
-        if terminal not in names:
-            detail = "speak only for the terminals that the certificate or the signature names"
-            raise Refused(ProblemKind.TERMINAL_NOT_ALLOWED, detail, f"{names} speaks for another terminal")
-        if wait_ms := self._rates.spend(terminal, self._desk.now_ms()):
-            raise Refused(ProblemKind.RATE_LIMITED, "Retry-After tells how long to wait", retry_after_ms=wait_ms)
+        request = received.request
+        encoding = request.headers.get("Content-Encoding", "identity")
+        return self._steps.decoded(received.body, wanted, request.content_type, encoding)
 
     def _named(self, received: _Received) -> tuple[str, str]:
         """Key and terminal of the transaction in the path. One of another terminal is as one that does not exist."""
@@ -335,13 +234,13 @@ class Routes:
         terminal = key.split("|")[2] if key is not None else ""
         if key is None or terminal not in received.names:
             raise _unknown()
-        self._admit(received.names, terminal)
+        self._steps.admit(received.names, terminal)
         return key, terminal
 
     async def _stored(self, key: str, identifier: str, late: ProblemKind = ProblemKind.OVERLOADED) -> Stored:
-        (found,) = await self._in_time(self._core.find((key,)), late)
+        (found,) = await self._steps.in_time(self._core.find((key,)), late)
         if found is Lookup.DAMAGED:
-            raise _damaged()
+            raise damaged()
         if isinstance(found, Lookup) or not is_shown(found.transaction):
             raise _unknown()
         if transaction_id(found.transaction) != identifier:  # a later one of the same key
@@ -349,50 +248,9 @@ class Routes:
         return found
 
     async def _outcome(self, request: Request) -> web.StreamResponse:
-        """Have the core decide; tell what it has recorded, or why it has recorded nothing.
-
-        The record is read back: the answer alone does not tell whether an approval was ours.
-        """
-        answer = await self._desk.ask(request)
-        code = answer.fields.get(39, "")
-        (found,) = await self._in_time(self._core.find((request.key,)), ProblemKind.IN_PROGRESS)
-        if found is Lookup.DAMAGED:
-            raise _damaged()
-        recorded = found.transaction if not isinstance(found, Lookup) else None
-        if recorded is not None and recorded.kind is not Kind.UNSEEN and recorded.fingerprint != request.fingerprint:
-            recorded = None  # a STAN used again
-        if recorded is None or code != recorded.response:
-            if code == KEY_REUSED:
-                raise Refused(ProblemKind.KEY_REUSED, "use a new Idempotency-Key and STAN for each new transaction")
-            if code == IN_PROGRESS:
-                raise Refused(ProblemKind.IN_PROGRESS, "send the same request again, with the same Idempotency-Key")
-            if code == OUR_FAULT or recorded is None:
-                if code in self._settings.approved_codes:  # cannot be; "nothing was sent" would be a lie
-                    raise Refused(ProblemKind.INTERNAL, "look for the transaction by terminal and stan", "no record")
-                detail = "nothing was recorded or sent; the same request may be sent again"
-                raise Refused(ProblemKind.NOT_RECORDED, detail, f"code {code}")
-        return _json(view(recorded, answer, self._settings.approved_codes, code))
-
-    async def _in_time(self, asked: Awaitable[_T], late: ProblemKind = ProblemKind.OVERLOADED) -> _T:
-        """Wait for the journal; `late` is IN_PROGRESS where something may have been recorded."""
-        try:
-            async with asyncio.timeout(self._settings.reply_wait_ms / 1000):
-                return await asked
-        except TimeoutError:
-            detail = "the journal does not answer; send the same request again"
-            raise Refused(late, detail, "look-up timed out") from None
-
-
-def _idempotency_key(request: web.Request) -> str:
-    headers = request.headers.getall(IDEMPOTENCY_KEY, [])
-    if not headers:
-        raise Refused(ProblemKind.KEY_MISSING, f"send an {IDEMPOTENCY_KEY}, and the same one with each retry")
-    if len(headers) > 1:
-        raise Refused(ProblemKind.KEY_INVALID, f"send one {IDEMPOTENCY_KEY}")
-    try:
-        return idempotency_key(headers[0])
-    except ValueError as error:
-        raise Refused(ProblemKind.KEY_INVALID, str(error)) from None
+        """Have the core decide; tell what it has recorded, or why it has recorded nothing."""
+        answer = await self._steps.outcome(request, await self._desk.ask(request))
+        return answer.response()
 
 
 def _is_terminal(text: str) -> bool:
@@ -409,9 +267,5 @@ def _unknown() -> Refused:
     return Refused(ProblemKind.TRANSACTION_UNKNOWN, "ids are those of answers; look by terminal and stan otherwise")
 
 
-def _damaged() -> Refused:
-    return Refused(ProblemKind.RECORD_DAMAGED, "call the operator: whether it was paid must be looked up", "damaged")
-
-
 def _json(value: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type=MEDIA_TYPE)
+    return made(value).response()

@@ -45,6 +45,7 @@ class HttpListenerSettings:
             because a replay could not be told any more.
         approved_codes: answers of the acquirer that approve (HostRules.approved_codes).
         list_max: most transactions in one part of a list.
+        receipts: whether a till gets the tlog-proof of its transaction.
         sweep_interval_ms, report_interval_ms, close_timeout_ms: as in ListenerSettings.
     """
 
@@ -80,6 +81,7 @@ class HttpListenerSettings:
     nonces_per_terminal_max: int = 65_536
     approved_codes: frozenset[str] = APPROVALS
     list_max: int = 100
+    receipts: bool = False
     sweep_interval_ms: int = 500
     report_interval_ms: int = 1_000
     close_timeout_ms: int = 2_000
@@ -125,7 +127,7 @@ class HttpListenerSettings:
         )
 
 
-_NOT_COUNTED = frozenset({"port", "allow_unauthenticated"})
+_NOT_COUNTED = frozenset({"port", "allow_unauthenticated", "receipts"})
 
 
 class HttpCount(StrEnum):

@@ -25,8 +25,7 @@ import hmac
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.http_api import ProblemKind
 
@@ -58,8 +57,7 @@ class SignatureRefused(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Signed:
+class Signed(NamedTuple):
     """What a signature covers, beside terminal, time and nonce."""
 
     method: str

@@ -6,6 +6,7 @@ To read in this order:
     proofs.py       that an entry is in a tree, and that one tree continues another: RFC 9162 sections 2.1.3 and 2.1.4
     notes.py        texts with Ed25519 signatures, c2sp.org/signed-note v1.0.0
     checkpoints.py  a signed head of the tree, c2sp.org/tlog-checkpoint v1.0.0
+    cosignatures.py a witness's signature under a checkpoint, c2sp.org/tlog-cosignature (Ed25519)
     tiles.py        the tree and its entries as plain files, c2sp.org/tlog-tiles v0.1.0
     tlog_proof.py   one entry's proof and the checkpoint in one file, c2sp.org/tlog-proof (draft)
     text.py         base64 and decimal numbers, as all of these write them

@@ -73,6 +73,16 @@ class TestIso8583LinkWithTpdu(_Iso8583):
             await s.core.wait(Answered, 1)
 
     @on_each_loop
+    async def test_what_is_sent_in_the_turn_in_which_the_link_closes_still_leaves(self) -> None:
+        async with self.scene() as s:
+            for token in range(1, 9):
+                s.send(token)
+            await s.link.close()
+            for token in range(1, 9):
+                assert (await s.host.next()).message.fields[11] == f"{token:06}"
+                await s.core.wait(TimedOut, token)
+
+    @on_each_loop
     async def test_an_echo_test_of_the_host_is_answered_and_a_storm_of_them_is_not(self) -> None:
         async with self.scene(echo_answered_per_s_max=3) as s:
             connection = s.host.connections[0]

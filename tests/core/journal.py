@@ -26,6 +26,7 @@ from gateway.core.events import (
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, EntryKind, State
 from gateway.core.standin import counters
 from gateway.core.transaction import Kind, Stored, StoredMessage, Transaction
+from gateway.journal.port import JournalFull, checked_note
 from protocol.iso8583.message import Fields
 
 ANSWERED_STATES = frozenset(State) - IN_DOUBT_AFTER_CRASH
@@ -67,12 +68,12 @@ class CounterState:
 
 @dataclass(slots=True)
 class Entry:
-    """One entry of the log."""
+    """One entry of the log; `id` is 0 and `state` None where it is about no transaction."""
 
     sequence: int
     kind: EntryKind
     id: int
-    state: State
+    state: State | None
     detail: str = ""
 
 
@@ -121,6 +122,14 @@ class MemoryJournal:
         for change in write.changes:
             ids.append(self._apply(change, ids[0] if ids else 0, utc_ms))
         return Committed(write.token, tuple(ids))
+
+    def note(self, kind: EntryKind, detail: str) -> int:
+        """Log an entry about no transaction; its sequence. As the real one, it is durable when this returns."""
+        asked = checked_note(kind, detail)
+        if self.full:
+            raise JournalFull("the disk is full: nothing was written")
+        self.log.append(Entry(len(self.log) + 1, asked.kind, 0, None, asked.detail))
+        return len(self.log)
 
     @staticmethod
     def _is_new(write: Write) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.effects import FetchHeads, Purpose, Send
 from gateway.core.events import Connected, Heads, OperatorAct, Ticked
-from gateway.core.lifecycle import State
+from gateway.core.lifecycle import EntryKind, State
 from gateway.core.link import LinkSettings
 from gateway.core.work import EngineSettings
 from protocol.iso8583.rules import HostRules
@@ -144,6 +144,106 @@ def test_d14_a_lane_is_replayed_in_the_order_of_acceptance() -> None:
     world.up()
     world.advance(1_000)
     assert [send.message.fields[11] for send in advices(world)] == [f"{stan:06}" for stan in (3, 1, 2, 5, 4)]
+    world.check_settled()
+
+
+def test_d9_an_outcome_and_the_record_of_the_next_send_are_one_commit() -> None:
+    world = World(up=False)
+    stored(world, 1, 2, 3)
+    world.connected = True
+    world.step(Connected(True))
+    world.deliver()
+    world.look_up()
+    for number in (1, 2, 3):
+        (write,) = world.writes
+        changes = [(change.kind, change.transaction.id) for change in write.changes]
+        assert changes == [(EntryKind.ANSWERED, number - 1)] * (number > 1) + [(EntryKind.SENDING, number)]
+        assert len(advices(world)) == number - 1  # D9: nothing leaves before its record is durable
+        world.commit()
+        world.crash() if number == 3 else world.report()
+        world.deliver()
+    rows = [world.journal.row(key(stan)) for stan in (1, 2, 3)]
+    assert [(row.state, row.attempts) for row in rows] == [
+        (State.APPROVED, 1), (State.APPROVED, 1), (State.STORED, 1),
+    ]  # fmt: skip
+    world.restart()
+    world.up()
+    assert [send.message.mti for send in advices(world)] == ["0220", "0220", "0221"]
+    world.check_settled()
+
+
+def test_d14_an_advice_whose_reversal_is_owed_is_followed_by_that_and_by_nothing_newer() -> None:
+    world = World(up=False)
+    stored(world, 1, 2)
+    world.acquirer.moods.append(BREAKS_BOOKED)
+    world.up()
+    world.down()
+    token = world.ask("0400", reversal(sale(1, 10), 3))
+    world.run()
+    assert world.code(token) == "00"
+    world.up()
+    world.advance(60_000)
+    sent = [(send.purpose, send.message.mti) for send in world.sends]
+    assert sent[1:] == [(Purpose.ADVICE, "0221"), (Purpose.REVERSAL, "0400"), (Purpose.ADVICE, "0220")]
+    assert [send.message.fields[11] for send in advices(world)] == ["000001", "000001", "000002"]
+    world.check_settled()
+
+
+def test_d19_a_lane_yields_its_place_when_the_window_closes() -> None:
+    settings = EngineSettings(reply_timeout_ms=1_000, heads_read_ahead=40, link=LinkSettings(window_max=8))
+    world = World(up=False, settings=settings)
+    for number in range(8):
+        stored(world, *range(1, 41), terminal=f"TERM{number:04}")
+    world.acquirer.mood = Mood(after_ms=100)
+    world.connected = True
+    world.up()
+    world.advance(1_000)
+    world.acquirer.moods.append(SILENT_LOST)
+    world.advance(1_000)
+    assert world.engine.status().window == world.engine.status().replaying == 8
+    # One stays away: the window is at one, and opens again with each answer of the others.
+    world.advance(100, run=False)
+    fewest = 8
+    for _ in range(8):
+        world.deliver(1)
+        world.settle_journal()
+        fewest = min(fewest, world.engine.status().replaying)
+    assert fewest <= 5
+    world.advance(60_000)
+    world.check_settled()
+
+
+def test_inv_9_what_is_read_ahead_is_kept_for_no_more_lanes_than_the_window_has() -> None:
+    settings = EngineSettings(link=LinkSettings(window_max=4), heads_read_ahead=4)
+    world = World(up=False, settings=settings)
+    lanes = [f"TERM{number:04}" for number in range(20)]
+    for terminal in lanes:
+        stored(world, *range(1, 11), terminal=terminal)
+    world.acquirer.mood = Mood(after_ms=100)
+    world.connected = True
+    world.up()
+    most = 0
+    for step in range(200):
+        world.acquirer.mood = answers("96") if step % 7 == 3 else Mood(after_ms=100)
+        world.advance(100)
+        kept = [lane for lane in world.engine._work.lanes._lanes.values() if lane.heads]
+        most = max(most, len(kept))
+    assert 0 < most <= 4
+
+
+def test_d20_the_lane_in_which_a_request_waits_is_replayed_before_the_others() -> None:
+    world = World(up=False, settings=EngineSettings(link=LinkSettings(window_max=1), heads_read_ahead=2))
+    for number in range(20):
+        stored(world, 1, 2, 3, 4, terminal=f"TERM{number:04}")
+    world.acquirer.mood = Mood(after_ms=100)
+    world.connected = True
+    world.up()
+    before = len(advices(world))
+    world.ask("0200", sale(5, 10, terminal="TERM0019"))
+    world.advance(1_000)
+    own = [send.message.fields[11] for send in world.sends[before:] if send.message.fields[41] == "TERM0019"]
+    assert own == [f"{stan:06}" for stan in (1, 2, 3, 4, 5)]
+    world.advance(60_000)
     world.check_settled()
 
 

@@ -22,6 +22,7 @@ import pytest
 from bench.acquirer import Behaviour, Mode
 from bench.child import GatewayBroken
 from bench.till import TEST_CARDS, Prepared
+from bench.usage import family
 from gateway.journal.keyring import create_keyring
 from tests.gateway.shop import Counter, Shop, comes_true, open_shop, outcome, play, setup
 
@@ -348,7 +349,8 @@ def test_with_its_journal_in_doubt_the_process_ends_with_1_whatever_becomes_of_i
                 await _open(shop)
                 if not read:
                     os.close(reading)
-                resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, 0))  # as a disk that fails
+                for each in family(child.pid):
+                    resource.prlimit(each, resource.RLIMIT_FSIZE, (0, 0))  # as a disk that fails
                 terminal = shop.terminal()
                 with contextlib.suppress(OSError):
                     assert (await terminal.ask(terminal.till.sale(1000, TEST_CARDS[0]))).response != "00"

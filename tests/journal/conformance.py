@@ -12,6 +12,7 @@ from gateway.core.lifecycle import EntryKind, State
 from gateway.core.transaction import Answer, Kind, Stored
 from gateway.journal.draft import JournalDefect
 from gateway.journal.port import BATCH_TRANSACTIONS_MAX, Listing
+from protocol.transparency.tree import EMPTY_ROOT
 from tests.journal.rig import START_MS, TRACK, Rig, evolved, sale
 
 BATCH = "B000001|M|T"
@@ -189,6 +190,39 @@ class JournalConformance:
         rig.failure = None
         rig.reopen()
         assert loaded(rig, 1).transaction.amount_minor == 12_345
+
+    def test_entries_about_no_transaction_are_counted_and_are_nobodys(self, rig: Rig) -> None:
+        assert rig.run(rig.journal.note(EntryKind.MAINTENANCE, "opened by ann: new router")) == 1
+        assert rig.write(sale("B000001|M|T|2|000001", sensitive={35: TRACK})) == Committed(rig.token, (2,))
+        assert rig.run(rig.journal.note(EntryKind.KEY, "")) == 3
+        assert isinstance(rig.write(sale("k|000002", state=State.ASKING, answer=None)), Committed)
+        for _ in range(2):
+            assert rig.load(1) is rig.load(3) is Lookup.ABSENT
+            assert rig.find("B000001|M|T|2|000001", "") == (loaded(rig, 2), Lookup.ABSENT)
+            assert rig.listed() == rig.listed(terminal="T") == [2, 4]
+            assert rig.batch("B000001|M|T").stored == (loaded(rig, 2),)
+            assert [each.transaction.id for each in rig.heads("M/T").stored] == [2]
+            assert [each.transaction.id for each in rig.run(rig.journal.in_doubt(10))] == [4]
+            health = rig.run(rig.journal.health())
+            assert (health.entries, sum(health.counts.values())) == (4, 2)
+            rig.reopen()
+        assert rig.damaged == []
+
+    def test_the_head_of_the_log_moves_with_each_commit_and_stays_over_a_restart(self, rig: Rig) -> None:
+        heads = [rig.journal.log_head()]
+        assert heads == [(0, EMPTY_ROOT)]
+        rig.write(sale("k|000001"))
+        heads.append(rig.journal.log_head())
+        rig.existing(sale("k|000001"))
+        assert rig.journal.log_head() == heads[-1], "nothing was logged"
+        rig.write(evolved(loaded(rig, 1).transaction, State.APPROVED), sale("k|000002"))
+        heads.append(rig.journal.log_head())
+        rig.run(rig.journal.note(EntryKind.DISCLOSED, "1"))
+        heads.append(rig.journal.log_head())
+        assert [size for size, _ in heads] == [0, 1, 3, 4]
+        assert len({root for _, root in heads}) == 4
+        rig.reopen()
+        assert rig.journal.log_head() == heads[-1]
 
     def test_a_lookup_gives_one_result_for_each_key_in_their_order(self, rig: Rig) -> None:
         rig.write(sale("k|000001"))

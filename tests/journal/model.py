@@ -79,6 +79,10 @@ class ModelJournal:
             self.counters[name] = (count - 1, total - row.amount_minor, since_ms if count > 1 else 0)
         return row.id
 
+    def note(self) -> int:
+        self.sequence += 1
+        return self.sequence
+
     def find(self, key: str, horizon_ms: int) -> Stored | Lookup:
         return self.newest(key, horizon_ms) or Lookup.ABSENT
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.core.effects import Create, Limit, Update, Write
 from gateway.core.events import Committed, Existing
-from gateway.core.lifecycle import FINAL, EntryKind, State
+from gateway.core.lifecycle import ABOUT_NO_TRANSACTION, FINAL, EntryKind, State
 from gateway.core.transaction import Answer, Kind
 from gateway.journal import batch
 from gateway.journal.keyring import create_keyring
@@ -149,6 +149,10 @@ class JournalMachine(RuleBasedStateMachine):
     def pass_time(self, step_ms: int) -> None:
         self.rig.now_ms += step_ms
         self.model.now_ms = self.rig.now_ms
+
+    @rule(kind=st.sampled_from(sorted(ABOUT_NO_TRANSACTION)))
+    def note(self, kind: EntryKind) -> None:
+        assert self.rig.run(self.rig.journal.note(kind, "who: why")) == self.model.note()
 
     @rule()
     def reopen(self) -> None:

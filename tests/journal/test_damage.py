@@ -114,8 +114,7 @@ def test_after_any_flipped_bit_nothing_wrong_is_ever_served(tmp_path: Path, keyr
             continue
         try:
             told += examine(rig, truth, seed) > 0
-        except JournalError:
-            assert rig.failure is not None
+        except JournalError:  # a page of what a start asks for: it is said to who asked, and the gateway does not start
             told += 1
         finally:
             rig.close()
@@ -159,9 +158,10 @@ def test_a_damaged_record_is_set_aside_once_and_its_lane_goes_on(tmp_path: Path,
     assert [each.transaction.id for each in rig.heads("M/T").stored] == [1, 3]
     assert rig.load(2) is Lookup.DAMAGED
     rig.settle()
-    assert [each.sequence for each in rig.damaged] == [2]
+    of_tree = [0] if what.startswith("entry") else []  # the next root needs its leaf
+    assert [each.sequence for each in rig.damaged] == [*of_tree, 2]
     health = rig.run(rig.journal.health())
-    assert (health.quarantined, health.counts[State.STORED]) == (1, 2)
+    assert (health.quarantined, health.counts[State.STORED]) == (1 + len(of_tree), 2)
 
 
 def test_an_update_of_a_damaged_record_writes_it_anew(tmp_path: Path, rig: Rig) -> None:

@@ -251,8 +251,8 @@ def test_a_batch_with_a_damaged_record_is_not_whole_and_the_rest_is_there(path: 
         read = rig.batch(BATCH)
         assert (numbers_of(read), read.whole) == ([1, 3], False)
     rig.settle()
-    assert [each.sequence for each in rig.damaged] == [2]
-    assert rig.run(rig.journal.health()).quarantined == 1
+    assert [each.sequence for each in rig.damaged if each.sequence] == [2]
+    assert rig.run(rig.journal.health()).quarantined == 1 + ("leaf" in statement), "the next root needs its leaf"
 
 
 @pytest.mark.parametrize("table", ["by_batch", "by_batch_again"])
@@ -287,9 +287,9 @@ def test_groups_of_one_number_do_not_mix_and_are_no_damage(path: Path, keyring: 
 def test_a_journal_of_the_older_format_is_refused_by_its_format(path: Path, rig: Rig) -> None:
     rig.close()
     older = bytearray(path.read_bytes())
-    older[60:64] = (1).to_bytes(4, "big")
+    older[60:64] = (2).to_bytes(4, "big")
     path.write_bytes(older)
-    with pytest.raises(JournalUnreadable, match="not a journal of format 2"):
+    with pytest.raises(JournalUnreadable, match="not a journal of format 3: it says 2, which"):
         rig.open()
     assert path.read_bytes() == older
 

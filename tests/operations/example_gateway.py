@@ -17,6 +17,7 @@ from gateway.operations.view import (
     EndpointStatus,
     Explanation,
     GatewayStatus,
+    LogHead,
     Mode,
     TerminalsStatus,
 )
@@ -140,3 +141,9 @@ class ExampleGateway:
         if id == 2:
             return CommandResult(False, "transaction 2 is not parked")
         return CommandResult(True, f"{act.value}: done")
+
+    async def sign_head(self) -> LogHead | str:
+        return "nothing is signed here"
+
+    async def continue_log(self, who: str, why: str) -> CommandResult:
+        return CommandResult(False, "nothing is broken")

@@ -16,8 +16,8 @@ from protocol.journal_entry import (
     PartCommitment,
     decode_entry,
     encode_entry,
-    leaf_hash,
 )
+from protocol.transparency.tree import leaf_hash
 
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 PARTS = st.lists(

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import journal_entry
 from protocol.transparency.tree import (
     EMPTY_ROOT,
     SIZE_MAX,
@@ -60,10 +59,6 @@ def test_the_roots_of_the_known_tree_come_out(size: int) -> None:
     log = GrownLog(CT_ENTRIES[:size])
     assert log.frontier.root().hex() == CT_ROOTS[size]
     assert root_by_definition(CT_ENTRIES[:size]).hex() == CT_ROOTS[size]
-
-
-def test_a_journal_entry_has_the_leaf_hash_of_the_tree() -> None:
-    assert leaf_hash(b"entry") == journal_entry.leaf_hash(b"entry")
 
 
 @given(st.lists(st.lists(st.binary(max_size=3), max_size=20), max_size=20))

@@ -59,15 +59,17 @@ class CoreDouble:
         holds: whether requests wait until `decide`.
         response, state, advised: what becomes of a request.
         loses: answers as the core does when the journal does not write.
+        names_rows: tells with an answer which row it is about, as the core does where it has it at hand.
     """
 
-    reply: Callable[[int, Answer], None]
+    reply: Callable[[int, Answer, Transaction | None], None]
     utc_ms: Callable[[], int]
     holds: bool = False
     response: str = "00"
     state: State = State.APPROVED
     advised: bool = False
     loses: bool = False
+    names_rows: bool = False
     requested: list[Request] = field(default_factory=list)
     rows: dict[str, Stored | Lookup] = field(default_factory=dict)
     aliases: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -78,18 +80,18 @@ class CoreDouble:
         request, token = requested.request, requested.terminal_token
         self.requested.append(request)
         if self.loses:
-            self.reply(token, self._local(request, "96"))
+            self.reply(token, self._local(request, "96"), None)
             return
         known = self.aliases.get(request.alias)
         if request.alias and known is not None and known != (request.key, request.alias_digest):
-            self.reply(token, self._local(request, "94"))
+            self.reply(token, self._local(request, "94"), None)
         elif (running := self.running.get(request.key)) is not None:
             if running[0].fingerprint == request.fingerprint:
                 running[1].append(token)
             else:
-                self.reply(token, self._local(request, "94"))
+                self.reply(token, self._local(request, "94"), None)
         elif (stored := self.rows.get(request.key)) is not None:
-            self.reply(token, self._again(request, stored))
+            self.reply(token, self._again(request, stored), self._row(request, stored))
         else:
             self.aliases[request.alias] = (request.key, request.alias_digest)
             self.running[request.key] = (request, [token])
@@ -117,7 +119,12 @@ class CoreDouble:
             answer.fields.update({37: "612345678901", 38: "123456"})
         self.rows[key] = Stored(row, stored_message(request), {}, answer)
         for token in tokens:
-            self.reply(token, answer)
+            self.reply(token, answer, row if self.names_rows else None)
+
+    def _row(self, request: Request, stored: Stored | Lookup) -> Transaction | None:
+        if isinstance(stored, Lookup) or stored.transaction.fingerprint != request.fingerprint:
+            return None
+        return stored.transaction if self.names_rows else None
 
     def _again(self, request: Request, stored: Stored | Lookup) -> Answer:
         if isinstance(stored, Lookup):
@@ -252,8 +259,8 @@ class HttpShop:
         """Wait for a counter."""
         await until(lambda: self.listener.counters()[name] >= count, f"{name} reaches {count}")
 
-    def _reply(self, token: int, answer: Answer) -> None:
-        self.listener.reply(token, answer)
+    def _reply(self, token: int, answer: Answer, recorded: Transaction | None) -> None:
+        self.listener.reply(token, answer, recorded)
 
     def _report(self, name: str, facts: dict[str, str]) -> None:
         assert PAN not in repr((name, facts))

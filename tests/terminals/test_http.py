@@ -173,11 +173,13 @@ async def test_a_till_that_hangs_up_changes_nothing() -> None:
         ("00", State.APPROVED, False, "approved", "approved"),
     ],
 )
+@pytest.mark.parametrize("names_rows", [False, True])
 @on_each_loop
 async def test_each_recorded_outcome_is_an_answer(
-    response: str, state: State, advised: bool, told: str, looked: str
+    response: str, state: State, advised: bool, told: str, looked: str, names_rows: bool
 ) -> None:
     async with http_shop() as shop:
+        shop.core.names_rows = names_rows
         shop.core.response, shop.core.state, shop.core.advised = response, state, advised
         for _ in range(2):
             answer = await shop.sell(key="once")

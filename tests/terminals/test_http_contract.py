@@ -23,8 +23,8 @@ RULES = Path(__file__).parents[2] / "schemathesis.toml"
 EXAMPLES = "40"
 
 
-def document(*, signed: bool) -> dict[str, Any]:
-    settings = HttpListenerSettings(allow_unauthenticated=not signed)
+def document(*, signed: bool, receipts: bool = False) -> dict[str, Any]:
+    settings = HttpListenerSettings(allow_unauthenticated=not signed, receipts=receipts)
     identities = Identities(settings, {TERMINAL: SECRET}.get if signed else None, lambda: 0)
     made: dict[str, Any] = json.loads(openapi_document(settings, identities))
     return made
@@ -32,14 +32,15 @@ def document(*, signed: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_document_is_valid_openapi_3_1(signed: bool) -> None:
-    made = document(signed=signed)
-    assert made["openapi"].startswith("3.1")
-    validate(made)
+    for receipts in (False, True):
+        made = document(signed=signed, receipts=receipts)
+        assert made["openapi"].startswith("3.1")
+        validate(made)
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_document_names_every_problem_that_an_operation_can_end_in(signed: bool) -> None:
-    made = document(signed=signed)
+    made = document(signed=signed, receipts=True)
     named = set()
     for operations in made["paths"].values():
         for operation in operations.values():

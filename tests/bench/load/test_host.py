@@ -60,6 +60,22 @@ def test_patched_answers_repeat_what_they_answer_and_are_whole_for_every_card(ho
     assert all(not lane.out_of_order and not lane.changed for lane in host.books.lanes.values())
 
 
+def test_an_advice_that_carries_its_approval_is_answered_by_patching_with_one_of_the_hosts_own(host: Host) -> None:
+    for stan in (1, 2, 999):
+        advice = _sale(host, stan, "0220")
+        advice.fields |= {37: "900000000001", 38: "555555", 39: "00"}
+        answer = _told(host, _frame(host, advice))
+        assert host.patched == (stan > 1)  # the first of a shape is answered by the codec
+        assert answer.mti == "0230"
+        assert (answer.fields[38], answer.fields[39]) == (f"{stan:06}", "00")
+        assert answer.fields[37] == f"{host.messages:012}"
+        assert {n: advice.fields[n] for n in ECHOED if n in advice.fields} == {
+            n: value for n, value in answer.fields.items() if n not in (37, 38, 39)
+        }
+        host.patched = 0
+    assert host.books.booked == 3
+
+
 def test_a_sale_with_the_cents_of_a_decline_is_declined_and_not_booked(host: Host) -> None:
     _told(host, _frame(host, _sale(host, 1)))  # so that the next is of a shape that is known
     answer = _told(host, _frame(host, _sale(host, 2, amount=Amounts().minor(2) + 51)))

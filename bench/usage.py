@@ -1,0 +1,44 @@
+"""What a gateway uses of its machine: the process that was started, and the journal's process beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children; empty where it is gone."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its children so far, their threads included; 0 where it is gone."""
+    return sum(_cpu_s(each) for each in family(pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its children; 0 where it is gone. What they share counts for each."""
+    return sum(_resident_bytes(each) for each in family(pid))
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0

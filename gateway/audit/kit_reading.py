@@ -1,0 +1,88 @@
+"""A kit as a log to prove from: its tiles and entries, read out of the folder. Nothing in it is believed unverified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.audit.kit import BROKEN_OFF, VERIFIER_KEY, KitError
+from gateway.audit.kit_head import HeadError, SignedHead, verified_head, verifier_keys_of
+from protocol.transparency.notes import NOTE_BYTES_MAX, VerifierKey
+from protocol.transparency.tiles import (
+    CHECKPOINT_PATH,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    Tile,
+    TileError,
+    TileHashes,
+    split_bundle,
+)
+from protocol.transparency.tree import HASH_BYTES
+
+_BUNDLE_BYTES_MAX: Final = TILE_WIDTH * (2 + 65_535)
+
+
+class Kit:
+    """An exported kit.
+
+    Attributes:
+        head: its checkpoint, whose signature has been verified.
+        hashes: reads the tree's hashes out of its tiles; they are not verified, what is computed of them is.
+    """
+
+    def __init__(self, folder: Path, keys: Sequence[VerifierKey] = ()) -> None:
+        """Open the kit in `folder`.
+
+        Args:
+            keys: of the log; those that came with the kit where none are given.
+        Raises:
+            KitError: it is none, it was broken off, or its checkpoint is refused.
+        """
+        self.folder = folder
+        if (folder / BROKEN_OFF).exists():
+            raise KitError(f"{folder} is not complete: its export is running, or was broken off")
+        note = self._read(CHECKPOINT_PATH, NOTE_BYTES_MAX)
+        try:
+            self.head: SignedHead = verified_head(note, keys or verifier_keys_of(str(folder / VERIFIER_KEY)))
+        except HeadError as error:
+            raise KitError(f"{folder}: {error}") from None
+        self.hashes = TileHashes(self.size, self._tile)
+
+    @property
+    def size(self) -> int:
+        """Number of entries that the checkpoint speaks of."""
+        return self.head.checkpoint.size
+
+    def body(self, index: int) -> bytes:
+        """The entry at an index, as it lies in the kit.
+
+        Raises:
+            KitError: it is not there, or its bundle is damaged.
+        """
+        if not 0 <= index < self.size:
+            raise KitError(f"the kit has no entry {index + 1}")
+        number, place = divmod(index, TILE_WIDTH)
+        width = min(TILE_WIDTH, self.size - number * TILE_WIDTH)
+        path = Tile(None, number, width).path
+        try:
+            return split_bundle(self._read(path, _BUNDLE_BYTES_MAX), width)[place]
+        except TileError as error:
+            raise KitError(f"{path}: {error}") from None
+
+    def _tile(self, tile: Tile) -> bytes:
+        first = tile.index << TILE_HEIGHT
+        width = min(TILE_WIDTH, (self.size >> TILE_HEIGHT * (tile.level or 0)) - first)
+        return self._read(Tile(tile.level, tile.index, width).path, TILE_WIDTH * HASH_BYTES)
+
+    def _read(self, path: str, bytes_max: int) -> bytes:
+        try:
+            with (self.folder / path).open("rb") as file:
+                content = file.read(bytes_max + 1)
+        except FileNotFoundError:
+            raise KitError(f"{self.folder / path} is missing") from None
+        except OSError as error:
+            raise KitError(f"{self.folder / path} cannot be read: {error.strerror}") from None
+        if len(content) > bytes_max:
+            raise KitError(f"{self.folder / path} is larger than it can be")
+        return content

@@ -1,0 +1,257 @@
+"""`holdfast audit receipt`: is what a terminal holds what the journal says?
+
+Two kinds of receipt are known:
+
+    a tlog-proof        of an HTTP answer; it brings its entry, its proof and a checkpoint that the log signed
+    HF1:INDEX:SIZE:...  of an ISO 8583 answer (protocol/receipt_field.py), as it is or as JSON; the prefix of a head
+
+Either is held against a journal or an exported kit. What makes a receipt worth its paper is that it was out of the
+operator's hands before anybody asked: a journal that was cut or rewritten behind it cannot satisfy it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.audit.kit_entries import EntryShown, lines_of, shown
+from gateway.audit.kit_head import HeadError, SignedHead, refuse_not_continued, verified_head
+from gateway.audit.kit_reading import Kit
+from gateway.journal.log_reader import LogDamaged, LogReader
+from protocol.journal_entry import EntryError
+from protocol.receipt_field import PREFIX_BYTES, ReceiptField, ReceiptFieldError
+from protocol.transparency.notes import VerifierKey
+from protocol.transparency.proofs import (
+    ProofError,
+    prove_consistency,
+    prove_inclusion,
+    verify_consistency,
+    verify_inclusion,
+)
+from protocol.transparency.tiles import TileError
+from protocol.transparency.tlog_proof import TLOG_PROOF_BYTES_MAX, TlogProof, TlogProofError
+from protocol.transparency.tree import HashReader, TreeError, frontier_at, leaf_hash
+
+_TLOG_PROOF: Final = b"c2sp.org/tlog-proof@"
+
+
+class ReceiptError(Exception):
+    """The receipt cannot be checked: it is of no known form, or there is nothing to check it against."""
+
+
+class Refusal(Exception):
+    """The receipt was checked, and is refused; the message says exactly why."""
+
+
+class ReceiptVerdict(msgspec.Struct, frozen=True):
+    """What became of a receipt.
+
+    Attributes:
+        reason: why it is refused; empty where it is accepted.
+        index, size: what the receipt says.
+        entry: the entry that it is about, as journal or kit has it; None where that could not be read.
+    """
+
+    accepted: bool
+    kind: str
+    reason: str
+    index: int
+    size: int
+    entry: EntryShown | None
+
+
+class Log(Protocol):
+    """A log to hold a receipt against: a kit or a journal."""
+
+    @property
+    def size(self) -> int:
+        """Number of entries that it has."""
+
+    @property
+    def signed(self) -> tuple[int, bytes] | None:
+        """Size and root that are signed; None where nothing is known of any."""
+
+    @property
+    def hashes(self) -> HashReader:
+        """Reads the tree's hashes; not verified."""
+
+    def body(self, index: int) -> bytes:
+        """An entry."""
+
+
+class KitLog:
+    """A kit."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self.size = kit.size
+        self.hashes: HashReader = kit.hashes
+        self.signed: tuple[int, bytes] | None = (kit.size, kit.head.checkpoint.root)
+
+    def body(self, index: int) -> bytes:
+        """As `Kit.body`."""
+        return self._kit.body(index)
+
+
+class JournalLog:
+    """A journal, with or without a checkpoint beside it."""
+
+    def __init__(self, reader: LogReader, head: SignedHead | None = None) -> None:
+        """`head` is what is signed of it; read before the journal was opened. Raises: HeadError, it does not fit."""
+        self._reader = reader
+        self.size = reader.size
+        self.hashes: HashReader = reader.hashes
+        self.signed: tuple[int, bytes] | None = None
+        if head is not None:
+            refuse_not_continued(reader, head.checkpoint)
+            self.signed = (head.checkpoint.size, head.checkpoint.root)
+
+    def body(self, index: int) -> bytes:
+        """As `LogReader.entry`."""
+        return self._reader.entry(index).body
+
+
+def read_receipt(octets: bytes) -> TlogProof | ReceiptField:
+    """The receipt that a file holds.
+
+    Raises:
+        ReceiptError: none that is known.
+    """
+    if len(octets) > TLOG_PROOF_BYTES_MAX:
+        raise ReceiptError("larger than any receipt")
+    if octets.startswith(_TLOG_PROOF):
+        try:
+            return TlogProof.parse(octets)
+        except TlogProofError as error:
+            raise ReceiptError(f"a tlog-proof that cannot be read: {error}") from None
+    text = octets.decode("utf-8", "replace").strip()
+    try:
+        return _of_json(text) if text.startswith("{") else ReceiptField.parse(text)
+    except ReceiptFieldError as error:
+        raise ReceiptError(f"neither a tlog-proof nor a receipt of an ISO 8583 answer: {error}") from None
+
+
+class _Written(msgspec.Struct, forbid_unknown_fields=True):
+    """A receipt of an ISO 8583 answer as JSON. `root` is the prefix, hexadecimal."""
+
+    index: int
+    size: int
+    root: str
+
+
+def _of_json(text: str) -> ReceiptField:
+    try:
+        written = msgspec.json.decode(text, type=_Written)
+        return ReceiptField(written.index, written.size, bytes.fromhex(written.root))
+    except ReceiptFieldError:
+        raise
+    except (msgspec.MsgspecError, ValueError):
+        raise ReceiptFieldError('as JSON it reads {"index": 1233, "size": 1240, "root": "9f86d081884c7d65"}') from None
+
+
+def check_receipt(receipt: TlogProof | ReceiptField, log: Log, keys: Sequence[VerifierKey] = ()) -> ReceiptVerdict:
+    """Hold a receipt against a log.
+
+    Args:
+        keys: the log's verifier keys; a tlog-proof is refused without.
+    Raises:
+        ReceiptError: a tlog-proof, and no key to believe it by.
+        JournalError, KitError: the log cannot be read where the receipt does not ask for it.
+    """
+    if isinstance(receipt, TlogProof):
+        if not keys:
+            raise ReceiptError("name the log's key: --verifier-key FILE, or -c FILE")
+        kind, size = "tlog-proof", 0
+    else:
+        kind, size = "iso8583", receipt.size
+    entry: EntryShown | None = None
+    reason = ""
+    try:
+        if isinstance(receipt, TlogProof):
+            size = _check_proof(receipt, log, keys)
+        else:
+            _check_head(receipt.size, receipt.prefix, log)
+        body = _check_entry(receipt.index, size, log, receipt.extra if isinstance(receipt, TlogProof) else None)
+        entry = shown(body)
+    except Refusal as refusal:
+        reason = str(refusal)
+    except EntryError as error:
+        reason = f"the entry at index {receipt.index} cannot be read: {error}"
+    if entry is not None and entry.index != receipt.index:
+        reason = f"the entry at index {receipt.index} calls itself entry {entry.sequence}"
+    return ReceiptVerdict(not reason, kind, reason, receipt.index, size, entry)
+
+
+def _check_proof(receipt: TlogProof, log: Log, keys: Sequence[VerifierKey]) -> int:
+    """Check a tlog-proof by itself and its checkpoint against the log; returns its size."""
+    try:
+        checkpoint = verified_head(receipt.checkpoint, keys).checkpoint
+    except HeadError as error:
+        raise Refusal(f"{error}: it is not from this log, or was changed") from None
+    if receipt.extra is not None:
+        try:
+            verify_inclusion(leaf_hash(receipt.extra), receipt.index, checkpoint.size, receipt.path, checkpoint.root)
+        except ProofError as error:
+            raise Refusal(f"the receipt does not prove the entry that it brings: {error}") from None
+    _check_head(checkpoint.size, checkpoint.root, log)
+    if receipt.extra is None:
+        try:
+            leaf = leaf_hash(log.body(receipt.index))
+            verify_inclusion(leaf, receipt.index, checkpoint.size, receipt.path, checkpoint.root)
+        except ProofError as error:
+            raise Refusal(f"the entry at index {receipt.index} is not the one that is proved: {error}") from None
+    return checkpoint.size
+
+
+def _check_head(size: int, root: bytes, log: Log) -> None:
+    """Check that the log begins with the tree whose root begins with `root`."""
+    if size > log.size:
+        raise Refusal(
+            f"the receipt was made when the log had {size} entries, and this one has {log.size}: "
+            "its tail is cut, or it is an older copy or export"
+        )
+    try:
+        found = frontier_at(size, log.hashes).root()
+        if found[: len(root)] != root:
+            raise Refusal(
+                f"the first {size} entries are not those that the receipt was made from: the log was rewritten, or is "
+                "another one"
+            )
+        if log.signed is not None and size <= log.signed[0]:
+            proof = prove_consistency(size, log.signed[0], log.hashes)
+            verify_consistency(size, log.signed[0], found, log.signed[1], proof)
+    except ProofError as error:
+        raise Refusal(f"the log's own hashes do not lead to what it has signed: {error}") from None
+    except (LogDamaged, TileError, TreeError) as error:
+        raise Refusal(f"the log is damaged: {error}") from None
+
+
+def _check_entry(index: int, size: int, log: Log, said: bytes | None) -> bytes:
+    """Check that the log's entry at `index` is what its tree of `size` has there, and what the receipt brings."""
+    try:
+        body = log.body(index)
+        if said is not None and body != said:
+            raise Refusal(f"the log's entry {index + 1} is not the one that the receipt brings: it was changed")
+        root = frontier_at(size, log.hashes).root()
+        verify_inclusion(leaf_hash(body), index, size, prove_inclusion(index, size, log.hashes), root)
+    except ProofError:
+        raise Refusal(f"the log's entry {index + 1} is not the one that was hashed: it was changed since") from None
+    except LogDamaged as error:
+        raise Refusal(f"the log is damaged: {error}") from None
+    return body
+
+
+def told(verdict: ReceiptVerdict) -> str:
+    """A verdict in words."""
+    if not verdict.accepted:
+        lines = [f"REFUSED: {verdict.reason}"]
+    else:
+        covers = f"entry {verdict.index + 1} is in the log, unchanged, and so are all {verdict.size} entries under it"
+        lines = [f"accepted: {covers}"]
+        if verdict.kind == "iso8583":
+            lines.append(f"by {PREFIX_BYTES} bytes of the root; the entry is to be compared with the paper:")
+    if verdict.entry is not None:
+        lines += ["", *lines_of(verdict.entry)]
+    return "\n".join(lines)

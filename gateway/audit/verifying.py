@@ -1,0 +1,283 @@
+"""`audit verify`: is this journal whole, unchanged, and the one whose heads were signed?
+
+In this order: the checkpoints are read, then one state of the journal is; every entry is checked by itself and against
+those before it (entry_checks.py), the tree over all of them against stored subtrees and heads (tree_checks.py), and the
+rows against the newest entries (row_checks.py). Nothing that is stored is believed where it can be computed.
+
+What it cannot know of itself: whether the tail was cut or rewritten together with everything beside the journal, by
+somebody who holds the signing key. That shows against a checkpoint that the auditor has kept, and against nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.audit import heads
+from gateway.audit.damage import Damage, Finding, Findings
+from gateway.audit.entry_checks import EntryChecks, Opener
+from gateway.audit.published import name_within
+from gateway.audit.row_checks import RowChecks
+from gateway.audit.standings import Standings
+from gateway.audit.tree_checks import Head, TreeChecks
+from gateway.journal.keyring import Keyring
+from gateway.journal.log_reader import LogDamaged, LogReader
+from gateway.journal.port import JournalKeysWrong
+from gateway.journal.rows import RowCodec
+from gateway.journal.sealing import KeyDestroyed, SealBroken, Sealer
+from protocol.journal_entry import PartCommitment
+from protocol.transparency.notes import VerifierKey
+
+PORTION: Final = 2048
+Tell = Callable[[str, float], None]
+"""What is being done, and which part of it is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an auditor asks for.
+
+    Attributes:
+        journal: the file.
+        checkpoint: a checkpoint that the auditor holds; None without one.
+        keys: the log's verifier keys, as the auditor holds them; several where its key was rotated.
+        start: size from which on entries are checked; what was before is taken from the stored tree.
+        published: folder with tiles of this log, as it was published or exported: names the entry where only a range
+            would be known.
+        keyring: to open what can be opened and to check the tags of rows; None without keys.
+        limit: findings of each kind that are kept.
+    """
+
+    journal: Path
+    checkpoint: Path | None = None
+    keys: tuple[VerifierKey, ...] = ()
+    start: int = 0
+    published: Path | None = None
+    keyring: Keyring | None = None
+    limit: int = 100
+
+
+@dataclass(slots=True, kw_only=True)
+class HeadCheck:
+    """One head that the journal was held against; `fits` is None where entries are missing or were not checked."""
+
+    name: str
+    size: int
+    root: str
+    signature_verified: bool | None
+    fits: bool | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """What was verified and what was found.
+
+    Attributes:
+        whole: nothing was found.
+        start, size: entries start + 1 up to size were checked.
+        root: of the tree of `size`, hexadecimal; empty where entries are missing.
+        transactions, rows, parts: created by, checked of, held against their commitments.
+        seconds: that it took; cpu_s of the processor alone.
+        found: by kind, how often; findings has the first of each.
+    """
+
+    journal: str
+    whole: bool = True
+    start: int = 0
+    size: int = 0
+    root: str = ""
+    transactions: int = 0
+    rows: int = 0
+    parts: int = 0
+    opened: bool = False
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    heads: list[HeadCheck] = field(default_factory=list)
+    found: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Entries a second of processor time."""
+        return (self.size - self.start) / self.cpu_s if self.cpu_s else 0.0
+
+
+def verify(wanted: Wanted, tell: Tell) -> Verdict:
+    """Verify a journal.
+
+    Raises:
+        JournalUnreadable: it is none, or cannot be opened. HeadRefused: the auditor's checkpoint or key is none.
+        JournalKeysWrong: the keyring is not the journal's.
+    """
+    began, began_cpu = time.monotonic(), time.process_time()
+    findings = Findings(wanted.limit)
+    signed = []
+    if wanted.checkpoint is not None:
+        signed.append(heads.read_checkpoint(wanted.checkpoint, heads.HELD, wanted.keys))
+    if (beside := heads.beside(wanted.journal, wanted.keys, findings)) is not None:
+        signed.append(beside)
+    with LogReader(wanted.journal) as reader:
+        verdict = _Verification(wanted, reader, findings, signed, tell).run()
+        reader.check_unchanged()
+    verdict.seconds, verdict.cpu_s = time.monotonic() - began, time.process_time() - began_cpu
+    return verdict
+
+
+class _Verification:
+    """One reading of a whole journal."""
+
+    def __init__(
+        self, wanted: Wanted, reader: LogReader, findings: Findings, signed: list[heads.Signed], tell: Tell
+    ) -> None:
+        if wanted.start > reader.size:
+            raise heads.HeadRefused(f"--from {wanted.start}: the journal ends at entry {reader.size}")
+        held = next((each.checkpoint.size for each in signed if each.name == heads.HELD), wanted.start)
+        if held < wanted.start:
+            raise heads.HeadRefused(f"--from {wanted.start} is behind your checkpoint, which has {held} entries")
+        self._wanted = wanted
+        self._reader = reader
+        self._findings = findings
+        self._signed = signed
+        self._tell = tell
+        self._began = time.monotonic()
+        self._heads = [Head(each.name, each.checkpoint.size, each.checkpoint.root) for each in signed]
+        if wanted.keyring is not None and (name := reader.keyring_name()) != wanted.keyring.name:
+            raise JournalKeysWrong(
+                f"{wanted.journal} was written with keyring {name}, this is keyring {wanted.keyring.name}"
+            )
+        self._size = reader.size
+        if (own := heads.inside(reader)) is not None:
+            self._heads.append(own)
+            self._added(own)
+
+    def run(self) -> Verdict:
+        wanted, reader = self._wanted, self._reader
+        codec = None if wanted.keyring is None else RowCodec(wanted.keyring.row_key)
+        opener = None if wanted.keyring is None else _opener(Sealer(wanted.keyring))
+        standings = Standings(self._size)
+        try:
+            entries = EntryChecks(self._findings, standings, self._size, start=wanted.start, opener=opener)
+            tree = TreeChecks(reader, self._findings, self._heads, wanted.start)
+            self._entries(entries, tree, standings)
+            rows = RowChecks(reader, self._findings, standings, start=wanted.start, size=self._size, codec=codec)
+            self._sensitive(rows)
+            rows.run(lambda number: self._tell("rows of transactions", number / max(1, self._size)))
+        finally:
+            standings.close()
+        self._cut_tail()
+        root = tree.root()
+        if wanted.published is not None:
+            name_within(wanted.published, reader, self._findings)
+        return Verdict(
+            journal=str(wanted.journal),
+            whole=not self._findings,
+            start=wanted.start,
+            size=self._size,
+            root="" if root is None else root.hex(),
+            transactions=entries.transactions,
+            rows=rows.checked,
+            parts=entries.parts,
+            opened=opener is not None,
+            heads=[self._head_check(head) for head in self._heads],
+            found={kind.value: count for kind, count in sorted(self._findings.counts.items())},
+            findings=self._findings.kept,
+        )
+
+    def _entries(self, entries: EntryChecks, tree: TreeChecks, standings: Standings) -> None:
+        start, size = self._wanted.start, self._size
+        for first, last, rows in self._portions(start, size):
+            leaves: list[bytes | None] = []
+            sensitive = self._sensitive_of(first, last)
+            expected = first
+            if len(rows) == last - first + 1:  # by their keys they are distinct and in order
+                leaves = entries.take(rows, sensitive)
+            else:
+                for row in rows:
+                    self._missing(expected, row[0] - 1, leaves)
+                    leaves += entries.take((row,), sensitive)
+                    expected = row[0] + 1
+                self._missing(expected, last, leaves)
+            tree.add(leaves, entries.edited)
+            entries.edited.clear()
+            standings.let_go(last)
+            rate = (last - start) / max(time.monotonic() - self._began, 1e-6)
+            self._tell(f"entry {last:,} of {size:,}, {rate:,.0f}/s", (last - start) / max(1, size - start))
+        entries.finish()
+        tree.finish()
+
+    def _missing(self, first: int, last: int, leaves: list[bytes | None]) -> None:
+        leaves += [None] * (last - first + 1)
+        if last >= first and self._unreadable.isdisjoint(range(first, last + 1)):
+            self._findings.add(Damage.MISSING, "is not there", sequence=first, last=last)
+
+    def _portions(self, start: int, size: int) -> Iterator[tuple[int, int, list[tuple[Any, ...]]]]:
+        """(first, last, rows) of entries, and what can be read around a page that cannot."""
+        sql = "SELECT sequence, body, leaf, account FROM entry WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+        for first in range(start + 1, size + 1, PORTION):
+            last = min(first + PORTION - 1, size)
+            self._unreadable: set[int] = set()
+            try:
+                rows = list(self._reader.select(sql, first, last))
+            except LogDamaged:
+                rows = []
+                for sequence in range(first, last + 1):
+                    try:
+                        rows += self._reader.select(sql, sequence, sequence)
+                    except LogDamaged:
+                        self._unreadable.add(sequence)
+                        self._findings.add(Damage.UNREADABLE, "a page of the file is damaged", sequence=sequence)
+            yield first, last, rows
+
+    def _sensitive_of(self, first: int, last: int) -> dict[int, bytes]:
+        try:
+            return dict(
+                self._reader.select(
+                    "SELECT sequence, ciphertext FROM sensitive WHERE sequence BETWEEN ? AND ?", first, last
+                )
+            )
+        except LogDamaged:
+            self._findings.add(Damage.UNREADABLE, "sensitive parts cannot be read", sequence=first, last=last)
+            return {}
+
+    def _sensitive(self, rows: RowChecks) -> None:
+        try:
+            for (sequence,) in self._reader.select("SELECT sequence FROM sensitive ORDER BY sequence"):
+                rows.sensitive_left(sequence)
+        except LogDamaged:
+            pass  # told of by portion
+
+    def _added(self, own: Head) -> None:
+        """What stands behind the journal's own head is told of and not gone into: it may be anything."""
+        if self._size > own.size >= self._wanted.start:
+            text = f"{own.name} has {own.size} entries only"
+            self._findings.add(Damage.ADDED, text, sequence=own.size + 1, last=self._size)
+            self._size = own.size
+
+    def _cut_tail(self) -> None:
+        size = self._size
+        for head in self._heads:
+            if head.size > size:
+                text = f"{head.name} has {head.size} entries, the journal ends at entry {size}"
+                self._findings.add(Damage.CUT_TAIL, text, sequence=size + 1, last=head.size)
+
+    def _head_check(self, head: Head) -> HeadCheck:
+        verified = next((each.verified for each in self._signed if each.name == head.name), None)
+        known = head.real is not None or head.told is not None
+        fits = head.root == head.real if known else None
+        return HeadCheck(name=head.name, size=head.size, root=head.root.hex(), signature_verified=verified, fits=fits)
+
+
+def _opener(sealer: Sealer) -> Opener:
+    def why_not(sequence: int, said: PartCommitment, ciphertext: bytes) -> str:
+        try:
+            sealer.open(sequence, said, ciphertext)
+        except KeyDestroyed:
+            return ""  # as it was meant to be
+        except SealBroken as broken:
+            return str(broken)
+        return ""
+
+    return why_not

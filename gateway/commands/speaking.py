@@ -1,0 +1,58 @@
+"""What the groups of commands have in common: their options, and how they print and fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+FAILED = 1
+WRONG_USAGE = 2
+
+JournalFile = Annotated[
+    Path | None, typer.Argument(help="The journal's file; or name a configuration with -c.", metavar="[JOURNAL]")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The configuration that names the journal.", metavar="FILE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def journal_path(journal: Path | None, config: Path | None) -> Path:
+    """The journal that a command is about: named itself or by a configuration, or exit."""
+    if journal is not None and config is not None:
+        fail("name either the journal or a configuration, not both", WRONG_USAGE)
+    if journal is not None:
+        return journal
+    if config is None and not Path("holdfast.toml").exists():
+        fail("name the journal's file, or its configuration with -c", WRONG_USAGE)
+    return load(config or Path("holdfast.toml")).journal.path
+
+
+def load(path: Path) -> Config:
+    """The configuration, or exit with every mistake."""
+    from gateway.config import ConfigError, load_config  # noqa: PLC0415
+
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        fail(str(error), WRONG_USAGE)
+
+
+def print_json(value: Any) -> None:
+    """Print `value`, or what is JSON already, indented."""
+    import msgspec  # noqa: PLC0415
+
+    encoded = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    typer.echo(msgspec.json.format(encoded, indent=2).decode())
+
+
+def fail(text: str, code: int = FAILED) -> NoReturn:
+    """Say what is wrong on standard error, a line for each thing, and exit."""
+    for line in text.splitlines():
+        typer.echo(f"holdfast: {line}", err=True)
+    raise typer.Exit(code)

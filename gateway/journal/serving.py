@@ -1,0 +1,232 @@
+"""The journal in a process of its own: the journal's end. `apart.py` starts it and says what it is for.
+
+It does what it is asked for over the socket that it is given, and ends with the gateway: on the last order, when the
+gateway hangs up, and by the kernel when the gateway is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import uvloop
+
+from gateway.clock import Clock, SystemClock
+from gateway.collecting import spare_the_collector
+from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
+from gateway.core.events import JournalEvent
+from gateway.journal.port import JournalError, JournalLocked
+from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.journal.wire import (
+    AskAdoptKeys,
+    AskClose,
+    AskHealth,
+    AskInDoubt,
+    AskKeyNeeds,
+    AskListing,
+    AskNote,
+    AskOwingLanes,
+    AskRefusal,
+    Call,
+    Failure,
+    Open,
+    Order,
+    Result,
+    Standing,
+    Stopped,
+    Tiding,
+    frame,
+    orders,
+    packed,
+)
+
+_LOOKS_EVERY_S: Final = 0.25
+_LOCK_TRIES: Final = 20
+_LOCK_PAUSE_S: Final = 0.1
+"""The journal's process of a gateway that was killed a moment ago ends a moment later: so long that may take."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Serving(asyncio.Protocol):
+    """One gateway's journal."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._reader = orders()
+        self._tidings: list[Tiding] = []
+        self._standing = Standing("", 0, b"")
+        self._calls: set[asyncio.Task[None]] = set()
+        self._journal: SqliteJournal | None = None
+        self._look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Called by the event loop: the gateway is gone, and nothing that is not committed was acknowledged."""
+        self.ended.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        journal = self._journal
+        for order in self._reader.feed(data):
+            if isinstance(order, Write) and journal is not None:
+                journal.write(order)
+            else:
+                self._take(order)
+
+    def _take(self, order: Order) -> None:  # noqa: C901 - a case for each order
+        if isinstance(order, Open):
+            self._call(order, self._open(order))
+            return
+        journal = self._journal
+        assert journal is not None, "the first order opens"
+        match order:
+            case Find():
+                journal.find(order)
+            case FindNewest():
+                journal.find_newest(order)
+            case FetchHeads():
+                journal.fetch_heads(order)
+            case FetchBatch():
+                journal.fetch_batch(order)
+            case Load():
+                journal.load(order)
+            case AskRefusal():
+                journal.refusal()  # what comes of it is told when it is known
+            case AskNote():
+                self._call(order, journal.note(order.kind, order.detail))
+            case AskAdoptKeys():
+                self._call(order, journal.adopt_keys(order.keyring))
+            case AskKeyNeeds():
+                self._call(order, journal.key_needs())
+            case AskOwingLanes():
+                self._call(order, journal.owing_lanes())
+            case AskInDoubt():
+                self._call(order, journal.in_doubt(order.limit))
+            case AskListing():
+                self._call(order, journal.listing(order.listing))
+            case AskHealth():
+                self._call(order, journal.health())
+            case AskClose():
+                self._call(order, self._close())
+
+    # -- calls
+
+    def _call(self, order: Call, work: Awaitable[object]) -> None:
+        task = self._loop.create_task(self._carry_out(order, work))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _carry_out(self, order: Call, work: Awaitable[object]) -> None:
+        try:
+            value = await work
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
+            self._tell(Failure(order.call, type(error).__name__, str(error)))
+        else:
+            self._tell(Result(order.call, packed(value)))
+
+    async def _open(self, order: Open) -> None:
+        settings = SqliteJournalSettings(
+            path=Path(order.path),
+            min_free_bytes=order.min_free_bytes,
+            limit_bytes=order.limit_bytes,
+            cache_mib=order.cache_mib,
+            commit_delay_ms=order.commit_delay_ms,
+        )
+        journal = SqliteJournal(settings, order.keyring, self._delivered, self._failed, self._clock.utc_ms)
+        for tries_left in reversed(range(_LOCK_TRIES)):
+            try:
+                await journal.open()
+                break
+            except JournalLocked:
+                if not tries_left:
+                    raise
+            await asyncio.sleep(_LOCK_PAUSE_S)
+        self._journal = journal
+        spare_the_collector()
+        self._look_on()
+
+    async def _close(self) -> None:
+        assert self._journal is not None
+        if self._look is not None:
+            self._look.cancel()
+        await self._journal.close()
+
+    # -- tidings
+
+    def _delivered(self, events: Sequence[JournalEvent]) -> None:
+        """What the journal delivers goes at once, with how it stands after it."""
+        self._tidings.extend(events)
+        self._stand()
+        self._flush()
+
+    def _failed(self, error: JournalError) -> None:
+        self._tell(Stopped(type(error).__name__, str(error)))
+
+    def _tell(self, tiding: Tiding) -> None:
+        self._tidings.append(tiding)
+        self._flush()
+
+    def _flush(self) -> None:
+        told, self._tidings = self._tidings, []
+        if not self._transport.is_closing():
+            self._transport.write(frame(told))
+
+    def _stand(self) -> None:
+        assert self._journal is not None
+        standing = Standing(self._journal.refusal_known(), *self._journal.log_head())
+        if standing != self._standing:
+            self._standing = standing
+            self._tidings.append(standing)
+
+    def _look_now(self) -> None:
+        self._stand()
+        if self._tidings:
+            self._flush()
+
+    def _look_on(self) -> None:
+        """Room and lock change by themselves."""
+        self._look_now()
+        self._look = self._loop.call_later(_LOOKS_EVERY_S, self._look_on)
+
+
+async def serve(descriptor: int, clock: Clock) -> None:
+    """Serve the gateway at the other end of a socket until it has closed the journal or is gone."""
+    loop = asyncio.get_running_loop()
+    serving = Serving(clock)
+    await loop.create_connection(lambda: serving, sock=socket.socket(fileno=descriptor))
+    await serving.ended.wait()
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process with the gateway, even when that is killed."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux the socket's end tells
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)  # it was gone before
+
+
+def main(clock: Clock) -> None:
+    """`python -m gateway.journal.serving DESCRIPTOR PARENT`: started by apart.py only."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the gateway decides when its journal ends
+    _end_with(parent)
+    uvloop.run(serve(descriptor, clock))
+    os._exit(0)  # threads of a journal that was not closed hold nothing that is worth waiting for
+
+
+if __name__ == "__main__":
+    main(SystemClock())

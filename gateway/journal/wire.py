@@ -1,0 +1,182 @@
+"""What a gateway and the process of its journal say to each other: orders one way, what came of them the other.
+
+Each frame is four bytes of length, big-endian, and a MessagePack array of orders or of tidings. Both ends are of one
+release and on one machine: nothing here is a format for others, and nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
+from gateway.core.events import BatchRead, Committed, Damaged, Existing, Found, Heads, OverLimit, WriteRefused
+from gateway.core.lifecycle import EntryKind
+from gateway.journal.keyring import Keyring
+from gateway.journal.port import Listing
+
+_LENGTH_BYTES: Final = 4
+_T = TypeVar("_T")
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Open the journal, with these keys. The first order; `path` and the rest are SqliteJournalSettings.
+
+    It shows itself without the keys.
+    """
+
+    call: int
+    path: str
+    min_free_bytes: int
+    limit_bytes: int
+    cache_mib: int
+    commit_delay_ms: int
+    keyring: Keyring
+
+
+class AskNote(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.note."""
+
+    call: int
+    kind: EntryKind
+    detail: str
+
+
+class AskAdoptKeys(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.adopt_keys. It shows itself without the keys."""
+
+    call: int
+    keyring: Keyring
+
+
+class AskKeyNeeds(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.key_needs."""
+
+    call: int
+
+
+class AskOwingLanes(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.owing_lanes."""
+
+    call: int
+
+
+class AskInDoubt(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.in_doubt."""
+
+    call: int
+    limit: int
+
+
+class AskListing(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.listing."""
+
+    call: int
+    listing: Listing
+
+
+class AskHealth(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.health."""
+
+    call: int
+
+
+class AskRefusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.refusal, which also tries whether there is room again. What is new is told by a Standing."""
+
+
+class AskClose(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.close. The last order."""
+
+    call: int
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A call has come to its end; `value` is what it gives, of the call's own type."""
+
+    call: int
+    value: msgspec.Raw
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A call has ended with an error: the name of its class and its text."""
+
+    call: int
+    error: str
+    text: str
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """How the journal stands after what was told before it: why it refuses, and the head of its log."""
+
+    refusal: str
+    size: int
+    root: bytes
+
+
+class Stopped(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The journal has stopped, and tells nothing more: the name of the error's class and its text."""
+
+    error: str
+    text: str
+
+
+Call = Open | AskNote | AskAdoptKeys | AskKeyNeeds | AskOwingLanes | AskInDoubt | AskListing | AskHealth | AskClose
+Order = Write | Find | FindNewest | FetchHeads | FetchBatch | Load | AskRefusal | Call
+_Event = Committed | Existing | OverLimit | WriteRefused | Found | Heads | BatchRead | Damaged
+Tiding = _Event | Result | Failure | Standing | Stopped
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def packed(value: object) -> msgspec.Raw:
+    """A value as it stands in a Result."""
+    return msgspec.Raw(_encode(value))
+
+
+def frame(messages: Sequence[Order] | Sequence[Tiding]) -> bytes:
+    """Orders or tidings as one frame."""
+    body = _encode(messages)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+class FrameReader(Generic[_T]):
+    """Cuts what one end reads into messages."""
+
+    def __init__(self, kind: object) -> None:
+        """`kind` is Order or Tiding."""
+        self._decode = msgspec.msgpack.Decoder(list[kind]).decode  # type: ignore[valid-type]
+        self._buffer = bytearray()
+
+    def feed(self, octets: bytes) -> list[_T]:
+        """The messages that are whole now, in order.
+
+        Raises:
+            msgspec.DecodeError: the other end speaks something else, which is a defect of ours.
+        """
+        buffer = self._buffer
+        buffer += octets
+        messages: list[_T] = []
+        start = 0
+        while len(buffer) - start >= _LENGTH_BYTES:
+            body = start + _LENGTH_BYTES
+            end = body + int.from_bytes(buffer[start:body], "big")
+            if len(buffer) < end:
+                break
+            messages += self._decode(bytes(buffer[body:end]))
+            start = end
+        if start:
+            del buffer[:start]
+        return messages
+
+
+def orders() -> FrameReader[Order]:
+    """What the journal's end reads."""
+    return FrameReader(Order)
+
+
+def tidings() -> FrameReader[Tiding]:
+    """What the gateway's end reads."""
+    return FrameReader(Tiding)

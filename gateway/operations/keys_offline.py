@@ -1,0 +1,80 @@
+"""The keys of a configured gateway: as its start makes them, and for commands while it does not run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from gateway.clock import SystemClock
+from gateway.config.key_source import key_encryption_key, load_keys
+from gateway.config.models import Config
+from gateway.core.events import JournalEvent
+from gateway.journal.key_changes import open_keyring
+from gateway.journal.port import JournalError
+from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.operations.approvals import Approvals, requests_file
+from gateway.operations.key_reports import KeysReport, keys_report
+from gateway.operations.keys import Keys, KeySettings
+
+_HOUR_MS = 3_600_000
+
+
+def key_settings(config: Config) -> KeySettings:
+    """Where the keys lie, and how long an epoch is."""
+    journal = config.journal
+    return KeySettings(
+        journal.keys, journal.sensitive_epoch_h * _HOUR_MS, journal.sensitive_epoch_alarm_h * _HOUR_MS
+    )  # fmt: skip
+
+
+def configured_approvals(config: Config, utc_ms: Callable[[], int]) -> Approvals:
+    """The requests of this gateway, and who may ask and approve."""
+    approvers = {each.name: each.public_key for each in config.operations.approvers}
+    return Approvals(requests_file(config.journal.keys), approvers, utc_ms)
+
+
+def offline_keys(config: Config) -> KeysReport:
+    """What `holdfast keys list` shows while no gateway runs; changes nothing.
+
+    Raises:
+        JournalError, ApprovalRefused: the keys, or the requests, cannot be read.
+    """
+    keyring, kek = load_keys(config.journal), key_encryption_key(config.journal)
+    waiting = configured_approvals(config, SystemClock().utc_ms).waiting()
+    return keys_report(keyring, kek, config.journal.keys, waiting)
+
+
+@asynccontextmanager
+async def keys_offline(config: Config) -> AsyncIterator[Keys]:
+    """Hold the journal as a gateway does, and its keys; what was interrupted is settled first.
+
+    Raises:
+        JournalError: a gateway runs all the same, the keys do not fit, or the journal cannot be opened.
+    """
+    journal, clock = config.journal, SystemClock()
+    kek = key_encryption_key(journal)
+    keyring = open_keyring(journal.keys, kek)
+    failures: list[JournalError] = []
+    opened = SqliteJournal(
+        SqliteJournalSettings(path=journal.path, min_free_bytes=journal.min_free_bytes, cache_mib=journal.cache_mib),
+        keyring,
+        _nobody_listens,
+        failures.append,
+        clock.utc_ms,
+    )
+    await opened.open()
+    try:
+        keys = Keys(
+            key_settings(config), kek, keyring, opened, configured_approvals(config, clock.utc_ms), clock.utc_ms,
+            lambda _, __: None,
+        )  # fmt: skip
+        await keys.settle()
+        yield keys
+    finally:
+        await opened.close()
+    if failures:
+        raise failures[0]
+
+
+def _nobody_listens(_: Sequence[JournalEvent]) -> None:
+    """No transaction is written: nothing comes that anybody waits for."""

@@ -1,0 +1,226 @@
+"""A journal in a process of its own keeps the contract of every journal, and ends with its gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.core.effects import Write
+from gateway.core.events import Committed, Existing
+from gateway.core.transaction import Stored
+from gateway.journal.apart import JournalApart, error_of
+from gateway.journal.keyring import Keyring, create_keyring
+from gateway.journal.port import (
+    Deliver,
+    JournalError,
+    JournalInDoubt,
+    JournalKeysWrong,
+    JournalLocked,
+    JournalUnreadable,
+)
+from gateway.journal.sqlite import SqliteJournalSettings
+from gateway.journal.wire import Order, Standing, frame, tidings
+from tests.journal.conformance import JournalConformance
+from tests.journal.rig import Make, Rig, sale, sqlite_make
+
+WITHIN_S = 20.0
+
+
+class ClockedApart(JournalApart):
+    """Its process has the clock of the rig."""
+
+    def __init__(
+        self,
+        settings: SqliteJournalSettings,
+        keyring: Keyring,
+        deliver: Deliver,
+        failed: Callable[[JournalError], None],
+        utc_ms: Callable[[], int],
+    ) -> None:
+        self._clock = settings.path.with_suffix(".clock")
+        self._utc_ms = utc_ms
+        program = (sys.executable, "-m", "tests.journal.clocked_serving", str(self._clock))
+        super().__init__(settings, keyring, deliver, failed, program)
+
+    def _order(self, order: Order) -> None:
+        draft = self._clock.with_suffix(".draft")
+        draft.write_text(str(self._utc_ms()))
+        draft.replace(self._clock)
+        super()._order(order)
+
+
+def apart_make(path: Path, keyring: Keyring, *, limit_bytes: int = 1 << 40) -> Make:
+    settings = SqliteJournalSettings(path=path, min_free_bytes=0, limit_bytes=limit_bytes)
+    return lambda deliver, failed, utc_ms: ClockedApart(settings, keyring, deliver, failed, utc_ms)
+
+
+@pytest.fixture
+def rig(tmp_path: Path, keyring: Keyring) -> Iterator[Rig]:
+    opened = Rig(apart_make(tmp_path / "journal.db", keyring)).open()
+    yield opened
+    opened.close()
+
+
+def pid_of(rig: Rig) -> int:
+    assert isinstance(rig.journal, JournalApart)
+    assert rig.journal.pid is not None
+    return rig.journal.pid
+
+
+def ends(pid: int) -> bool:
+    """Whether a process ends in time; a zombie has ended."""
+    until = time.monotonic() + WITHIN_S
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+class TestJournalApart(JournalConformance):
+    """The suite of every journal."""
+
+
+def test_it_is_another_process_and_ends_when_the_journal_is_closed(rig: Rig) -> None:
+    pid = pid_of(rig)
+    assert pid != os.getpid()
+    rig.close()
+    assert ends(pid)
+
+
+def test_what_one_process_has_stored_a_journal_within_the_gateway_reads(
+    tmp_path: Path, keyring: Keyring, rig: Rig
+) -> None:
+    assert rig.write(sale("k|000001")) == Committed(1, (1,))
+    rig.close()
+    within = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
+    assert isinstance(within.load(1), Stored)
+
+
+def test_a_second_process_is_refused_once_the_first_has_had_time_to_end(
+    tmp_path: Path, keyring: Keyring, rig: Rig
+) -> None:
+    second = Rig(apart_make(tmp_path / "journal.db", keyring))
+    with pytest.raises(JournalLocked, match=r"journal\.db"):
+        second.open()
+    rig.close()
+    second.open()
+    second.close()
+
+
+def test_another_keyring_is_refused_by_name(tmp_path: Path, rig: Rig) -> None:
+    rig.close()
+    other = Rig(apart_make(tmp_path / "journal.db", create_keyring(tmp_path / "other")))
+    with pytest.raises(JournalKeysWrong, match=r"account-epoch key 1 .* is not the one"):
+        other.open()
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, keyring: Keyring) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"something else entirely" * 100)
+    with pytest.raises(JournalUnreadable):
+        Rig(apart_make(path, keyring)).open()
+
+
+def test_a_journal_without_room_says_so_and_so_does_its_refusal(tmp_path: Path, keyring: Keyring, rig: Rig) -> None:
+    rig.close()
+    full = Rig(apart_make(tmp_path / "journal.db", keyring, limit_bytes=1)).open()
+
+    async def refused() -> str:
+        async with asyncio.timeout(WITHIN_S):
+            while not full.journal.refusal():  # noqa: ASYNC110 - it is told by nothing but itself
+                await asyncio.sleep(0.01)
+        return full.journal.refusal()
+
+    assert "limit" in full.run(refused())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_meant_for_the_gateway_does_not_end_the_journal(rig: Rig, number: signal.Signals) -> None:
+    os.kill(pid_of(rig), number)
+    assert isinstance(rig.write(sale("k|000001")), Committed)
+    assert isinstance(rig.write(sale("k|000001")), Existing)
+
+
+def test_a_journal_whose_process_is_killed_is_in_doubt_and_answers_nothing_more(rig: Rig) -> None:
+    rig.write(sale("k|000001"))
+    os.kill(pid_of(rig), signal.SIGKILL)
+    assert rig.perform(Write(rig.next_token(), (sale("k|000002"),))) == []
+    assert isinstance(rig.failure, JournalInDoubt)
+    with pytest.raises(JournalInDoubt):
+        rig.run(rig.journal.health())
+    assert rig.journal.refusal()
+
+
+def test_who_waits_for_a_call_when_the_process_is_killed_is_told(rig: Rig) -> None:
+    async def asked() -> None:
+        call = asyncio.ensure_future(rig.journal.owing_lanes())
+        os.kill(pid_of(rig), signal.SIGKILL)
+        async with asyncio.timeout(WITHIN_S):
+            await call
+
+    with pytest.raises(JournalInDoubt):
+        rig.run(asked())
+
+
+def test_when_the_gateway_is_killed_its_journal_ends_and_the_next_one_has_everything(
+    tmp_path: Path, keyring: Keyring
+) -> None:
+    child = subprocess.Popen(  # noqa: S603 - our own
+        [sys.executable, "-m", "tests.journal.killed_gateway", str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    pid = int(child.stdout.readline())
+    told = [child.stdout.readline().strip() for _ in range(200)]
+    child.kill()
+    told += child.stdout.read().split("\n")[:-1]  # the last line may be cut
+    child.wait()
+    child.stdout.close()
+    assert ends(pid)
+    after = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
+    assert all(isinstance(found, Stored) for found in after.find(*[key for key in told if key]))
+
+
+def test_frames_are_cut_wherever_the_stream_is() -> None:
+    standings = [Standing("", number, bytes(32)) for number in range(20)]
+    stream = b"".join(frame([one]) for one in standings)
+    for step in (1, 3, 7, 64, len(stream)):
+        reader = tidings()
+        read: list[object] = []
+        for at in range(0, len(stream), step):
+            read += reader.feed(stream[at : at + step])
+        assert read == standings
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("JournalLocked", JournalLocked),
+        ("JournalError", JournalError),
+        ("Deliver", JournalInDoubt),
+        ("", JournalInDoubt),
+    ],
+)
+def test_an_error_of_the_other_end_comes_as_its_own_class_and_what_is_none_as_doubt(
+    name: str, kind: type[JournalError]
+) -> None:
+    assert type(error_of(name, "why")) is kind
+
+
+def test_many_orders_of_one_turn_are_all_carried_out_in_order(rig: Rig) -> None:
+    writes: Sequence[Write] = [Write(rig.next_token(), (sale(f"k|{number:06}"),)) for number in range(2_000)]
+    events = rig.perform(*writes)
+    assert [event.token for event in events if isinstance(event, Committed)] == [write.token for write in writes]
+    assert rig.order == [write.token for write in writes]

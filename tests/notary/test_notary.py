@@ -1,0 +1,436 @@
+"""While entries come their head is signed and goes out; a break stops that and nothing else, until a person decides."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.core.lifecycle import EntryKind
+from gateway.notary import notary as notary_module
+from gateway.notary.notary import Notary, NotarySettings, NotaryState, NotDone
+from gateway.notary.outlet import Outlet, OutletFailed
+from gateway.notary.signing import Signed
+from gateway.notary.syslog_line import SyslogEnd
+from gateway.notary.witness import WitnessEnd
+from protocol.journal_entry import decode_entry
+from protocol.transparency.cosignatures import verify_cosignatures
+from protocol.transparency.notes import SignerKey, parse_note
+from tests.notary.scene import NOW_MS, Scene
+from tests.notary.witness_host import WitnessHost
+
+DEADLINE_S = 15.0
+
+
+class Desk:
+    """A notary on the journal's own event loop, and what it has told."""
+
+    def __init__(self, scene: Scene, **settings: Any) -> None:
+        self.scene = scene
+        self.told: list[tuple[str, str, dict[str, str]]] = []
+        usual: dict[str, Any] = {"checkpoint_every_ms": 20}
+        self.notary = Notary(
+            NotarySettings(journal=scene.path, origin=scene.origin, **usual | settings),
+            scene.signers,
+            lambda: scene.seeds,
+            scene.head,
+            lambda detail: scene.rig.journal.note(EntryKind.LOG_BROKEN, detail),
+            lambda: NOW_MS,
+            lambda level, name, facts: self.told.append((level, name, facts)),
+        )
+
+    def start(self) -> Desk:
+        self.run(self._start())
+        return self
+
+    async def _start(self) -> None:
+        self.notary.start()
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        async def bounded() -> Any:
+            async with asyncio.timeout(DEADLINE_S):
+                return await work
+
+        return self.scene.rig.run(bounded())
+
+    def until(self, what: str, holds: Callable[[], bool]) -> None:
+        """Let the loop run until it is so."""
+
+        async def waiting() -> None:
+            began = time.monotonic()
+            while not holds():
+                assert time.monotonic() - began < DEADLINE_S, f"in vain: {what}; {self.notary.status()}; {self.told}"
+                await asyncio.sleep(0.005)
+
+        self.run(waiting())
+
+    def until_signed(self) -> None:
+        size = self.scene.head()[0]
+        self.until(f"{size} entries are signed", lambda: self.notary.status().size == size)
+
+    def state(self) -> NotaryState:
+        return self.notary.status().state
+
+    def events(self) -> list[str]:
+        return [name for _, name, _ in self.told]
+
+    def stop(self, *, sign: bool = True) -> None:
+        self.run(self.notary.stop(sign=sign))
+
+
+def kept(scene: Scene) -> int:
+    return scene.checkpoint(scene.kept.read_bytes()).size
+
+
+def size_in(scene: Scene, folder: Path) -> int:
+    """Entries of the published head; 0 before the first."""
+    path = folder / "checkpoint"
+    return scene.checkpoint(path.read_bytes()).size if path.exists() else 0
+
+
+def end_of(host: WitnessHost) -> WitnessEnd:
+    return WitnessEnd(host.key, host.url, None)
+
+
+def witness_of(scene: Scene) -> WitnessHost:
+    return WitnessHost(SignerKey(scene.origin, scene.seeds[0]).verifier)
+
+
+def test_heads_are_signed_while_entries_come_and_nothing_is_written_while_none_do(scene: Scene) -> None:
+    desk = Desk(scene).start()
+    for entries in (1, 40, 300):
+        scene.grow(entries)
+        desk.until_signed()
+        assert kept(scene) == scene.head()[0]
+        assert desk.notary.status().unsigned == 0
+    before = scene.kept.stat().st_ino, scene.kept.stat().st_mtime_ns
+    looked = 0
+    real = desk.notary._due
+
+    def due() -> bool:
+        nonlocal looked
+        looked += 1
+        return real()
+
+    desk.notary._due = due  # type: ignore[method-assign]
+    desk.until("ten ticks have passed", lambda: looked >= 10)
+    assert (scene.kept.stat().st_ino, scene.kept.stat().st_mtime_ns) == before
+    assert desk.events() == []
+    desk.stop()
+
+
+def test_an_empty_journal_is_not_signed(scene: Scene) -> None:
+    desk = Desk(scene).start()
+    with pytest.raises(NotDone, match="no entries yet"):
+        desk.run(desk.notary.checkpoint())
+    desk.stop()
+    assert not scene.kept.exists()
+
+
+def test_a_clean_stop_signs_what_has_come_last(scene: Scene) -> None:
+    desk = Desk(scene, checkpoint_every_ms=3_600_000).start()
+    scene.grow(333)
+    desk.stop()
+    assert kept(scene) == 333
+
+
+def test_a_stop_in_doubt_signs_nothing(scene: Scene) -> None:
+    desk = Desk(scene, checkpoint_every_ms=3_600_000).start()
+    scene.grow(333)
+    desk.stop(sign=False)
+    assert not scene.kept.exists()
+
+
+def test_a_head_is_signed_on_demand(scene: Scene) -> None:
+    desk = Desk(scene, checkpoint_every_ms=3_600_000).start()
+    scene.grow(12)
+    signed = desk.run(desk.notary.checkpoint())
+    assert scene.checkpoint(signed.note).size == 12
+    assert desk.run(desk.notary.checkpoint()).note == signed.note
+    desk.stop()
+
+
+def test_switched_off_it_does_nothing_and_says_so(scene: Scene) -> None:
+    desk = Desk(scene, checkpoint_every_ms=0, folder=scene.folder / "published").start()
+    scene.grow(12)
+    with pytest.raises(NotDone, match="checkpoint_every_ms is 0"):
+        desk.run(desk.notary.checkpoint())
+    desk.stop()
+    assert desk.state() is NotaryState.OFF
+    assert not scene.kept.exists()
+    assert not (scene.folder / "published").exists()
+
+
+def test_it_can_be_stopped_before_it_was_started(scene: Scene) -> None:
+    desk = Desk(scene)
+    desk.stop()
+
+
+def test_a_disk_that_refuses_the_head_is_told_once_and_tried_again(scene: Scene) -> None:
+    desk = Desk(scene).start()
+    scene.grow(5)
+    desk.until_signed()
+    obstacle = scene.folder / ".journal.db-checkpoint.new"
+    obstacle.mkdir()
+    scene.grow(5)
+    desk.until("it fails", lambda: desk.state() is NotaryState.FAILING)
+    with pytest.raises(NotDone, match="directory"):
+        desk.run(desk.notary.checkpoint())
+    obstacle.rmdir()
+    desk.until_signed()
+    assert desk.state() is NotaryState.SIGNING
+    assert desk.events() == ["audit.not-signed", "audit.signing-resumed"]
+    desk.stop()
+
+
+def test_an_edited_entry_stops_the_signing_and_an_act_of_a_person_goes_on_over_it(scene: Scene) -> None:
+    desk = Desk(scene).start()
+    scene.grow(20)
+    desk.until_signed()
+    signed = scene.kept.read_bytes()
+    scene.rig.run(desk.notary._idle())
+    scene.edit("UPDATE entry SET body = body || x'00' WHERE sequence = 20")
+    scene.edit("UPDATE entry SET sequence = 1000 WHERE sequence = 20")  # it is gone from its place
+    scene.grow(3)
+    desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+    assert desk.events() == ["audit.log-broken"]
+    assert "entry 20" in desk.told[0][2]["reason"] or "the leaf" in desk.told[0][2]["reason"]
+    assert desk.notary.remarks()
+    scene.edit("UPDATE entry SET sequence = 20 WHERE sequence = 1000")
+    scene.grow(3)
+    with pytest.raises(NotDone, match="was not signed"):
+        desk.run(desk.notary.checkpoint())
+    assert scene.kept.read_bytes() == signed
+    head = desk.run(desk.notary.continue_over("Kim", "the file was tampered with"))
+    assert head.size == scene.head()[0] == 27
+    log = scene.log()
+    entry = decode_entry(log.bodies(26, 27)[0])
+    log.close()
+    assert entry.kind == EntryKind.LOG_BROKEN
+    for part in ("Kim", "the file was tampered with", "a head of 20 entries, root "):
+        assert part in entry.detail
+    with pytest.raises(NotDone, match="nothing is broken"):
+        desk.run(desk.notary.continue_over("Kim", "again"))
+    scene.grow(2)
+    desk.until_signed()
+    assert desk.notary.remarks() == ()
+    desk.stop()
+
+
+def test_a_restored_backup_is_seen_at_the_start_and_again_until_a_person_decides(scene: Scene) -> None:
+    scene.grow(40)
+    backup = scene.backup("monday")
+    desk = Desk(scene).start()
+    scene.grow(10)
+    desk.until_signed()
+    desk.stop()
+    scene.restore(backup)
+    for _ in range(2):
+        desk = Desk(scene).start()
+        desk.until("it is broken", lambda desk=desk: desk.state() is NotaryState.BROKEN)  # type: ignore[misc]
+        scene.grow(1)
+        desk.stop()
+        assert kept(scene) == 50
+    desk = Desk(scene).start()
+    desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+    assert desk.notary.status().size == 50
+    assert desk.run(desk.notary.continue_over("Kim", "disk failed")).size == 43
+    desk.stop()
+    desk = Desk(scene).start()
+    scene.grow(1)
+    desk.until_signed()
+    desk.stop()
+
+
+def test_everything_goes_out_and_cosignatures_are_kept_with_the_head(scene: Scene) -> None:
+    published = scene.folder / "published"
+    with witness_of(scene) as host, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(("127.0.0.1", 0))
+        syslog.settimeout(5)
+        end = SyslogEnd(stream=False, host="127.0.0.1", port=syslog.getsockname()[1])
+        desk = Desk(scene, folder=published, syslog=end, witnesses=(end_of(host),)).start()
+        scene.grow(300)
+
+        def cosigned(path: Path) -> bool:
+            note = parse_note(path.read_bytes()) if path.exists() else None
+            return note is not None and len(verify_cosignatures(note, [host.key])) == 1
+
+        desk.until("the published head is cosigned", lambda: cosigned(published / "checkpoint"))
+        assert cosigned(scene.kept)
+        assert kept(scene) == host.size == 300
+        assert scene.checkpoint((published / "checkpoint").read_bytes()).size == 300
+        while b'size="300"' not in syslog.recv(65_536):
+            pass  # heads on the way there
+        everywhere = {("folder", 300, ""), ("syslog", 300, ""), ("witness witness.example/w1", 300, "")}
+        desk.until(
+            "status tells it of each outlet",
+            lambda: {(each.name, each.size, each.failing) for each in desk.notary.status().outlets} == everywhere,
+        )
+        scene.grow(7)
+        desk.stop()  # and what came last goes out before it ends
+        assert host.size == 307
+        assert scene.checkpoint((published / "checkpoint").read_bytes()).size == 307
+        assert cosigned(published / "checkpoint")
+        assert cosigned(scene.kept)
+
+
+def test_a_witness_that_knows_of_a_restored_backup_stops_the_first_signature_after_the_start(scene: Scene) -> None:
+    with witness_of(scene) as host:
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        scene.grow(40)
+        desk.until("40 are cosigned", lambda: host.size == 40)
+        desk.stop()
+        backup = scene.backup("monday")
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        scene.grow(10)
+        desk.until("50 are cosigned", lambda: host.size == 50)
+        desk.stop()
+        scene.restore(backup, whole=True)
+        before = scene.kept.read_bytes()
+        scene.grow(3)
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+        assert "has seen 50 entries, the journal has fewer" in desk.notary.status().reason
+        assert scene.kept.read_bytes() == before, "a second history was signed"
+
+        head = desk.run(desk.notary.continue_over("Kim", "restored after a fire"))
+        assert head.size == 44
+        desk.stop()
+        desk = Desk(scene, witnesses=(end_of(host),)).start()  # the decision outlives a restart
+        scene.grow(1)
+        desk.until_signed()
+        failing = desk.notary.status().outlets[0].failing
+        desk.until("the witness still refuses", lambda: bool(desk.notary.status().outlets[0].failing) or bool(failing))
+        assert desk.state() is NotaryState.SIGNING
+        desk.stop()
+
+
+@pytest.mark.parametrize("asked_first", [True, False], ids=["without its checkpoint file", "with it"])
+def test_a_witness_is_asked_before_anything_is_signed(asked_first: bool, scene: Scene) -> None:
+    """Without a head of our own, it is asked with the head of no entries."""
+    scene.grow(40)
+    backup = scene.backup("monday")
+    with witness_of(scene) as host:
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        scene.grow(10)
+        desk.until("50 are cosigned", lambda: host.size == 50)
+        desk.stop()
+        scene.restore(backup, whole=True)
+        if not asked_first:
+            scene.signing().sign(*scene.head())
+        before = scene.kept.exists()
+        scene.grow(5)
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+        desk.stop()
+        assert scene.kept.exists() == before
+        if before:
+            assert kept(scene) == 40
+        assert 200 not in host.asked[-2:]
+
+
+def test_a_fork_stops_the_signing(scene: Scene) -> None:
+    scene.grow(40)
+    backup = scene.backup("monday")
+    with witness_of(scene) as host:
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        scene.grow(10)
+        desk.until("50 are cosigned", lambda: host.size == 50)
+        desk.stop()
+        scene.restore(backup, whole=True)
+        scene.grow(30)
+        desk = Desk(scene, witnesses=(end_of(host),)).start()
+        desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+        assert "a fork" in desk.notary.status().reason
+        assert host.size == 50
+        desk.stop()
+
+
+def test_a_witness_that_is_away_holds_up_nothing_but_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = scene.folder / "published"
+    with witness_of(scene) as host:
+        desk = Desk(scene, folder=published, witnesses=(end_of(host),)).start()
+        scene.grow(5)
+        desk.until("5 are cosigned", lambda: host.size == 5)
+    scene.grow(5)
+    desk.until("it is noticed", lambda: bool(desk.notary.status().outlets[-1].failing))
+    desk.until("the folder goes on", lambda: size_in(scene, published) == 10)
+    assert desk.state() is NotaryState.SIGNING
+    host.__enter__()
+    desk.until("it is back", lambda: host.size == 10)
+    desk.until("it is told", lambda: len(desk.events()) == 2)
+    assert desk.events() == ["audit.publishing-failed", "audit.publishing-resumed"]
+    host.__exit__(None, None, None)
+    desk.stop()
+
+
+def test_a_destination_that_hangs_keeps_neither_the_signing_nor_the_stop_waiting(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notary_module, "_LAST_TRY_S", 0.2)
+    let_go = threading.Event()
+
+    class Hanging:
+        name = "folder"
+
+        def __init__(self, *_: object) -> None: ...
+
+        def publish(self, signed: Signed) -> None:
+            let_go.wait()
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(notary_module, "TileFolder", Hanging)
+    desk = Desk(scene, folder=scene.folder / "published").start()
+    for _ in range(3):
+        scene.grow(5)
+        desk.until_signed()
+    scene.grow(5)
+    began = time.monotonic()
+    desk.stop()
+    assert time.monotonic() - began < 2
+    assert kept(scene) == 20
+    let_go.set()
+
+
+def test_an_outlet_tries_again_with_the_newest_after_growing_pauses_and_outlives_a_defect(scene: Scene) -> None:
+    signing = scene.signing()
+    heads = [signing.sign(*scene.grow(1)) for _ in range(4)]
+    tried: list[tuple[int, float]] = []
+    told: list[str] = []
+    done = threading.Event()
+
+    class Weak:
+        name = "weak"
+
+        def publish(self, signed: Signed) -> None:
+            tried.append((signed.size, time.monotonic()))
+            if len(tried) == 2:
+                raise ZeroDivisionError("a defect")
+            if len(tried) < 4:
+                raise OutletFailed("away")
+            done.set()
+
+        def close(self) -> None:
+            told.append("closed")
+
+    outlet = Outlet(Weak, "weak", lambda _level, name, _facts: told.append(name), pause_min_s=0.05, pause_max_s=0.1)
+    outlet.start()
+    for head in heads:
+        assert head is not None
+        outlet.offer(head)
+    assert done.wait(DEADLINE_S)
+    outlet.end()
+    assert outlet.join(DEADLINE_S)
+    pauses = [later - earlier for (_, earlier), (_, later) in itertools.pairwise(tried)]
+    assert [round(pause, 2) >= least for pause, least in zip(pauses, (0.05, 0.1, 0.1), strict=True)] == [True] * 3
+    assert tried[-1][0] == 4
+    assert told == ["audit.publishing-failed", "closed", "audit.publishing-resumed", "closed"]
+    assert (outlet.status.size, outlet.status.failing) == (4, "")
