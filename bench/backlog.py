@@ -30,7 +30,7 @@ from gateway.core.engine import Engine
 from gateway.core.events import JournalEvent, NotSent, Requested
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from
-from gateway.core.transaction import Answer
+from gateway.core.transaction import Answer, Transaction
 from gateway.journal.keyring import load_keyring
 from gateway.journal.port import JournalError
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
@@ -239,7 +239,7 @@ class Filling:
         request = request_from(sale(terminal, self._stans[terminal]), self._rules, self._hashing, self._clock.utc_ms())
         self._conductor.submit(Requested(terminal, request))
 
-    def _replied(self, terminal: int, answer: Answer) -> None:
+    def _replied(self, terminal: int, answer: Answer, _: Transaction | None) -> None:
         if answer.fields[39] != "00":
             self._fail(GatewayBroken(f"a sale of the backlog was answered {answer.fields[39]}"))
             return

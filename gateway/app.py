@@ -180,7 +180,7 @@ class Gateway:
     ) -> Iso8583Listener:
         dialect = load_dialect(section.dialect)
         return Iso8583Listener(
-            listener_settings(section, tls), dialect, hashing, self._submit, self._clock.utc_ms,
+            listener_settings(section, tls), dialect, hashing, self._heard, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
             journal_wait_ms=self._journal_wait_ms, always_fit=self._always_fit(dialect),
             asked=self._asked[section.speaks],
@@ -202,7 +202,7 @@ class Gateway:
         dialect = load_dialect(section.dialect)
         return HttpListener(
             http_settings(section, tls, self._approved_codes), dialect.terminal, hashing,
-            self._submit, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
+            self._heard, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
             journal_wait_ms=self._journal_wait_ms, asked=self._asked[Speaks.HTTP],
             always_fit=fitting(dialect, self._always_fit(dialect)), receipt_of=self._receipt_of,
@@ -304,8 +304,8 @@ class Gateway:
         end_within(_END_AFTER_FAILURE_S, 1)
         _say(self._log, "error", "journal in doubt: stopping, the next start recovers", {"reason": str(error)})
 
-    def _reply(self, terminal_token: int, answer: Answer) -> None:
-        self._listeners[terminal_token % len(self._listeners)].reply(terminal_token, answer)
+    def _reply(self, terminal_token: int, answer: Answer, recorded: Transaction | None) -> None:
+        self._listeners[terminal_token % len(self._listeners)].reply(terminal_token, answer, recorded)
 
     def _alarm(self, alarm: Alarm) -> None:
         if self._leaving and alarm.code == _AWAY:

@@ -27,11 +27,12 @@ from gateway.core.effects import (
 )
 from gateway.core.engine import Engine
 from gateway.core.events import Committed, Event, Existing, OverLimit, Ticked, WriteRefused
-from gateway.core.transaction import Answer
+from gateway.core.transaction import Answer, Transaction
 from gateway.journal.port import Journal
 
 _EVENTS_OF_A_TIME: Final = 32
 """Of events that wait together, so many are told the same time: a millisecond or two passes meanwhile."""
+_EVENTS_AT_ONCE: Final = 16
 _WRITE_RESULTS: Final = (Committed, Existing, OverLimit, WriteRefused)
 _MEASURED_FROM: Final = 64
 """Writes in a group commit from which on it tells what a write costs: in a small one, the disk's sync is most of it."""
@@ -115,7 +116,7 @@ class Conductor:
         journal: Journal,
         *,
         send: Callable[[Send], None],
-        reply: Callable[[int, Answer], None],
+        reply: Callable[[int, Answer, Transaction | None], None],
         reply_operator: Callable[[OperatorReply], None],
         alarm: Callable[[Alarm], None],
     ) -> None:
@@ -153,12 +154,15 @@ class Conductor:
     def submit_soon(self, event: Event) -> None:
         """Hand one event to the core in the loop's next turn, with what else comes in this one.
 
-        The acquirer's answers come so: those of one read of its socket are carried out together.
+        What terminals ask and what the acquirer answers come so: many at once cost less for each. So many at once are
+        not kept waiting for the turn's end, so that the journal begins while it goes on.
         """
         self._events.append(event)
         if not self._turn_scheduled:
             self._turn_scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
+        elif len(self._events) >= _EVENTS_AT_ONCE:
+            self._run()
 
     def _turn(self) -> None:
         self._turn_scheduled = False
@@ -179,7 +183,7 @@ class Conductor:
     async def until_quiet(self, timeout_s: float) -> None:
         """Wait until nothing is under way in the core, at most `timeout_s`. Cancellation: nothing changes."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while not (self.engine.quiet or self._closed):
+        while not ((self.engine.quiet and not self._events) or self._closed):
             self._quiet.clear()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -207,7 +211,7 @@ class Conductor:
         self._journal.write(write)
 
     def _tell(self, reply: Reply) -> None:
-        self._reply(reply.terminal_token, reply.answer)
+        self._reply(reply.terminal_token, reply.answer, reply.recorded)
 
     def _run(self) -> None:
         if self._stepping or self._closed:

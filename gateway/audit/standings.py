@@ -18,7 +18,7 @@ from gateway.journal.port import JournalError
 RECORD: Final = Struct("<BxxxIqq")
 """State, attempts, hash of what may never change (INV-5), hash of response and reason; by transaction id."""
 
-_DROP_EVERY: Final = 1 << 26
+_DROP_EVERY: Final = 1 << 24
 
 
 class Standing(NamedTuple):
@@ -59,7 +59,7 @@ class Standings:
             ) from error
         self.memory = mmap.mmap(self._file.fileno(), 0)
         self._size = size
-        self._dropped_at = _DROP_EVERY
+        self._dropped_at = 0
 
     def get(self, transaction: int) -> Standing:
         """The standing of a transaction, where the records are RECORD."""
@@ -70,14 +70,16 @@ class Standings:
         self.memory[self._record.size * transaction] = 0
 
     def let_go(self, transaction: int) -> None:
-        """Give memory back now and then; what was written stays in the file. `transaction` is the newest so far."""
-        if self._record.size * transaction >= self._dropped_at and hasattr(mmap, "MADV_DONTNEED"):
-            self._dropped_at += _DROP_EVERY
+        """Give memory back now and then; what was written stays in the file. `transaction` is where the reading is."""
+        place = self._record.size * transaction
+        if abs(place - self._dropped_at) >= _DROP_EVERY and hasattr(mmap, "MADV_DONTNEED"):
+            self._dropped_at = place
             self.memory.madvise(mmap.MADV_DONTNEED)
 
     def left(self) -> Iterator[int]:
         """Transactions that have a standing, in order."""
         for start in range(0, self._size + 1, 4096):
+            self.let_go(start)
             states = self.memory[
                 self._record.size * start : self._record.size * min(start + 4096, self._size + 1) : self._record.size
             ]

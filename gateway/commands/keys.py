@@ -210,6 +210,22 @@ def rewrap_command(
     _act(_load(config), "/v1/keys/rewrap", {"to": to, "generate": generate, **body}, offline, as_json)
 
 
+@keys.command("restore")
+def restore_command(why: Why, who: Who = "", config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Have a keyring from a backup fit its journal: later keys that it lacks count as destroyed. No gateway may run."""
+    from gateway.journal.key_changes import KeyChangeRefused  # noqa: PLC0415
+    from gateway.journal.port import JournalError  # noqa: PLC0415
+    from gateway.operations.keys_offline import restore_keys  # noqa: PLC0415
+
+    body = _steering(who, why)
+    loaded = _load(config)
+    try:
+        text = restore_keys(loaded, body["who"], body["why"])
+    except (JournalError, KeyChangeRefused) as error:
+        fail(str(error))
+    _tell({"done": True, "text": text}, as_json)
+
+
 @keys.command("approver")
 def approver_command(
     name: Annotated[str, typer.Argument(help="Your name: letters, digits, . _ @ -", metavar="NAME")],

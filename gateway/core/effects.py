@@ -164,10 +164,14 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """Answer a terminal. `terminal_token` is the one that its Requested event carried. Has no result."""
+    """Answer a terminal. `terminal_token` is the one that its Requested event carried. Has no result.
+
+    `recorded` is the row that the answer is about, as it is stored; None where there is none, or it is not at hand.
+    """
 
     terminal_token: int
     answer: Answer
+    recorded: Transaction | None = None
 
 
 class OperatorReply(msgspec.Struct, frozen=True, gc=False):

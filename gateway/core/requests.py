@@ -415,8 +415,9 @@ class Requests:
 
     def _forget_with(self, run: Run, answer: Answer) -> None:
         answer = with_assigned_stan(answer, run.transaction)
+        recorded = run.transaction if run.transaction.id else None
         for terminal_token in run.waiting:
-            self._work.reply(terminal_token, answer)
+            self._work.reply(terminal_token, answer, recorded)
         self._forget(run)
 
     def _forget(self, run: Run) -> None:

@@ -114,17 +114,17 @@ class Retries:
         elif (known.resume or known.state) in _UNDONE and known.response in work.host.approved_codes:
             # It was approved and undone since: whoever asks now must not be told that it is paid (D15).
             work.counts["retry.undone-since"] += 1
-            self._reply(waiting, self._local(request, "12"))
+            self._reply(waiting, self._local(request, "12"), known)
         elif stored.answer is not None:
             work.counts["retry.stored-outcome"] += 1
-            self._reply(waiting, with_assigned_stan(stored.answer, known))
+            self._reply(waiting, with_assigned_stan(stored.answer, known), known)
         elif known.kind is Kind.UNSEEN:
             # Its reversal came first: it must not be booked any more (D15).
             work.counts["retry.reversed-before"] += 1
-            self._reply(waiting, self._local(request, "12"))
+            self._reply(waiting, self._local(request, "12"), known)
         else:
             work.counts["retry.in-progress"] += 1
-            self._reply(waiting, self._local(request, "09"))
+            self._reply(waiting, self._local(request, "09"), known)
 
     def reused(self, waiting: list[int], request: Request) -> None:
         """The same key with another fingerprint: 94, an alarm, and nothing is forwarded (D2)."""
@@ -137,9 +137,9 @@ class Retries:
         )
         self._reply(waiting, self._local(request, "94"))
 
-    def _reply(self, waiting: list[int], answer: Answer) -> None:
+    def _reply(self, waiting: list[int], answer: Answer, recorded: Transaction | None = None) -> None:
         for terminal_token in waiting:
-            self._work.reply(terminal_token, answer)
+            self._work.reply(terminal_token, answer, recorded)
 
     def _local(self, request: Request, code: str) -> Answer:
         return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)

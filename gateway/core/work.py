@@ -272,9 +272,9 @@ class Work:
             lane.blocked_until_ms, lane.blocked_by = 0, ""
             self.lanes.ready(lane)
 
-    def reply(self, terminal_token: int, answer: Answer) -> None:
-        """Answer a terminal."""
-        self.effects.append(Reply(terminal_token, answer))
+    def reply(self, terminal_token: int, answer: Answer, recorded: Transaction | None = None) -> None:
+        """Answer a terminal; `recorded` is the row that the answer is about, where there is one at hand."""
+        self.effects.append(Reply(terminal_token, answer, recorded))
 
     def reply_operator(self, operator_token: int, *, done: bool, text: str) -> None:
         """Answer an operator."""

@@ -68,7 +68,8 @@ many milliseconds, and the other process would have nothing to do until then."""
 
 def error_of(name: str, text: str) -> JournalError:
     """The error that the other end has met, as its own class."""
-    kinds = {kind.__name__: kind for kind in (JournalError, *JournalError.__subclasses__())}
+    known: list[type[JournalError]] = [JournalError, *JournalError.__subclasses__()]
+    kinds = {kind.__name__: kind for kind in known}
     return kinds[name](text) if name in kinds else JournalInDoubt(f"{name}: {text}")
 
 

@@ -16,7 +16,7 @@ that stay in the file.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,15 +101,21 @@ def rotate(
             raise KeyChangeRefused(
                 f"{LOG_KEYS_MAX} keys sign the log already; `holdfast keys retire {min(signing)}` first"
             )
-        was = content.current.get(purpose.value, 0)
-        content, record = with_new_key(content, chosen, purpose, now_ms)
-        old = content.record(was)
-        if old is not None and purpose is not KeyPurpose.LOG:
-            content = _put(content, msgspec.structs.replace(old, retired_ms=now_ms))
-        told_keys = [told(opened(content, chosen, directory), record)]
-        return with_event(content, "rotated", now_ms, who, why, told_keys, was)
+        return _rotated(directory, content, chosen, purpose, who, why, now_ms)
 
     return _change(directory, kek, step)
+
+
+def _rotated(
+    directory: Path, content: KeyringFile, kek: KeyEncryptionKey, purpose: KeyPurpose, who: str, why: str, now_ms: int
+) -> KeyringFile:
+    was = content.current.get(purpose.value, 0)
+    content, record = with_new_key(content, kek, purpose, now_ms)
+    old = content.record(was)
+    if old is not None and purpose is not KeyPurpose.LOG:
+        content = _put(content, msgspec.structs.replace(old, retired_ms=now_ms))
+    told_keys = [told(opened(content, kek, directory), record)]
+    return with_event(content, "rotated", now_ms, who, why, told_keys, was)
 
 
 def retire(directory: Path, kek: KeyEncryptionKey | None, number: int, who: str, why: str, now_ms: int) -> Keyring:
@@ -209,6 +215,47 @@ def rewrap(
         elif (directory / KEK_FILE).exists():
             erase(directory / KEK_FILE)
         return opened(content, new, directory)
+
+
+def restore(
+    directory: Path,
+    kek: KeyEncryptionKey | None,
+    named: Mapping[int, tuple[KeyPurpose, str]],
+    who: str,
+    why: str,
+    now_ms: int,
+) -> Keyring:
+    """Have a keyring from a backup fit a journal that has seen later keys: those count as destroyed from here on.
+
+    New epoch keys become current, for the backup may hold old ones that were destroyed meanwhile. Numbers of events go
+    on from the time, so that none is used twice.
+
+    Args:
+        named: purpose and check value of each key that the journal names, by id.
+    Raises:
+        KeyChangeRefused: nothing is missing, or a key that the journal cannot be read without.
+        JournalKeysWrong: the files cannot be read or written; nothing was changed.
+    """
+
+    def step(content: KeyringFile, chosen: KeyEncryptionKey, ring: Keyring) -> KeyringFile:
+        missing = {number: said for number, said in named.items() if number not in ring.records}
+        if not missing:
+            raise KeyChangeRefused("the keyring lists every key that the journal names; nothing is to be restored")
+        if fixed := [number for number, (purpose, _) in missing.items() if purpose not in ROTATING]:
+            raise KeyChangeRefused(f"key {fixed[0]} is missing, and without it the journal cannot be read")
+        gone = [
+            KeyRecord(number, purpose, now_ms, check, None, destroyed_ms=now_ms, retired_ms=now_ms)
+            for number, (purpose, check) in sorted(missing.items())
+        ]
+        content = msgspec.structs.replace(
+            content, keys=sorted([*content.keys, *gone], key=lambda each: each.id), events=max(content.events, now_ms)
+        )
+        content = with_event(content, "lost", now_ms, who, why, [told(ring, record) for record in gone])
+        for purpose in (KeyPurpose.ACCOUNT, KeyPurpose.SENSITIVE):
+            content = _rotated(directory, content, chosen, purpose, who, why, now_ms)
+        return content
+
+    return _change(directory, kek, step)
 
 
 def add_event(

@@ -100,8 +100,9 @@ class KeyEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     number: an event counts once for each number.
 
     Attributes:
-        number: from 1, dense within a keyring.
-        what: "created", "rotated", "retired", "destroyed", "rewrapped", "approvers", or what was asked of two people.
+        number: from 1, dense within a keyring until one is restored from a backup; from then on from the time.
+        what: "created", "rotated", "retired", "destroyed", "rewrapped", "lost", "approvers", or what was asked of two
+            people.
         keys: the keys it is about: id, purpose, check value, and public key of those that sign.
         was: the key that was current before a rotation, or 0.
         evidence: what two people signed, for what needs two.

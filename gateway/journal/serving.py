@@ -23,6 +23,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.collecting import spare_the_collector
 from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
 from gateway.core.events import JournalEvent
+from gateway.core_dumps import refuse_core_dumps
 from gateway.journal.port import JournalError, JournalLocked
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.journal.wire import (
@@ -220,6 +221,7 @@ def _end_with(parent: int) -> None:
 
 def main(clock: Clock) -> None:
     """`python -m gateway.journal.serving DESCRIPTOR PARENT`: started by apart.py only."""
+    refuse_core_dumps()  # the keys are here, too
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the gateway decides when its journal ends

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.config.key_source import key_encryption_key, load_keys
 from gateway.config.models import Config
 from gateway.core.events import JournalEvent
-from gateway.journal.key_changes import open_keyring
-from gateway.journal.port import JournalError
+from gateway.journal.key_changes import KeyChangeRefused, open_keyring, restore
+from gateway.journal.keyring import KeyPurpose
+from gateway.journal.lock import take_lock
+from gateway.journal.port import JournalError, JournalUnreadable
+from gateway.journal.schema import Meta, read_meta
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.approvals import Approvals, requests_file
 from gateway.operations.key_reports import KeysReport, keys_report
@@ -42,6 +48,41 @@ def offline_keys(config: Config) -> KeysReport:
     keyring, kek = load_keys(config.journal), key_encryption_key(config.journal)
     waiting = configured_approvals(config, SystemClock().utc_ms).waiting()
     return keys_report(keyring, kek, config.journal.keys, waiting)
+
+
+def restore_keys(config: Config, who: str, why: str) -> str:
+    """Have a keyring from a backup fit the journal: keys that it lacks count as destroyed. Tells which.
+
+    Raises:
+        JournalError, KeyChangeRefused: a gateway runs, the journal cannot be read, or nothing is to be restored.
+    """
+    path = Path(os.path.realpath(config.journal.path))
+    if not path.exists():
+        raise KeyChangeRefused(f"{path} does not exist: there is nothing that the keyring should fit")
+    kek = key_encryption_key(config.journal)
+    lock = take_lock(path)
+    try:
+        meta = _meta(path)
+        before = set(load_keys(config.journal).records)
+        named = {int(number): (KeyPurpose(said.purpose), said.check) for number, said in meta.keys.items()}
+        restore(config.journal.keys, kek, named, who, why, SystemClock().utc_ms())
+    finally:
+        lock.release()
+    lost = sorted(set(named) - before)
+    accounts = [number for number in lost if named[number][0] is KeyPurpose.ACCOUNT]
+    text = f"keys {', '.join(map(str, lost))} count as destroyed now, and the epochs have new keys"
+    return f"{text}; what was sealed with account keys {accounts} cannot be opened any more" if accounts else text
+
+
+def _meta(path: Path) -> Meta:
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            return read_meta(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise JournalUnreadable(f"{path} cannot be read: {error}") from None
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from gateway.core.events import Requested
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from
 from gateway.core.parts import BadRequest
-from gateway.core.transaction import Answer
+from gateway.core.transaction import Answer, Transaction
 from gateway.reporting import RateLimitedReport, Report
 from gateway.terminals.accepting import Acceptor
 from gateway.terminals.asked import Asked
@@ -161,7 +161,12 @@ class Iso8583Listener:
             connection.abort()
         await self._until(lambda: not self._connections, self._settings.close_timeout_ms)
 
-    def reply(self, terminal_token: int, answer: Answer) -> None:
+    def reply(
+        self,
+        terminal_token: int,
+        answer: Answer,
+        recorded: Transaction | None = None,  # noqa: ARG002 - the answer says it all
+    ) -> None:
         """Send the answer of a request. Where the terminal has gone it is dropped: its retry gets the outcome (D3)."""
         waiting = self._waiting.pop(terminal_token, None)
         if waiting is None:

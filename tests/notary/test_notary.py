@@ -71,6 +71,20 @@ class Desk:
 
         self.run(waiting())
 
+    def until_ticked(self, times: int) -> None:
+        """Let so many ticks of the notary's timer pass."""
+        ticks = 0
+        real = self.notary._set_timer
+
+        def counted() -> None:
+            nonlocal ticks
+            ticks += 1
+            real()
+
+        self.notary._set_timer = counted  # type: ignore[method-assign]
+        self.until(f"{times} ticks have passed", lambda: ticks >= times)
+        self.notary._set_timer = real  # type: ignore[method-assign]
+
     def until_signed(self) -> None:
         size = self.scene.head()[0]
         self.until(f"{size} entries are signed", lambda: self.notary.status().size == size)
@@ -111,16 +125,8 @@ def test_heads_are_signed_while_entries_come_and_nothing_is_written_while_none_d
         assert kept(scene) == scene.head()[0]
         assert desk.notary.status().unsigned == 0
     before = scene.kept.stat().st_ino, scene.kept.stat().st_mtime_ns
-    looked = 0
-    real = desk.notary._due
-
-    def due() -> bool:
-        nonlocal looked
-        looked += 1
-        return real()
-
-    desk.notary._due = due  # type: ignore[method-assign]
-    desk.until("ten ticks have passed", lambda: looked >= 10)
+    desk.notary._launch = lambda: pytest.fail("work where nothing has come")  # type: ignore[method-assign]
+    desk.until_ticked(10)
     assert (scene.kept.stat().st_ino, scene.kept.stat().st_mtime_ns) == before
     assert desk.events() == []
     desk.stop()
@@ -327,7 +333,11 @@ def test_a_witness_is_asked_before_anything_is_signed(asked_first: bool, scene: 
             scene.signing().sign(*scene.head())
         before = scene.kept.exists()
         scene.grow(5)
+        host.answering.clear()
         desk = Desk(scene, witnesses=(end_of(host),)).start()
+        desk.until_ticked(10)
+        assert scene.kept.exists() == before
+        host.answering.set()
         desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
         desk.stop()
         assert scene.kept.exists() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -269,6 +270,35 @@ def test_a_file_is_replaced_as_a_whole_wherever_it_fails(
     monkeypatch.undo()
     assert path.read_bytes() in (b"old", b"new content")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file"]
+
+
+def test_whoever_reads_a_file_while_it_is_replaced_reads_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    note_file.replace_file(path, b"old")
+    with path.open("rb") as reading:
+        note_file.replace_file(path, b"new content")
+        assert reading.read() == b"old"
+    assert path.read_bytes() == b"new content"
+
+
+def test_a_file_is_on_the_disk_before_its_name_is_and_the_name_before_anybody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def replaced(draft: Path, path: Path) -> Path:
+        done.append("name")
+        return replace(draft, path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    note_file.replace_file(tmp_path / "file", b"content")
+    assert done == ["file", "name", "folder"]
 
 
 def test_signing_holds_no_snapshot_that_would_keep_the_journal_from_emptying_its_log(scene: Scene) -> None:

@@ -37,6 +37,9 @@ class WitnessHost:
         """What is answered next, whatever is asked."""
         self.drops = 0
         """So many requests are carried out and not answered."""
+        self.answering = threading.Event()
+        """While it is not set, answers wait."""
+        self.answering.set()
         self.time_s: Callable[[], int] = lambda: int(time.time())
         self._server: http.server.ThreadingHTTPServer | None = None
         self._port = 0
@@ -66,6 +69,7 @@ class WitnessHost:
             def do_POST(self) -> None:
                 assert self.path == "/prefix/add-checkpoint"
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                host.answering.wait(5)
                 status, content = host.answers.pop(0) if host.answers else host.judge(body)
                 host.asked.append(status)
                 if host.drops:

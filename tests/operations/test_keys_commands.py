@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.child import GatewayBroken
 from bench.till import TEST_CARDS
 from gateway.core.lifecycle import EntryKind
 from gateway.operations.approvals import make_approver_key
@@ -111,6 +112,37 @@ def test_while_no_gateway_runs_the_same_commands_hold_its_journal(tmp_path: Path
             ]
             await shop.start()
             assert (await listed(shop))[6]["state"] == "current"
+
+    play(story())
+
+
+def test_a_keyring_from_a_backup_is_refused_until_it_is_made_to_fit_and_then_sells_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            ring = tmp_path / "keys" / "keyring.json"
+            backup = ring.read_bytes()
+            terminal = shop.terminal()
+            sale = terminal.till.sale(1000, TEST_CARDS[0])
+            assert (await terminal.ask(sale)).response == "00"
+            await done(shop, "rotate", "sensitive-epoch", "--why", "x")
+            await shop.drained()
+            assert await shop.gateway.stop() == 0
+            assert "nothing is to be restored" in await refused(shop, "restore", "--why", "x")
+            ring.write_bytes(backup)
+            with pytest.raises(GatewayBroken, match=r"sensitive-epoch key 6 of .* is missing"):
+                await shop.start()
+            ran = await done(shop, "restore", "--why", "the disk of the keys was lost", "--who", "ann")
+            assert ran.out == "keys 6 count as destroyed now, and the epochs have new keys\n"
+            await shop.start()
+            assert (await terminal.ask(sale)).response == "00", "a repeat gets the answer of the first time"
+            assert (await terminal.ask(terminal.till.sale(1100, TEST_CARDS[1]))).response == "00"
+            states = {number: key["state"] for number, key in (await listed(shop)).items()}
+            assert [states[number] for number in (1, 6, 7, 8)] == ["retired", "destroyed", "current", "current"]
+            await shop.drained()
+            assert await shop.gateway.stop() == 0
+            events = told(tmp_path / "journal.sqlite3")
+            assert len({event["number"] for event in events}) == len({json.dumps(event) for event in events})
+            assert "lost" in [event["what"] for event in events]
 
     play(story())
 

@@ -125,8 +125,8 @@ class House:
         away = NotSent(send.token, "not connected")
         asyncio.get_running_loop().call_soon(self.conductor.submit, away if self.away else event)
 
-    def _reply(self, token: int, answer: Answer) -> None:
-        (self.http if token % 2 else self.iso).reply(token, answer)
+    def _reply(self, token: int, answer: Answer, recorded: Transaction | None) -> None:
+        (self.http if token % 2 else self.iso).reply(token, answer, recorded)
 
     def _journalled(self, events: Sequence[JournalEvent]) -> None:
         ours = [event for event in events if isinstance(event, Found) and event.token in self._lookups]
@@ -220,6 +220,17 @@ async def test_while_the_acquirer_is_away_a_sale_over_http_is_approved_offline(t
             status, answer = await gateway.post("/v1/transactions", gateway.body(7), "once")
             assert (status, answer["state"], answer["offline"]) == (200, "approved-offline", True)
             assert answer["approval_code"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+@on_each_loop
+async def test_the_core_tells_which_row_it_answers_of_so_that_nothing_is_read_back(away: bool, tmp_path: Path) -> None:
+    async with house("unionpay", tmp_path) as gateway:
+        gateway.away = away
+        gateway.conductor.submit(Connected(not away))
+        told = [await gateway.post("/v1/transactions", gateway.body(7), "once") for _ in range(2)]
+        assert (told[0][0], told[0]) == (200, told[1])
+        assert next(gateway._tokens) == -1  # no look-up has had one
 
 
 @on_each_loop
