@@ -25,13 +25,13 @@ from bench.usage import resident_bytes
 from gateway.clock import SystemClock
 from gateway.conductor import Conductor
 from gateway.config import load_config
+from gateway.config.key_source import load_keys
 from gateway.core.effects import Alarm, OperatorReply, Send
 from gateway.core.engine import Engine
 from gateway.core.events import JournalEvent, NotSent, Requested
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from
 from gateway.core.transaction import Answer, Transaction
-from gateway.journal.keyring import load_keyring
 from gateway.journal.port import JournalError
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.wiring import engine_settings, policy
@@ -175,7 +175,7 @@ class Filling:
     def __init__(self, config_path: Path, options: BacklogOptions, screen: Screen) -> None:
         config = load_config(config_path)
         clock = SystemClock()
-        keyring = load_keyring(config.journal.keys)
+        keyring = load_keys(config.journal)
         self._options = options
         self._screen = screen
         self._clock = clock

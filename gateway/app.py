@@ -183,7 +183,7 @@ class Gateway:
             listener_settings(section, tls), dialect, hashing, self._heard, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
             journal_wait_ms=self._journal_wait_ms, always_fit=self._always_fit(dialect),
-            asked=self._asked[section.speaks],
+            asked=self._asked[section.speaks], log_head=self._journal.log_head,
         )  # fmt: skip
 
     def _sessions_of(self, section: TerminalsSection, dialect: Dialect) -> TerminalSessions | None:

@@ -141,6 +141,7 @@ def listener_settings(section: TerminalsSection, tls: ReloadableServerContext | 
         in_flight_per_connection_high=in_flight,
         in_flight_per_connection_low=in_flight // 2,
         in_flight_max=section.in_flight_max,
+        receipt_field=section.receipt_field,
         **_overload(section),
         frames_per_turn_max=section.frames_per_turn_max,
         frames_per_s_max=section.frames_per_s_max,

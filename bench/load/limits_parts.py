@@ -23,7 +23,7 @@ from gateway.journal.connections import CACHE_MIB
 from gateway.journal.keyring import create_keyring
 from gateway.journal.schema import PAGE_BYTES, TABLES
 from gateway.journal.sealing import ACCOUNT_PART, Sealer
-from protocol.journal_entry import leaf_hash
+from protocol.transparency.tree import leaf_hash
 
 _SYNC_BYTES: Final = 4096
 _OVERWRITTEN_BLOCKS: Final = 256

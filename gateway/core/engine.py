@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, assert_never
+from typing import Any, Final
 
 from gateway.core.answers import local_answer
 from gateway.core.batches import Batches
@@ -114,6 +114,16 @@ class Engine:
         self._steering = Steering(self._work, self._replay, freed)
         self._probe_stan = utc_ms // 1000
         self._link_seen = self._work.link.state
+        written, answered = self._work.written, self._work.answered
+        self._take_of: dict[type[Event], Callable[[Any], None]] = {
+            Committed: written, Existing: written, OverLimit: written, WriteRefused: written,
+            Requested: self._requested,
+            Answered: answered, TimedOut: answered, NotSent: answered,
+            Found: self._work.found, Heads: self._work.fetched, BatchRead: self._work.batch_read,
+            LateAnswered: self._reversals.answered_late,
+            Connected: self._connected, Damaged: self._damaged, Commanded: self._commanded,
+            Stopping: self._stopping, Ticked: self._ticked,
+        }  # fmt: skip
 
     def recover(self, in_doubt: Iterable[Stored], utc_ms: int) -> list[Effect]:
         """Settle what a crash left in doubt, by the recovery table (lifecycle.after_crash), before anything else.
@@ -180,33 +190,16 @@ class Engine:
         return effects
 
     def _take(self, event: Event) -> None:
-        match event:
-            case Committed() | Existing() | OverLimit() | WriteRefused():
-                self._work.written(event)
-            case Requested():
-                self._requested(event)
-            case Answered() | TimedOut() | NotSent():
-                self._work.answered(event)
-            case Found():
-                self._work.found(event)
-            case Heads():
-                self._work.fetched(event)
-            case BatchRead():
-                self._work.batch_read(event)
-            case LateAnswered():
-                self._reversals.answered_late(event)
-            case Connected():
-                self._work.link.connection(event.connected, self._work.mono_ms)
-            case Damaged():
-                self._damaged(event)
-            case Commanded():
-                self._commanded(event)
-            case Stopping():
-                self._replay.stopping = True
-            case Ticked():
-                pass
-            case _:
-                assert_never(event)
+        self._take_of[type(event)](event)
+
+    def _connected(self, event: Connected) -> None:
+        self._work.link.connection(event.connected, self._work.mono_ms)
+
+    def _stopping(self, _: Stopping) -> None:
+        self._replay.stopping = True
+
+    def _ticked(self, _: Ticked) -> None:
+        """What is due is done in every step."""
 
     def _requested(self, event: Requested) -> None:
         request = event.request

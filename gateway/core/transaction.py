@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from enum import IntEnum
 from typing import Any, ClassVar, TypedDict, Unpack
 
@@ -201,7 +200,7 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
 
     def evolved(self, utc_ms: int, state: State, **changes: Unpack[Changes]) -> Transaction:
         """The next row of this transaction, one revision on."""
-        after = copy(self)
+        after = self.__copy__()
         after.changed_ms = utc_ms
         after.state = state
         after.revision += 1

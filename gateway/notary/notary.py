@@ -29,7 +29,7 @@ from protocol.transparency.notes import Signature, SignerKey
 
 _FIRST_CONTACT_S: Final = 6.0
 """How long the first signature after a start waits for the witnesses, who may know that the journal was put back."""
-_LAST_TRY_S: Final = 3.0
+_LAST_TRY_S: Final = 5.0
 """How long a stop waits for outlets; a witness that is away must not keep the gateway from ending."""
 
 

@@ -309,7 +309,10 @@ class Keys:
     def _subject(self, request: Request) -> int:
         found = _SUBJECT.fullmatch(request.subject)
         if request.action != DESTROY_KEY or found is None:
-            raise ApprovalRefused(f"this is not about a key: {request.action}; only {DESTROY_KEY} is approved here")
+            raise ApprovalRefused(
+                f"this is not about a key but asks to {request.action}: a disclosure is approved by "
+                f"`holdfast audit disclose TXN --part PART --approve {request.id}`"
+            )
         return int(found[1])
 
     async def _rotate(self, purpose: KeyPurpose, who: str, why: str) -> int:

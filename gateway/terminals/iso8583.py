@@ -19,6 +19,7 @@ from gateway.terminals.accepting import Acceptor
 from gateway.terminals.asked import Asked
 from gateway.terminals.connection import TerminalConnection
 from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count, ListenerSettings
+from gateway.terminals.receipts import LogHead, with_receipt
 from gateway.terminals.reserve import Reserve
 from gateway.terminals.sessions import Admitted, Refused, TerminalSessions
 from gateway.terminals.turns import Turns
@@ -81,6 +82,7 @@ class Iso8583Listener:
         always_fit: frozenset[int] = frozenset(),
         journal_wait_ms: Callable[[], int] = lambda: 0,
         asked: Asked | None = None,
+        log_head: LogHead | None = None,
     ) -> None:
         """Nothing is heard before `start`.
 
@@ -91,6 +93,7 @@ class Iso8583Listener:
             always_fit: fields that can be forwarded whatever they hold (covering.always_fitting).
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
             asked: what was asked lately, of all ISO 8583 listeners; one of its own by default.
+            log_head: the log's head, for receipts; needed where the settings name a field for them.
         """
         self._settings = settings
         self._dialect = dialect
@@ -104,6 +107,8 @@ class Iso8583Listener:
         self._asked = asked if asked is not None else Asked()
         self._reserve = Reserve(settings.in_flight_max)
         self._unreserved = settings.in_flight_max - self._reserve.places
+        self._log_head = log_head
+        self._receipt_spec = dialect.fields[settings.receipt_field] if log_head and settings.receipt_field else None
         self._submit = submit
         self._utc_ms = utc_ms
         self._report = RateLimitedReport(report, settings.report_interval_ms)
@@ -165,7 +170,7 @@ class Iso8583Listener:
         self,
         terminal_token: int,
         answer: Answer,
-        recorded: Transaction | None = None,  # noqa: ARG002 - the answer says it all
+        recorded: Transaction | None = None,
     ) -> None:
         """Send the answer of a request. Where the terminal has gone it is dropped: its retry gets the outcome (D3)."""
         waiting = self._waiting.pop(terminal_token, None)
@@ -174,6 +179,9 @@ class Iso8583Listener:
             return
         if not self._waiting:
             self._changed.set()
+        if self._receipt_spec is not None and self._log_head is not None and recorded is not None:
+            number, spec = self._settings.receipt_field, self._receipt_spec
+            answer = Answer(answer.mti, with_receipt(answer.fields, number, spec, recorded.id, self._log_head))
         connection = waiting.connection
         self._settled(waiting)
         self._answer(connection, waiting.tpdu, waiting.header, answer, waiting.admitted)

@@ -32,6 +32,7 @@ class ListenerSettings:
         keepalives_per_s_max: a connection that sends more keep-alives within a second is closed.
         in_flight_max: unanswered requests of the whole listener; above it a request is answered 96, not submitted, or
             09 where it may have been asked before. The last tenth is for advices, reversals and retries.
+        receipt_field: private field that answers carry a receipt in, where it is free; 0 for none.
         journal_wait_ms_max: while a transaction would wait longer for the journal, new requests are answered the same;
             advices, reversals and retries are taken.
         receive_buffer_bytes: what the operating system keeps of a connection until it is read. It bounds what lies
@@ -64,6 +65,7 @@ class ListenerSettings:
     keepalives_per_s_max: int = 20
     in_flight_max: int = 8_192
     journal_wait_ms_max: int = 1_000
+    receipt_field: int = 0
     receive_buffer_bytes: int = 16_384
     frame_timeout_ms: int = 10_000
     idle_timeout_ms: int = 600_000
