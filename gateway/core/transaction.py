@@ -200,7 +200,7 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
 
     def evolved(self, utc_ms: int, state: State, **changes: Unpack[Changes]) -> Transaction:
         """The next row of this transaction, one revision on."""
-        after = self.__copy__()
+        after: Transaction = self.__copy__()  # type: ignore[attr-defined]  # every Struct has it
         after.changed_ms = utc_ms
         after.state = state
         after.revision += 1
