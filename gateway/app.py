@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.acquirers.port import EndpointState
 from gateway.asking import Asking
 from gateway.clock import Clock, SystemClock, refuse_wrong_clock
 from gateway.collecting import spare_the_collector
@@ -28,7 +27,6 @@ from gateway.core.engine import Engine
 from gateway.core.events import Commanded, Event, JournalEvent, Lookup, OperatorAct, Stopping
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.lifecycle import EntryKind
-from gateway.core.link import LinkState
 from gateway.core.transaction import Answer, Stored, Transaction
 from gateway.core_dumps import memory_remarks
 from gateway.journal.apart import JournalApart
@@ -37,7 +35,7 @@ from gateway.journal.key_wrapping import KeyEncryptionKey
 from gateway.journal.keyring import Keyring
 from gateway.journal.port import Journal, JournalError, Listing
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
-from gateway.notary.notary import Notary, NotDone
+from gateway.notary.notary import Notary
 from gateway.notary.receipts import NotSignedYet, Receipts
 from gateway.operations.disclosures import Disclosures
 from gateway.operations.keys import Keys
@@ -45,19 +43,9 @@ from gateway.operations.keys_offline import configured_approvals, key_settings
 from gateway.operations.logs import logger
 from gateway.operations.maintenance import MaintenanceMark
 from gateway.operations.process import end_within, file_remarks, raise_file_limit
-from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
 from gateway.operations.token import read_token
-from gateway.operations.view import (
-    AcquirerStatus,
-    CommandResult,
-    EndpointStatus,
-    Explanation,
-    GatewayStatus,
-    LogHead,
-    Mode,
-    TerminalsStatus,
-)
+from gateway.operators_view import OperatorsView, Parts
 from gateway.terminals.asked import Asked
 from gateway.terminals.http import HttpListener
 from gateway.terminals.http_mapping import fitting
@@ -88,13 +76,12 @@ _LAST_WRITES_TIMEOUT_S = 2.0
 _END_AFTER_FAILURE_S = 10.0
 _AWAY = "acquirer-away"
 _NO_LIMIT_BYTES = 2**62
-_MODES = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
 _GOOD_NEWS = frozenset({"link.connected", "link.signed-on", "keys.changed"})
 _LOG_LEVELS = {Severity.NOTICE: "info", Severity.WARNING: "warning", Severity.ALARM: "error"}
 
 
 class Gateway:
-    """A running gateway, and what its operators see of it (GatewayView)."""
+    """A running gateway."""
 
     def __init__(self, config: Config, keyring: Keyring, clock: Clock, kek: KeyEncryptionKey | None = None) -> None:
         self._config = config
@@ -103,7 +90,7 @@ class Gateway:
         self._failed: JournalError | None = None
         self._leaving = False
         self.stopping = asyncio.Event()
-        self._started_ms = clock.mono_ms()
+        self._gone = asyncio.Event()
         self._maintenance = MaintenanceMark(config.journal.path)
         self._asking = Asking()
         self._sessions: dict[Address, TerminalSessions] = {}
@@ -131,8 +118,15 @@ class Gateway:
             key_settings(config), kek, keyring, self._journal, configured_approvals(config, clock.utc_ms),
             clock.utc_ms, self._report("keys"),
         )  # fmt: skip
+        self._view = OperatorsView(
+            Parts(
+                config=config, clock=clock, journal=self._journal, conductor=self._conductor, link=self._link,
+                listeners=self._listeners, sessions=self._sessions, notary=self._notary, keys=self._keys,
+                asking=self._asking, maintenance=self._maintenance, failed=lambda: self.failed, stopping=self.stopping,
+            )
+        )  # fmt: skip
         self._operations = OperationsServer(
-            self, config.operations.listen, read_token(config.operations.token_file), keys=self._keys,
+            self._view, config.operations.listen, read_token(config.operations.token_file), keys=self._keys,
             disclosures=Disclosures(self._journal, configured_approvals(config, clock.utc_ms)),
         )  # fmt: skip
 
@@ -202,7 +196,7 @@ class Gateway:
         dialect = load_dialect(section.dialect)
         return HttpListener(
             http_settings(section, tls, self._approved_codes), dialect.terminal, hashing,
-            self._heard, self._find, self._search, lambda: self._mode().value, self._clock.utc_ms,
+            self._heard, self._find, self._search, lambda: self._view.mode().value, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
             journal_wait_ms=self._journal_wait_ms, asked=self._asked[Speaks.HTTP],
             always_fit=fitting(dialect, self._always_fit(dialect)), receipt_of=self._receipt_of,
@@ -230,10 +224,10 @@ class Gateway:
         await self._link.start()
         self._certificates.start()
         operations = await self._operations.start()
-        self._bound = tuple([Address(*await listener.start()) for listener in self._listeners])
+        bound = tuple([Address(*await listener.start()) for listener in self._listeners])
         self._keys.start()
-        self._started_ms = self._clock.mono_ms()
-        return self._bound, operations
+        self._view.opened(bound)
+        return bound, operations
 
     async def _recover(self) -> None:
         """Settle what the last run left in doubt, before anything is admitted (lifecycle.after_crash)."""
@@ -251,11 +245,11 @@ class Gateway:
         for listener in self._listeners:
             listener.stop_admitting()
         self._submit(Stopping())
-        if self._failed is None:
-            deadline = time.monotonic() + self._config.gateway.shutdown_drain_s
-            for listener in self._listeners:
-                await listener.drain(int(max(0.0, deadline - time.monotonic()) * 1000))
-            await self._conductor.until_quiet(max(0.0, deadline - time.monotonic()))
+        draining, gone = asyncio.create_task(self._drain()), asyncio.create_task(self._gone.wait())
+        await asyncio.wait((draining, gone), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, gone):
+            task.cancel()
+        await asyncio.wait((draining, gone))
         self._leaving = True
         await self._link.close()
         if self._failed is None:
@@ -269,6 +263,13 @@ class Gateway:
         await self._operations.close()
         self._certificates.close()
         self._asking.close()
+
+    async def _drain(self) -> None:
+        """Answer what is under way, for so long as it may take."""
+        deadline = time.monotonic() + self._config.gateway.shutdown_drain_s
+        for listener in self._listeners:
+            await listener.drain(int(max(0.0, deadline - time.monotonic()) * 1000))
+        await self._conductor.until_quiet(max(0.0, deadline - time.monotonic()))
 
     def reload_certificates(self) -> None:
         """Read the files of every line anew; connections that are open go on. Without TLS there is nothing to do."""
@@ -299,6 +300,7 @@ class Gateway:
     def _journal_failed(self, error: JournalError) -> None:
         """Nothing is carried out any more, and the process ends: what else there is to do may hang."""
         self._failed = error
+        self._gone.set()
         self._conductor.close()
         self.stopping.set()
         end_within(_END_AFTER_FAILURE_S, 1)
@@ -320,126 +322,17 @@ class Gateway:
 
         return report
 
-    # What operators see (GatewayView)
-
-    def ready(self) -> tuple[bool, tuple[str, ...]]:
-        """Storing while the acquirer is away is ready; a failing or full journal is not."""
-        reasons = []
-        if self._failed is not None:
-            reasons.append("the journal is in doubt; the gateway stops and recovers at the next start")
-        elif refusal := self._journal.refusal():
-            reasons.append(f"the journal takes no new transactions: {refusal}")
-        if self.stopping.is_set():
-            reasons.append("the gateway is stopping")
-        return not reasons, (*reasons, *self._notary.remarks())
-
-    def _mode(self) -> Mode:
-        return _MODES.get(self._conductor.engine.link, Mode.STANDING_IN)
-
-    async def status(self) -> GatewayStatus:
-        """Everything that status and metrics tell."""
-        engine = self._conductor.engine.status()
-        now_mono_ms, now_utc_ms = self._clock.mono_ms(), self._clock.utc_ms()
-        counters = {f"core.{name}": count for name, count in engine.counts.items()}
-        counters |= {f"acquirer.{name}": count for name, count in self._link.counters().items()}
-        for listener in self._listeners:
-            for name, count in listener.counters().items():
-                counters[f"terminal.{name}"] = counters.get(f"terminal.{name}", 0) + count
-        endpoints = self._link.endpoints()
-        return GatewayStatus(
-            name=self._config.gateway.name,
-            version=version(),
-            mode=self._mode(),
-            taken_ms=now_utc_ms,
-            uptime_ms=now_mono_ms - self._started_ms,
-            acquirer=AcquirerStatus(
-                name=self._config.acquirer.name,
-                link=engine.link,
-                since_ms=now_utc_ms - (now_mono_ms - engine.link_since_ms),
-                endpoints=tuple(
-                    EndpointStatus(address=e.name, connected=e.state is EndpointState.CONNECTED) for e in endpoints
-                ),
-                in_flight=sum(e.in_flight for e in endpoints),
-                outages=engine.outages,
-            ),
-            terminals=tuple(
-                TerminalsStatus(
-                    listen=str(bound),
-                    macs_refused=sessions.refusals() if (sessions := self._sessions.get(section.listen)) else {},
-                    **_gauges(listener),
-                )
-                for listener, bound, section in zip(self._listeners, self._bound, self._config.terminals, strict=True)
-            ),
-            journal=await self._journal.health(),
-            lanes_owing=engine.lanes_owing,
-            requests_waiting=engine.waiting,
-            counters=counters,
-            log=self._notary.status(),
-            keys=self._keys.status(),
-        )
-
-    async def queue(self, listing: Listing) -> list[Transaction]:
-        """Rows for operators."""
-        return await self._journal.listing(listing)
-
-    async def show(self, id: int) -> Stored | Lookup:  # noqa: A002 - the journal's word
-        """One transaction with its messages."""
-        return await self._asking.load(self._journal, id)
+    # What tills ask about
 
     async def _find(self, keys: tuple[str, ...]) -> list[Stored | Lookup]:
-        """What tills ask about: the newest transaction of each key."""
+        """The newest transaction of each key."""
         return await self._asking.find(self._journal, keys)
 
     async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
-        """What tills ask about: transactions of a terminal, oldest first; second keys to them are left out."""
+        """Transactions of a terminal, oldest first; second keys to them are left out."""
         return await self._journal.listing(
             Listing(states=frozenset(), terminal=terminal, stan=stan, aliases=False, after_id=after, limit=limit)
         )
-
-    async def explain(self, id: int) -> Explanation | None:  # noqa: A002 - the journal's word
-        """What blocks a transaction, by which rule, and when it is tried next."""
-        found = await self.show(id)
-        if isinstance(found, Lookup):
-            return None
-        transaction = found.transaction
-        explained = self._conductor.engine.explain(transaction)
-        wait_ms = explained.next_try_in_ms
-        text = f"Transaction {id} is {transaction.state.name.lower()}. "
-        text += f"It waits for: {explained.blocked_by}." if explained.blocked_by else "Nothing blocks it."
-        return Explanation(
-            id=id,
-            state=transaction.state,
-            blocked_by=explained.blocked_by,
-            rule=explained.rule,
-            next_try_ms=None if wait_ms is None else self._clock.utc_ms() + wait_ms,
-            text=text,
-        )
-
-    async def command(self, act: OperatorAct, id: int, who: str, why: str) -> CommandResult:  # noqa: A002
-        """Have an operator's act decided and made durable."""
-        token, outcome = self._asking.command()
-        if act is OperatorAct.MAINTENANCE_ON:
-            self._maintenance.remember(who, why)
-        elif act is OperatorAct.MAINTENANCE_OFF:
-            self._maintenance.forget()
-        self._submit(Commanded(token, act, id, who, why))
-        return await outcome
-
-    async def sign_head(self) -> LogHead | str:
-        """Have the auditor's log signed as it stands."""
-        try:
-            signed = await self._notary.checkpoint()
-        except NotDone as error:
-            return str(error)
-        return LogHead(origin=signed.checkpoint.origin, size=signed.size, root=signed.root, note=signed.note.decode())
-
-    async def continue_log(self, who: str, why: str) -> CommandResult:
-        """Have the auditor's log signed again from here on, over a break."""
-        try:
-            signed = await self._notary.continue_over(who, why)
-        except (NotDone, JournalError) as error:
-            return CommandResult(done=False, text=str(error))
-        return CommandResult(done=True, text=f"the log goes on: a head of {signed.size} entries is signed")
 
 
 def _say(log: Any, level: str, event: str, facts: Mapping[str, object]) -> None:
@@ -454,11 +347,6 @@ def _tell(started: Callable[[str], None], line: str) -> None:
     """Nobody reads what we print: that is no reason to end."""
     with contextlib.suppress(OSError, ValueError):
         started(line)
-
-
-def _gauges(listener: Listener) -> dict[str, int]:
-    gauges = listener.gauges()
-    return {"connections": gauges["connections"], "in_flight": gauges["in_flight"]}
 
 
 async def run_gateway(config: Config, *, started: Callable[[str], None] = print) -> int:
@@ -482,8 +370,18 @@ async def run_gateway(config: Config, *, started: Callable[[str], None] = print)
     loop.add_signal_handler(signal.SIGHUP, gateway.reload_certificates)
     for remark in (*remarks(config), *file_remarks(config, files), *memory_remarks()):
         log.warning("worth a look", remark=remark)
+    starting = asyncio.create_task(gateway.start())
+    told = asyncio.create_task(gateway.stopping.wait())
+    await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not starting.done():  # it is told to stop before it has begun; a journal that hangs must not keep it
+        starting.cancel()
+        await asyncio.wait((starting,))
+    if starting.cancelled():
+        await gateway.stop()
+        return 1 if gateway.failed else 0
     try:
-        listeners, operations = await gateway.start()
+        listeners, operations = starting.result()
     except (JournalError, OSError):
         await gateway.stop()
         raise

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -50,6 +53,7 @@ from gateway.journal.wire import (
     Open,
     Order,
     Result,
+    Said,
     Standing,
     Stopped,
     Tiding,
@@ -60,6 +64,9 @@ from gateway.journal.wire import (
 _T = TypeVar("_T")
 
 _ENDS_WITHIN_S: Final = 5.0
+_CLOSES_WITHIN_S: Final = 30.0
+_ANSWERS_WITHIN_S: Final = 3.0
+"""A journal that has said nothing for so long to a question that costs it nothing hangs: nobody is told it is well."""
 _SOCKET_BYTES: Final = 1 << 20
 _ORDERS_PER_FRAME: Final = 16
 """Orders that are handed over before the turn of the loop has ended. A turn that hears hundreds of terminals takes
@@ -73,6 +80,15 @@ def error_of(name: str, text: str) -> JournalError:
     return kinds[name](text) if name in kinds else JournalInDoubt(f"{name}: {text}")
 
 
+_HANGS: Final = "the journal's process does not answer"
+
+
+def _ignore_signals() -> None:
+    """In the new process, before its program: what ends the gateway's group is for the gateway to act upon."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class JournalApart:
     """See port.Journal, whose contract this keeps."""
 
@@ -82,9 +98,9 @@ class JournalApart:
         keyring: Keyring,
         deliver: Deliver,
         failed: Callable[[JournalError], None],
-        program: Sequence[str] = (sys.executable, "-m", "gateway.journal.serving"),
+        program: Sequence[str] = (sys.executable, "-P", "-m", "gateway.journal.serving"),
     ) -> None:
-        """As SqliteJournal's; `program` runs `serving.main`."""
+        """As SqliteJournal's; `program` runs `serving.main`, and takes no module from the current folder."""
         self._program = program
         self._settings = settings
         self._keyring = keyring
@@ -94,6 +110,8 @@ class JournalApart:
         self._calls: dict[int, tuple[object, asyncio.Future[Any]]] = {}
         self._newest_call = 0
         self._standing = Standing("", 0, b"")
+        self._asked_s: float | None = None
+        self._health: JournalHealth | None = None
         self._broken: JournalError | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._line: _Line | None = None
@@ -116,10 +134,15 @@ class JournalApart:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
             line = self._line = _Line(self)
             await self._loop.create_connection(lambda: line, sock=ours)
-            self._child = await asyncio.create_subprocess_exec(
-                *self._program, str(theirs.fileno()), str(os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),),
-            )  # fmt: skip
+            try:
+                self._child = await asyncio.create_subprocess_exec(
+                    *self._program, str(theirs.fileno()), str(os.getpid()),
+                    stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), preexec_fn=_ignore_signals,
+                )  # fmt: skip
+            except OSError as error:
+                self._closing = True
+                line.close()
+                raise JournalError(f"the journal's process ({self._program[0]}) cannot be started: {error}") from error
         settings = self._settings
         try:
             await self._called(
@@ -139,7 +162,13 @@ class JournalApart:
             return
         try:
             if self._broken is None:
-                await self._called(AskClose, None)
+                async with asyncio.timeout(_CLOSES_WITHIN_S):
+                    await self._called(AskClose, None)
+        except TimeoutError:
+            raise JournalInDoubt(
+                f"the journal's process has not closed within {_CLOSES_WITHIN_S:g} s and is ended: what was "
+                f"acknowledged is on the disk, and the next start goes on from there"
+            ) from None
         finally:
             await self._end()
 
@@ -239,15 +268,25 @@ class JournalApart:
         return cast("list[Transaction]", await self._called(lambda call: AskListing(call, listing), list[Transaction]))
 
     async def health(self) -> JournalHealth:
-        """See port.Journal.health."""
-        return cast("JournalHealth", await self._called(AskHealth, JournalHealth))
+        """See port.Journal.health. While the journal's process hangs, what it told last, and that it hangs."""
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                self._health = cast("JournalHealth", await self._called(AskHealth, JournalHealth))
+        except TimeoutError:
+            if self._health is None:
+                raise JournalError(_HANGS) from None
+            return replace(self._health, writable=False, reason=_HANGS)
+        return self._health
 
     def refusal(self) -> str:
         """See port.Journal.refusal; as it was when it was told last, a moment ago."""
         if self._broken is not None:
             return str(self._broken)
-        self._order(AskRefusal())
-        return self._standing.refusal
+        now_s = self._loop.time()
+        if self._asked_s is None:
+            self._asked_s = now_s
+            self._order(AskRefusal())
+        return self._standing.refusal if now_s - self._asked_s <= _ANSWERS_WITHIN_S else _HANGS
 
     # -- tidings
 
@@ -261,6 +300,7 @@ class JournalApart:
             match message:
                 case Standing():
                     standing = message
+                    self._asked_s = None
                 case Result():
                     gives, future = self._calls.pop(message.call)
                     if not future.done():
@@ -269,6 +309,8 @@ class JournalApart:
                     _, future = self._calls.pop(message.call)
                     if not future.done():
                         future.set_exception(error_of(message.error, message.text))
+                case Said():
+                    logging.getLogger(message.name).log(message.level, "%s", message.text)
                 case Stopped():
                     self._stop(error_of(message.error, message.text))
                     return
@@ -281,7 +323,8 @@ class JournalApart:
     def lost(self) -> None:
         """The other end is gone. Called by the line."""
         if not self._closing:
-            self._stop(JournalInDoubt("the journal's process has ended: restart to recover"))
+            how = "" if self._child is None or self._child.returncode is None else f" ({self._child.returncode})"
+            self._stop(JournalInDoubt(f"the journal's process has ended by itself{how}: restart to recover"))
 
     def defect(self, error: Exception) -> None:
         """What came could not be taken. Called by the line."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -41,6 +42,7 @@ from gateway.journal.wire import (
     Open,
     Order,
     Result,
+    Said,
     Standing,
     Stopped,
     Tiding,
@@ -73,6 +75,9 @@ class Serving(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)
+        root = logging.getLogger()
+        root.addHandler(_Lines(self._tell, self._loop))
+        root.setLevel(logging.INFO)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Called by the event loop: the gateway is gone, and nothing that is not committed was acknowledged."""
@@ -105,6 +110,7 @@ class Serving(asyncio.Protocol):
             case Load():
                 journal.load(order)
             case AskRefusal():
+                self._tell(self._stands())  # always answered, for that shows that this process is well
                 journal.refusal()  # what comes of it is told when it is known
             case AskNote():
                 self._call(order, journal.note(order.kind, order.detail))
@@ -185,12 +191,15 @@ class Serving(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(frame(told))
 
-    def _stand(self) -> None:
+    def _stands(self) -> Standing:
         assert self._journal is not None
-        standing = Standing(self._journal.refusal_known(), *self._journal.log_head())
-        if standing != self._standing:
-            self._standing = standing
-            self._tidings.append(standing)
+        self._standing = Standing(self._journal.refusal_known(), *self._journal.log_head())
+        return self._standing
+
+    def _stand(self) -> None:
+        before = self._standing
+        if self._stands() != before:
+            self._tidings.append(self._standing)
 
     def _look_now(self) -> None:
         self._stand()
@@ -201,6 +210,21 @@ class Serving(asyncio.Protocol):
         """Room and lock change by themselves."""
         self._look_now()
         self._look = self._loop.call_later(_LOOKS_EVERY_S, self._look_on)
+
+
+class _Lines(logging.Handler):
+    """Log lines go where the gateway's go."""
+
+    def __init__(self, tell: Callable[[Tiding], None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._say = tell
+        self._loop = loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`, on any thread."""
+        said = Said(record.name, record.levelno, record.getMessage())
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the gateway is gone
+            self._loop.call_soon_threadsafe(self._say, said)
 
 
 async def serve(descriptor: int, clock: Clock) -> None:

@@ -116,6 +116,14 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, tag=True):
     root: bytes
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A line for the gateway's log: name of the logger, level as in `logging`, text."""
+
+    name: str
+    level: int
+    text: str
+
+
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The journal has stopped, and tells nothing more: the name of the error's class and its text."""
 
@@ -126,7 +134,7 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag=True):
 Call = Open | AskNote | AskAdoptKeys | AskKeyNeeds | AskOwingLanes | AskInDoubt | AskListing | AskHealth | AskClose
 Order = Write | Find | FindNewest | FetchHeads | FetchBatch | Load | AskRefusal | Call
 _Event = Committed | Existing | OverLimit | WriteRefused | Found | Heads | BatchRead | Damaged
-Tiding = _Event | Result | Failure | Standing | Stopped
+Tiding = _Event | Result | Failure | Standing | Said | Stopped
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +20,9 @@ from typing import Any, Final
 from gateway.notary.folder import FOLDER_OUTLET, TileFolder
 from gateway.notary.live_log import LiveLog, LogUnreadable
 from gateway.notary.note_file import NoteFiles
-from gateway.notary.outlet import Outlet, OutletStatus, Tell
+from gateway.notary.outlet import Outlet, Tell
 from gateway.notary.signing import LogBroken, Signed, Signing
+from gateway.notary.status import MOVES, NotaryState, NotaryStatus
 from gateway.notary.syslog_line import SYSLOG_OUTLET, SyslogDestination, SyslogEnd
 from gateway.notary.witness import WitnessConflict, WitnessDestination, WitnessEnd
 from protocol.transparency.notes import Signature, SignerKey
@@ -31,25 +31,6 @@ _FIRST_CONTACT_S: Final = 6.0
 """How long the first signature after a start waits for the witnesses, who may know that the journal was put back."""
 _LAST_TRY_S: Final = 5.0
 """How long a stop waits for outlets; a witness that is away must not keep the gateway from ending."""
-
-
-class NotaryState(StrEnum):
-    """Whether heads are signed. `_MOVES` is the table of its changes."""
-
-    OFF = "off"  # configured so
-    STARTING = "starting"  # what was signed last is not held against the journal yet
-    SIGNING = "signing"
-    FAILING = "failing"  # not for now: a disk, a key; each tick tries again
-    BROKEN = "broken"  # the journal does not continue what was signed; a person has to decide
-
-
-_MOVES: Final = {
-    NotaryState.OFF: frozenset[NotaryState](),
-    NotaryState.STARTING: frozenset({NotaryState.SIGNING, NotaryState.FAILING, NotaryState.BROKEN}),
-    NotaryState.SIGNING: frozenset({NotaryState.FAILING, NotaryState.BROKEN}),
-    NotaryState.FAILING: frozenset({NotaryState.SIGNING, NotaryState.BROKEN}),
-    NotaryState.BROKEN: frozenset({NotaryState.SIGNING}),  # by `continue_over` only
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +61,6 @@ class NotarySettings:
     folder: Path | None = None
     syslog: SyslogEnd | None = None
     witnesses: tuple[WitnessEnd, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotaryStatus:
-    """How the log's heads are.
-
-    Attributes:
-        reason: why nothing is signed, in words; empty where it is.
-        size: entries of the newest signed head; 0 for none.
-        root: of that head, in base64.
-        signed_ms: UTC time of that signature; 0 for none.
-        unsigned: entries since that head.
-    """
-
-    state: NotaryState
-    origin: str
-    reason: str = ""
-    size: int = 0
-    root: str = ""
-    signed_ms: int = 0
-    unsigned: int = 0
-    outlets: tuple[OutletStatus, ...] = ()
 
 
 class Notary:
@@ -378,7 +337,7 @@ class Notary:
         self._tell_now("error", "audit.log-broken", {"reason": reason, "text": todo})
 
     def _move(self, state: NotaryState) -> None:
-        assert state in _MOVES[self._state], (self._state, state)
+        assert state in MOVES[self._state], (self._state, state)
         self._state = state
 
     def _conflicted(self, told: WitnessConflict) -> None:

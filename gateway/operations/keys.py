@@ -16,6 +16,7 @@ destroyed needs two people (approvals.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ DESTROY_KEY: Final = "destroy-key"
 """The action of a request that a key be destroyed; its subject is "key N"."""
 
 TURN_EVERY_S: Final = 60.0
+_ENDS_WITHIN_S: Final = 5.0
 _HOUR_MS: Final = 3_600_000
 _SUBJECT: Final = re.compile(r"key ([1-9][0-9]{0,9})")
 _GATEWAY: Final = "gateway"
@@ -143,8 +145,10 @@ class Keys:
         """Do nothing more by itself; a change under way is finished. Safe to call twice."""
         task, self._task = self._task, None
         if task is not None:
-            async with self._lock:
-                task.cancel()
+            with contextlib.suppress(TimeoutError):  # a journal that hangs never ends a change
+                async with asyncio.timeout(_ENDS_WITHIN_S), self._lock:
+                    task.cancel()
+            task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def _turn_on(self) -> None:

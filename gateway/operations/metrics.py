@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from gateway.core.lifecycle import State
 from gateway.core.link import LinkState
-from gateway.notary.notary import NotaryState
+from gateway.notary.status import NotaryState
 from gateway.operations.report import named, queue_report
 from gateway.operations.view import GatewayStatus, Mode
 

@@ -9,7 +9,7 @@ import msgspec
 from gateway.core.lifecycle import OBLIGATION, Obligation, State
 from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
 from gateway.journal.port import JournalHealth
-from gateway.notary.notary import NotaryStatus
+from gateway.notary.status import NotaryStatus
 from gateway.operations.view import Explanation, GatewayStatus, KeysStatus
 from protocol.iso8583.message import Fields
 from protocol.masking import mask_pans, masked_fields

@@ -1,4 +1,4 @@
-"""What operations need to see of a running gateway and may ask of it. The composition root implements `GatewayView`."""
+"""What operations need to see of a running gateway and may ask of it: `GatewayView`, see gateway/operators_view.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.core.lifecycle import State
 from gateway.core.link import LinkState
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.port import JournalHealth, Listing
-from gateway.notary.notary import NotaryStatus
+from gateway.notary.status import NotaryStatus
 
 
 class Mode(StrEnum):

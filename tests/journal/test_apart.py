@@ -16,6 +16,7 @@ import pytest
 from gateway.core.effects import Write
 from gateway.core.events import Committed, Existing
 from gateway.core.transaction import Stored
+from gateway.journal import apart
 from gateway.journal.apart import JournalApart, error_of
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.port import (
@@ -224,3 +225,78 @@ def test_many_orders_of_one_turn_are_all_carried_out_in_order(rig: Rig) -> None:
     events = rig.perform(*writes)
     assert [event.token for event in events if isinstance(event, Committed)] == [write.token for write in writes]
     assert rig.order == [write.token for write in writes]
+
+
+def test_no_module_of_the_current_folder_is_taken(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('taken')\n")
+    monkeypatch.chdir(tmp_path)
+    settings = SqliteJournalSettings(path=tmp_path / "journal.db", min_free_bytes=0)
+    rig = Rig(lambda deliver, failed, _: JournalApart(settings, keyring, deliver, failed)).open()
+    assert isinstance(rig.write(sale("k|000001")), Committed)
+
+
+def test_a_program_that_cannot_be_started_is_named(tmp_path: Path, keyring: Keyring) -> None:
+    settings = SqliteJournalSettings(path=tmp_path / "journal.db", min_free_bytes=0)
+    missing = (str(tmp_path / "no-python"),)
+    rig = Rig(lambda deliver, failed, _: JournalApart(settings, keyring, deliver, failed, missing))
+    with pytest.raises(JournalError, match="no-python"):
+        rig.open()
+    assert rig.failure is None
+
+
+def test_a_journal_that_hangs_is_not_called_well_and_is_again_when_it_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "_ANSWERS_WITHIN_S", 0.2)
+
+    async def refusal(hangs: bool) -> str:
+        async with asyncio.timeout(WITHIN_S):
+            while ("does not answer" in rig.journal.refusal()) != hangs:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.01)
+        return rig.journal.refusal()
+
+    before = rig.run(rig.journal.health())
+    os.kill(pid_of(rig), signal.SIGSTOP)
+    try:
+        assert "does not answer" in rig.run(refusal(hangs=True))
+        hung = rig.run(rig.journal.health())
+        assert (hung.writable, hung.entries) == (False, before.entries)
+    finally:
+        os.kill(pid_of(rig), signal.SIGCONT)
+    assert rig.run(refusal(hangs=False)) == ""
+    assert rig.run(rig.journal.health()).writable
+
+
+def test_questions_to_a_journal_that_hangs_are_not_heaped_up(rig: Rig) -> None:
+    assert isinstance(rig.journal, JournalApart)
+    os.kill(pid_of(rig), signal.SIGSTOP)
+    try:
+        for _ in range(1_000):
+            rig.journal.refusal()
+        assert len(rig.journal._orders) <= 1
+    finally:
+        os.kill(pid_of(rig), signal.SIGCONT)
+
+
+def test_a_journal_that_does_not_close_is_ended_and_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_CLOSES_WITHIN_S", 0.2)
+    monkeypatch.setattr(apart, "_ENDS_WITHIN_S", 0.2)
+    pid = pid_of(rig)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(JournalInDoubt, match="not closed"):
+        rig.close()
+    assert ends(pid)
+    rig._end_loop()
+
+
+def test_lines_of_the_journals_log_come_to_the_gateways(
+    tmp_path: Path, keyring: Keyring, rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.write(sale("k|000001"))
+    rig.close()
+    (tmp_path / "journal.db-mark").unlink()
+    with caplog.at_level("INFO"):
+        Rig(apart_make(tmp_path / "journal.db", keyring)).open()
+    assert any("mark" in line.getMessage() and line.name.startswith("gateway.journal") for line in caplog.records)

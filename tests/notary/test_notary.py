@@ -15,9 +15,10 @@ import pytest
 
 from gateway.core.lifecycle import EntryKind
 from gateway.notary import notary as notary_module
-from gateway.notary.notary import Notary, NotarySettings, NotaryState, NotDone
+from gateway.notary.notary import Notary, NotarySettings, NotDone
 from gateway.notary.outlet import Outlet, OutletFailed
 from gateway.notary.signing import Signed
+from gateway.notary.status import NotaryState
 from gateway.notary.syslog_line import SyslogEnd
 from gateway.notary.witness import WitnessEnd
 from protocol.journal_entry import decode_entry

@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Final
 
-from gateway.journal import batch, counters, draft, keyring, lock, reading, sealing, sqlite
+from gateway.journal import batch, counters, draft, key_folder, lock, lookups, opening, reading, sealing, sqlite
 from tests.safeguards.journal_switches import (
     Unverified,
     any_end,
     any_revision,
     any_sequence,
     broken,
+    early_frontier,
     kept_in_queue,
     made_with,
     not_scanned,
@@ -51,7 +52,7 @@ JOURNAL: Final = (
     Safeguard(
         "the name of a new key file is synced",
         "INV-1",
-        replaced(keyring, "sync_folder", nothing),
+        replaced(key_folder, "sync_folder", nothing),
         f"{_GAPS}test_the_names_of_new_key_files_are_synced_before_they_are_used",
     ),
     Safeguard(
@@ -117,7 +118,7 @@ JOURNAL: Final = (
     Safeguard(
         "a journal has what its mark says was committed",
         "INV-1",
-        replaced(sqlite, "refuse_what_went_back", opened),
+        replaced(opening, "refuse_what_went_back", opened),
         f"{_GAPS}test_a_journal_that_was_put_back_to_an_earlier_state_is_refused",
     ),
     Safeguard(
@@ -141,7 +142,7 @@ JOURNAL: Final = (
     Safeguard(
         "lookups of one hop see one state",
         "INV-6",
-        replaced(sqlite, "snapshot", lambda _, reads: [read() for read in reads]),
+        replaced(lookups, "snapshot", lambda _, reads: [read() for read in reads]),
         f"{_GAPS}test_a_commit_between_two_lookups_of_one_hop_is_seen_by_neither",
     ),
     Safeguard(
@@ -159,7 +160,7 @@ JOURNAL: Final = (
     Safeguard(
         "another program's file is left alone",
         "—",
-        replaced(sqlite, "refuse_foreign_file", nothing),
+        replaced(opening, "refuse_foreign_file", nothing),
         f"{_J}test_sqlite.py::test_a_file_that_is_no_journal_is_refused_and_left_alone",
     ),
     Safeguard(
@@ -203,6 +204,12 @@ JOURNAL: Final = (
         "INV-5",
         replaced(draft, "same_payment", always(value=True)),
         f"{_SUITE}test_an_update_that_would_change_an_acknowledged_amount_is_not_written",
+    ),
+    Safeguard(
+        "the tree's frontier moves only after COMMIT",
+        "INV-7",
+        early_frontier,
+        f"{_J}test_log_tree.py::test_the_head_of_the_log_is_that_of_rfc_6962_after_any_history",
     ),
     Safeguard(
         "what a stand-in reserves is durable",
@@ -261,13 +268,13 @@ JOURNAL: Final = (
     Safeguard(
         "journal files are their owner's",
         "INV-8",
-        replaced(sqlite, "make_private", nothing),
+        replaced(opening, "make_private", nothing),
         f"{_GAPS}test_every_file_of_a_journal_is_its_owners_whatever_the_umask",
     ),
     Safeguard(
         "key files that others may read are refused",
         "INV-8",
-        replaced(keyring, "_refuse_open_to_others", nothing),
+        replaced(key_folder, "refuse_open_to_others", nothing),
         f"{_J}test_keyring.py::test_a_key_file_that_others_can_reach_is_refused_by_name",
     ),
 )

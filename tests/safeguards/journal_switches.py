@@ -13,7 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.journal import connections, draft, reading, rows, sealing
+from gateway.journal import batch, connections, draft, reading, rows, sealing
 from tests.safeguards import test_power
 from tests.safeguards.switches import (
     Equal,
@@ -145,6 +145,29 @@ def any_revision() -> None:
         return update
 
     wrapped(draft.Draft, "update", around)()
+
+
+def early_frontier() -> None:
+    """The tree's frontier moves as soon as the new leaves are known, whatever becomes of their commit."""
+    module: Any = batch
+
+    def around(commit: Callable[..., Any]) -> object:
+        def committed(self: Any, *values: Any, **named: Any) -> Any:
+            write_entries = module.write_entries
+
+            def written(connection: Any, drafted: Any, frontier: Any) -> Any:
+                self.frontier, _ = frontier.append([leaf for _, _, leaf, _ in drafted.entries])
+                return write_entries(connection, drafted, frontier)
+
+            module.write_entries = written
+            try:
+                return commit(self, *values, **named)
+            finally:
+                module.write_entries = write_entries
+
+        return committed
+
+    wrapped(batch.Batcher, "commit", around)()
 
 
 def without_table(name: str) -> Switch:
