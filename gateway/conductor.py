@@ -32,7 +32,7 @@ from gateway.journal.port import Journal
 
 _EVENTS_OF_A_TIME: Final = 32
 """Of events that wait together, so many are told the same time: a millisecond or two passes meanwhile."""
-_EVENTS_AT_ONCE: Final = 16
+_EVENTS_AT_ONCE: Final = 32
 _WRITE_RESULTS: Final = (Committed, Existing, OverLimit, WriteRefused)
 _MEASURED_FROM: Final = 64
 """Writes in a group commit from which on it tells what a write costs: in a small one, the disk's sync is most of it."""

@@ -68,7 +68,7 @@ _CLOSES_WITHIN_S: Final = 30.0
 _ANSWERS_WITHIN_S: Final = 3.0
 """A journal that has said nothing for so long to a question that costs it nothing hangs: nobody is told it is well."""
 _SOCKET_BYTES: Final = 1 << 20
-_ORDERS_PER_FRAME: Final = 16
+_ORDERS_PER_FRAME: Final = 32
 """Orders that are handed over before the turn of the loop has ended. A turn that hears hundreds of terminals takes
 many milliseconds, and the other process would have nothing to do until then."""
 
