@@ -21,6 +21,9 @@ It adds up where, for every day, terminal and currency, the amounts are
 So a payment makes a difference if its terminal believes in it and nothing stands behind that; or the acquirer has it,
 or is owed it, and its terminal was told no, has reversed it, or a person has ended it. The day is that of the first
 entry, in UTC. Amounts are counted as the terminal named them, refunds too: entries do not say which way money goes.
+
+An entry that does not hash to its leaf is not what was written. It is named, and what it says is not counted: a journal
+with such an entry does not add up, whatever its sums are.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from gateway.core.lifecycle import EntryKind, State
 from gateway.journal.log_reader import LogDamaged, LogReader
 from protocol.masking import mask_pans
 from protocol.response_codes import APPROVALS
+from protocol.transparency.tree import leaf_hash
 
 PORTION: Final = 4096
 
@@ -103,7 +107,9 @@ class Balance:
     """The sums, and what does not add up.
 
     Attributes:
-        adds_up: no payment makes a difference.
+        adds_up: no payment makes a difference, and no entry is damaged.
+        damaged: entries that do not hash to their leaf; they are not in the sums.
+        damaged_entries: the sequences of the first of them.
         groups: by what was asked for, in order; totals by currency.
         differences: the first ones; `differing` counts all.
     """
@@ -112,6 +118,8 @@ class Balance:
     size: int
     adds_up: bool = True
     differing: int = 0
+    damaged: int = 0
+    damaged_entries: list[int] = field(default_factory=list)
     groups: list[Sums] = field(default_factory=list)
     totals: list[Sums] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
@@ -124,31 +132,36 @@ class Balancing:
         self._reader = reader
         self._tell = tell
         self._groups: dict[tuple[str, str, str, str], int] = {}
+        self._balance = Balance(journal=str(reader.path), size=reader.size)
+        self._limit = 0
 
     def run(self, by: Iterable[str], limit: int) -> Balance:
-        """Add up, grouped `by` any of "day" and "terminal"; keep the first `limit` differences.
+        """Add up, grouped `by` any of "day" and "terminal"; keep the first `limit` differences and damaged entries.
 
         Raises:
-            LogDamaged: an entry is missing or damaged: verify the journal first.
+            LogDamaged: an entry is missing, or is none: verify the journal first.
         """
+        self._limit = limit
         payments = Standings(self._reader.size, _PAYMENT)
         try:
             self._read(payments)
-            return self._sum(payments, frozenset(by), limit)
+            return self._sum(payments, frozenset(by))
         finally:
             payments.close()
 
     def _read(self, payments: Standings) -> None:
         size, memory = self._reader.size, payments.memory
         expected = 1
-        for sequence, body in self._reader.select("SELECT sequence, body FROM entry ORDER BY sequence"):
-            try:
-                head: tuple[Any, ...] = HEAD.unpack_from(body)
-            except (struct.error, TypeError):
-                head = ()
-            if sequence != expected or not head or head[3] != sequence or head[5] > sequence:
-                raise LogDamaged(f"entry {expected} is missing or damaged: run audit verify", expected)
+        for sequence, body, leaf in self._reader.select("SELECT sequence, body, leaf FROM entry ORDER BY sequence"):
+            if sequence != expected:
+                raise LogDamaged(f"entry {expected} is missing: run audit verify", expected)
             expected += 1
+            if not isinstance(body, bytes) or leaf_hash(body) != leaf:
+                self._note_damaged(sequence)
+                continue
+            head: tuple[Any, ...] = HEAD.unpack_from(body) if len(body) >= HEAD.size else ()
+            if not head or head[3] != sequence or head[5] > sequence:
+                raise LogDamaged(f"entry {sequence} is damaged: run audit verify", sequence)
             if head[5]:
                 self._entry(memory, head, body)
             if not sequence % PORTION:
@@ -156,6 +169,13 @@ class Balancing:
                 self._tell("adding up", sequence / size)
         if expected != size + 1:
             raise LogDamaged(f"entry {expected} is missing: run audit verify", expected)
+
+    def _note_damaged(self, sequence: int) -> None:
+        balance = self._balance
+        balance.adds_up = False
+        balance.damaged += 1
+        if len(balance.damaged_entries) < self._limit:
+            balance.damaged_entries.append(sequence)
 
     def _entry(self, memory: Any, head: tuple[Any, ...], body: bytes) -> None:
         _, kind, state, sequence, time_ms, transaction, _, amount, key, fingerprint, currency, response = head[:12]
@@ -174,6 +194,8 @@ class Balancing:
             if before == _NONE:
                 return
             if not before:
+                if self._balance.damaged:
+                    return  # the entry that created it may be one that is not counted
                 raise LogDamaged(
                     f"entry {sequence} tells of a transaction that none created: run audit verify", sequence
                 )
@@ -190,13 +212,13 @@ class Balancing:
         merchant, terminal = place_of(key.decode(errors="replace"))
         return self._groups.setdefault((day, merchant, terminal, currency.decode(errors="replace")), len(self._groups))
 
-    def _sum(self, payments: Standings, by: frozenset[str], limit: int) -> Balance:
+    def _sum(self, payments: Standings, by: frozenset[str]) -> Balance:
         names = list(self._groups)
         sums = [
             Sums(day=day, merchant=mask_pans(merchant), terminal=mask_pans(terminal), currency=currency)
             for day, merchant, terminal, currency in names
         ]
-        balance = Balance(journal=str(self._reader.path), size=self._reader.size)
+        balance = self._balance
         for transaction in payments.left():
             state, flags, group, amount = _PAYMENT.unpack_from(payments.memory, transaction * _PAYMENT.size)
             if state == _NONE:
@@ -206,7 +228,7 @@ class Balancing:
                 continue
             balance.adds_up = False
             balance.differing += 1
-            if len(balance.differences) < limit:
+            if len(balance.differences) < self._limit:
                 balance.differences.append(_told_of(transaction, sums[group], state, flags, amount, difference))
         balance.groups = _grouped(sums, by)
         balance.totals = _grouped(sums, frozenset())

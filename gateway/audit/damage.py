@@ -27,14 +27,18 @@ class Damage(StrEnum):
 
     REWRITTEN = "rewritten"  # entries that fit their leaf hashes, and not the tree that was stored or published
     SUBTREE = "subtree-changed"  # the stored hash of a subtree is not that of its leaves; the checkpoint has the leaves
-    ADDED = "added"  # entries that the journal's own head does not know
+    ADDED = "added"  # entries, or stored hashes of entries, that the journal's own head does not know
     CUT_TAIL = "cut-tail"  # a checkpoint, the journal's head or a row knows of entries that are not there
     REWRITTEN_TAIL = "rewritten-tail"  # the tree does not continue the one of a signed checkpoint
+    HEAD_MISSING = "head-missing"  # a copy of the journal's own head is not there, or is not one
     CHECKPOINT = "checkpoint-refused"  # not a checkpoint of this log, or not signed by its key
 
     ROW = "row-differs"  # the row of a transaction says something else than its newest entry
     ROW_MISSING = "row-missing"
     ROW_UNKNOWN = "row-without-entry"
+    QUEUE = "queue-differs"  # what is owed or unsettled is not in its table as the row says, or something else is
+    LOOKUP = "lookup-missing"  # a lookup table lacks a transaction: a retry of it could be charged again (INV-2)
+    LOOKUP_FOREIGN = "lookup-foreign"  # a lookup table has a row that belongs to no transaction
     SENSITIVE = "sensitive-left"  # sensitive data of a transaction that is final is still stored (INV-8)
 
 

@@ -11,8 +11,10 @@ import msgspec
 
 from gateway.audit.damage import Damage, Findings
 from gateway.audit.tree_checks import Head
+from gateway.core.lifecycle import State
 from gateway.journal.log_reader import LogDamaged, LogReader
 from gateway.journal.port import JournalError
+from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head as JournalHead
 from protocol.transparency.checkpoints import Checkpoint, CheckpointError, open_checkpoint
 from protocol.transparency.notes import NOTE_BYTES_MAX, NoteError, VerifierKey, parse_note
@@ -21,6 +23,8 @@ from protocol.transparency.tree import Frontier, TreeError
 HELD: Final = "the checkpoint that you hold"
 BESIDE: Final = "the checkpoint beside the journal"
 INSIDE: Final = "the head inside the journal"
+
+_COUNTS: Final = len(State) + 1
 
 
 class HeadRefused(JournalError):
@@ -110,15 +114,32 @@ def beside(journal: Path, keys: Sequence[VerifierKey], findings: Findings) -> Si
         return None
 
 
-def inside(reader: LogReader) -> Head | None:
-    """The journal's own head, of whichever copy can be read; not verified, for that needs a key."""
-    heads: list[tuple[int, bytes]] = []
+def inside(reader: LogReader, findings: Findings, codec: RowCodec | None) -> JournalHead | None:
+    """The journal's own head, of whichever copy can be read; its tag is verified where there is a key.
+
+    A gateway writes two copies of it in every commit: one that is not there was taken away.
+    """
+    heads: list[JournalHead] = []
     try:
-        for (packed,) in reader.select("SELECT packed FROM head ORDER BY copy"):
-            head = msgspec.msgpack.decode(packed, type=JournalHead)
-            frontier = Frontier.decode(head.frontier)
-            if frontier.size == head.sequence:
-                heads.append((head.sequence, frontier.root()))
-    except (LogDamaged, msgspec.MsgspecError, TreeError, TypeError):
-        pass  # the other copy, or none: it is one witness of three, and no proof
-    return Head(INSIDE, *max(heads)) if heads else None
+        for packed, tag in reader.select("SELECT packed, tag FROM head WHERE copy IN (1, 2)"):
+            try:
+                head = msgspec.msgpack.decode(packed, type=JournalHead)
+                whole = Frontier.decode(head.frontier).size == head.sequence and len(head.counts) == _COUNTS
+            except (msgspec.MsgspecError, TreeError, TypeError):
+                continue
+            if whole and (codec is None or codec.head_tag(packed) == tag):
+                heads.append(head)
+    except LogDamaged:
+        findings.add(Damage.UNREADABLE, f"{INSIDE} cannot be read")
+    if not heads:
+        findings.add(Damage.HEAD_MISSING, f"{INSIDE} is not there, or neither copy is whole: a cut tail would not show")
+    elif len(heads) == 1:
+        findings.add(Damage.HEAD_MISSING, f"one of two copies of {INSIDE} is not there, or is not whole")
+    elif heads[0] != heads[1]:
+        findings.add(Damage.HEAD_MISSING, f"the two copies of {INSIDE} say different things")
+    return max(heads, key=lambda each: (each.sequence, each.commits), default=None)
+
+
+def witness(head: JournalHead) -> Head:
+    """The journal's own head, as one that its tree is held against."""
+    return Head(INSIDE, head.sequence, Frontier.decode(head.frontier).root())

@@ -152,6 +152,8 @@ def verifier_keys_of(named: str) -> tuple[VerifierKey, ...]:
                 return verifier_keys(file.read(_KEY_FILE_BYTES_MAX).decode())
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise HeadError(f"{named} cannot be read as a file of verifier keys: {error}") from None
+    if path.exists():
+        raise HeadError(f"{named} is not a regular file: name the file that holds the verifier keys")
     if "+" not in named:
         raise HeadError(f"{named} does not exist, and is no verifier key either")
     return verifier_keys(named)

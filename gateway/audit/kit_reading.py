@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -77,7 +79,9 @@ class Kit:
 
     def _read(self, path: str, bytes_max: int) -> bytes:
         try:
-            with (self.folder / path).open("rb") as file:
+            with open(self.folder / path, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise KitError(f"{self.folder / path} is not a regular file: nobody exported that")
                 content = file.read(bytes_max + 1)
         except FileNotFoundError:
             raise KitError(f"{self.folder / path} is missing") from None
@@ -86,3 +90,8 @@ class Kit:
         if len(content) > bytes_max:
             raise KitError(f"{self.folder / path} is larger than it can be")
         return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting: a pipe in a folder that somebody else filled would never give its first byte."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

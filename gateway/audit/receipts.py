@@ -1,11 +1,13 @@
 """`holdfast audit receipt`: is what a terminal holds what the journal says?
 
-Two kinds of receipt are known:
+Three kinds of receipt are known:
 
     a tlog-proof        of an HTTP answer; it brings its entry, its proof and a checkpoint that the log signed
     HF1:INDEX:SIZE:...  of an ISO 8583 answer (protocol/receipt_field.py), as it is or as JSON; the prefix of a head
 
-Either is held against a journal or an exported kit. What makes a receipt worth its paper is that it was out of the
+    holdfast-proof@v1   what `audit prove` wrote: the entries of a transaction, each with its tlog-proof
+
+Each is held against a journal or an exported kit. What makes a receipt worth its paper is that it was out of the
 operator's hands before anybody asked: a journal that was cut or rewritten behind it cannot satisfy it any more.
 """
 
@@ -19,6 +21,7 @@ import msgspec
 from gateway.audit.kit_entries import EntryShown, lines_of, shown
 from gateway.audit.kit_head import HeadError, SignedHead, refuse_not_continued, verified_head
 from gateway.audit.kit_reading import Kit
+from gateway.audit.proving import FORM, ProvedEntry, TransactionProof
 from gateway.journal.log_reader import LogDamaged, LogReader
 from protocol.journal_entry import EntryError
 from protocol.receipt_field import PREFIX_BYTES, ReceiptField, ReceiptFieldError
@@ -30,10 +33,16 @@ from protocol.transparency.proofs import (
     verify_consistency,
     verify_inclusion,
 )
+from protocol.transparency.text import encode_base64
 from protocol.transparency.tiles import TileError
 from protocol.transparency.tlog_proof import TLOG_PROOF_BYTES_MAX, TlogProof, TlogProofError
 from protocol.transparency.tree import HashReader, TreeError, frontier_at, leaf_hash
 
+KEY_OF_KIT: Final = (
+    "The verifier key is the one that came with the kit: whoever made another kit, and signed it anew, is believed "
+    "too. Name one that you have from elsewhere with --verifier-key."
+)
+_DOCUMENT_BYTES_MAX: Final = 64 << 20
 _TLOG_PROOF: Final = b"c2sp.org/tlog-proof@"
 
 
@@ -52,6 +61,7 @@ class ReceiptVerdict(msgspec.Struct, frozen=True):
         reason: why it is refused; empty where it is accepted.
         index, size: what the receipt says.
         entry: the entry that it is about, as journal or kit has it; None where that could not be read.
+        caveat: what an acceptance does not show; empty where there is nothing to say.
     """
 
     accepted: bool
@@ -60,6 +70,7 @@ class ReceiptVerdict(msgspec.Struct, frozen=True):
     index: int
     size: int
     entry: EntryShown | None
+    caveat: str = ""
 
 
 class Log(Protocol):
@@ -113,12 +124,16 @@ class JournalLog:
         return self._reader.entry(index).body
 
 
-def read_receipt(octets: bytes) -> TlogProof | ReceiptField:
+def read_receipt(octets: bytes) -> TlogProof | ReceiptField | TransactionProof:
     """The receipt that a file holds.
 
     Raises:
         ReceiptError: none that is known.
     """
+    if len(octets) > _DOCUMENT_BYTES_MAX:
+        raise ReceiptError("larger than any receipt")
+    if (document := _document(octets)) is not None:
+        return document
     if len(octets) > TLOG_PROOF_BYTES_MAX:
         raise ReceiptError("larger than any receipt")
     if octets.startswith(_TLOG_PROOF):
@@ -131,6 +146,27 @@ def read_receipt(octets: bytes) -> TlogProof | ReceiptField:
         return _of_json(text) if text.startswith("{") else ReceiptField.parse(text)
     except ReceiptFieldError as error:
         raise ReceiptError(f"neither a tlog-proof nor a receipt of an ISO 8583 answer: {error}") from None
+
+
+class _Form(msgspec.Struct):
+    form: str
+
+
+def _document(octets: bytes) -> TransactionProof | None:
+    """What `audit prove` wrote; None where the octets do not call themselves that."""
+    try:
+        form = msgspec.json.decode(octets, type=_Form).form
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    if form != FORM:
+        raise ReceiptError(f"a document of another form than {FORM}")
+    try:
+        document = msgspec.json.decode(octets, type=TransactionProof)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ReceiptError(f"a {FORM} that cannot be read: {error}") from None
+    if not document.entries:
+        raise ReceiptError(f"a {FORM} without any entry")
+    return document
 
 
 class _Written(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,6 +185,46 @@ def _of_json(text: str) -> ReceiptField:
         raise
     except (msgspec.MsgspecError, ValueError):
         raise ReceiptFieldError('as JSON it reads {"index": 1233, "size": 1240, "root": "9f86d081884c7d65"}') from None
+
+
+def check_receipts(
+    receipt: TlogProof | ReceiptField | TransactionProof, log: Log, keys: Sequence[VerifierKey] = ()
+) -> list[ReceiptVerdict]:
+    """As `check_receipt`; of what `audit prove` wrote, a verdict for each entry, in its order."""
+    if not isinstance(receipt, TransactionProof):
+        return [check_receipt(receipt, log, keys)]
+    return [_check_proved(receipt, each, log, keys) for each in receipt.entries]
+
+
+def _check_proved(
+    document: TransactionProof, each: ProvedEntry, log: Log, keys: Sequence[VerifierKey]
+) -> ReceiptVerdict:
+    """Check one entry of a document: its proof, and that all that is written around the proof is what it proves."""
+    try:
+        proof = TlogProof.parse(each.tlog_proof.encode("utf-8", "surrogatepass"))
+    except TlogProofError as error:
+        raise ReceiptError(f"the proof of entry {each.shown.sequence} cannot be read: {error}") from None
+    verdict = check_receipt(proof, log, keys)
+    if not verdict.accepted:
+        return verdict
+    checkpoint = verified_head(proof.checkpoint, keys).checkpoint
+    reason = ""
+    if proof.extra is None or each.entry != encode_base64(proof.extra) or each.shown != verdict.entry:
+        reason = f"the document shows another entry {each.shown.sequence} than it proves: it was changed"
+    elif each.shown.transaction != document.transaction:
+        reason = f"entry {each.shown.sequence} is not of transaction {document.transaction}: the document was changed"
+    elif (document.origin, document.size, document.root) != (
+        checkpoint.origin,
+        checkpoint.size,
+        encode_base64(checkpoint.root),
+    ):
+        reason = "the document names another log, size or root than its checkpoint: it was changed"
+    return msgspec.structs.replace(verdict, accepted=not reason, reason=reason)
+
+
+def with_caveat(verdict: ReceiptVerdict, caveat: str) -> ReceiptVerdict:
+    """The verdict with what it does not show, where it accepts."""
+    return msgspec.structs.replace(verdict, caveat=caveat) if verdict.accepted else verdict
 
 
 def check_receipt(receipt: TlogProof | ReceiptField, log: Log, keys: Sequence[VerifierKey] = ()) -> ReceiptVerdict:
@@ -252,6 +328,8 @@ def told(verdict: ReceiptVerdict) -> str:
         lines = [f"accepted: {covers}"]
         if verdict.kind == "iso8583":
             lines.append(f"by {PREFIX_BYTES} bytes of the root; the entry is to be compared with the paper:")
+        if verdict.caveat:
+            lines.append(verdict.caveat)
     if verdict.entry is not None:
         lines += ["", *lines_of(verdict.entry)]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from gateway.audit.damage import Damage, Findings
+from gateway.audit.index_checks import IndexChecks
 from gateway.audit.lives import state_word
 from gateway.audit.standings import Standings
 from gateway.core.lifecycle import FINAL
@@ -34,14 +35,19 @@ class RowChecks:
         start: int,
         size: int,
         codec: RowCodec | None,
+        indexes: IndexChecks,
     ) -> None:
-        """Entries behind `start` up to `size` were taken: older transactions have a standing only since."""
+        """Entries behind `start` up to `size` were taken: older transactions have a standing only since.
+
+        `indexes` is told where each row belongs in the tables that transactions are found by.
+        """
         self._reader = reader
         self._findings = findings
         self._standings = standings
         self._start = start
         self._size = size
         self._codec = codec
+        self._indexes = indexes
         self.checked = 0
 
     def run(self, tell: Callable[[int], None]) -> None:
@@ -61,17 +67,17 @@ class RowChecks:
         for number in self._standings.left():
             text = f"its entries say {state_word(self._standings.get(number).state)}, and it has no row"
             self._findings.add(Damage.ROW_MISSING, text, transaction=number)
+            self._indexes.leave_out(number)
 
     def _row(self, number: int, stored: object) -> None:
         self.checked += 1
-        if number > self._size:
+        if not 0 < number <= self._size:
             text = f"a row is there, the entry {number} that would have created it is not"
             self._findings.add(Damage.ROW_UNKNOWN, text, transaction=number)
             return
         state, attempts, payment, told = self._standings.get(number)
         self._standings.forget(number)
-        if not state and number <= self._start:
-            return
+        self._indexes.leave_out(number)  # unless nothing is found
         try:
             if self._codec is not None:
                 row = self._codec.unpack(number, stored)
@@ -79,10 +85,13 @@ class RowChecks:
                 row = _decode(stored[:-TAG_BYTES])
             else:
                 raise RowDamaged("row")  # noqa: TRY301  # as the codec says it
-        except (msgspec.MsgspecError, RowDamaged):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RowDamaged):
             self._findings.add(Damage.ROW, "its row is not one that was written", transaction=number)
             return
         if not state:
+            if number <= self._start:
+                self._indexes.expect(row)
+                return
             text = f"a row says {state_word(row.state)}, and no entry tells of this transaction"
             self._findings.add(Damage.ROW_UNKNOWN, text, transaction=number)
             return
@@ -102,6 +111,8 @@ class RowChecks:
             if row.state != state:
                 text += f": {state_word(row.state)} where the entry says {state_word(state)}"
             self._findings.add(Damage.ROW, text, transaction=number)
+            return
+        self._indexes.expect(row)
 
     def sensitive_left(self, sequence: int) -> None:
         """Check that what sensitive data is still stored belongs to a transaction that is not final (INV-8)."""

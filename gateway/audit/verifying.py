@@ -2,7 +2,8 @@
 
 In this order: the checkpoints are read, then one state of the journal is; every entry is checked by itself and against
 those before it (entry_checks.py), the tree over all of them against stored subtrees and heads (tree_checks.py), and the
-rows against the newest entries (row_checks.py). Nothing that is stored is believed where it can be computed.
+rows against the newest entries (row_checks.py), and the tables that rows are found by against the rows
+(index_checks.py). Nothing that is stored is believed where it can be computed.
 
 What it cannot know of itself: whether the tail was cut or rewritten together with everything beside the journal, by
 somebody who holds the signing key. That shows against a checkpoint that the auditor has kept, and against nothing else.
@@ -19,6 +20,7 @@ from typing import Any, Final
 from gateway.audit import heads
 from gateway.audit.damage import Damage, Finding, Findings
 from gateway.audit.entry_checks import EntryChecks, Opener
+from gateway.audit.index_checks import IndexChecks
 from gateway.audit.published import name_within
 from gateway.audit.row_checks import RowChecks
 from gateway.audit.standings import Standings
@@ -32,6 +34,7 @@ from protocol.journal_entry import PartCommitment
 from protocol.transparency.notes import VerifierKey
 
 PORTION: Final = 2048
+NOT_VOUCHED: Final = "WHOLE in itself; no signature and no kept checkpoint was checked"
 Tell = Callable[[str, float], None]
 """What is being done, and which part of it is done."""
 
@@ -100,6 +103,16 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
 
     @property
+    def vouched(self) -> bool:
+        """Whether a signature was verified, or a checkpoint that the auditor kept was held against the journal."""
+        return any(head.signature_verified or head.name == heads.HELD for head in self.heads)
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one line, where nothing was found."""
+        return "WHOLE: nothing was found" if self.vouched else NOT_VOUCHED
+
+    @property
     def rate(self) -> float:
         """Entries a second of processor time."""
         return (self.size - self.start) / self.cpu_s if self.cpu_s else 0.0
@@ -149,25 +162,26 @@ class _Verification:
                 f"{wanted.journal} was written with keyring {name}, this is keyring {wanted.keyring.name}"
             )
         self._size = reader.size
-        if (own := heads.inside(reader)) is not None:
-            self._heads.append(own)
-            self._added(own)
+        self._codec = None if wanted.keyring is None else RowCodec(wanted.keyring.row_key)
+        self._own = heads.inside(reader, findings, self._codec)
+        if self._own is not None:
+            witness = heads.witness(self._own)
+            self._heads.append(witness)
+            self._added(witness)
 
     def run(self) -> Verdict:
         wanted, reader = self._wanted, self._reader
-        codec = None if wanted.keyring is None else RowCodec(wanted.keyring.row_key)
         opener = None if wanted.keyring is None else _opener(Sealer(wanted.keyring))
         standings = Standings(self._size)
         try:
             entries = EntryChecks(self._findings, standings, self._size, start=wanted.start, opener=opener)
             tree = TreeChecks(reader, self._findings, self._heads, wanted.start)
             self._entries(entries, tree, standings)
-            rows = RowChecks(reader, self._findings, standings, start=wanted.start, size=self._size, codec=codec)
-            self._sensitive(rows)
-            rows.run(lambda number: self._tell("rows of transactions", number / max(1, self._size)))
+            rows = self._rows(standings)
         finally:
             standings.close()
         self._cut_tail()
+        self._foreign()
         root = tree.root()
         if wanted.published is not None:
             name_within(wanted.published, reader, self._findings)
@@ -185,6 +199,27 @@ class _Verification:
             found={kind.value: count for kind, count in sorted(self._findings.counts.items())},
             findings=self._findings.kept,
         )
+
+    def _rows(self, standings: Standings) -> RowChecks:
+        """Check rows, sensitive data, and the tables that transactions are found by."""
+        size = self._size
+        indexes = IndexChecks(self._reader, self._findings, size, self._own, self._codec)
+        try:
+            rows = RowChecks(
+                self._reader,
+                self._findings,
+                standings,
+                start=self._wanted.start,
+                size=size,
+                codec=self._codec,
+                indexes=indexes,
+            )
+            self._sensitive(rows)
+            rows.run(lambda number: self._tell("rows of transactions", number / max(1, size)))
+            indexes.run(lambda table: self._tell(table, 1.0))
+        finally:
+            indexes.close()
+        return rows
 
     def _entries(self, entries: EntryChecks, tree: TreeChecks, standings: Standings) -> None:
         start, size = self._wanted.start, self._size
@@ -255,6 +290,22 @@ class _Verification:
             text = f"{own.name} has {own.size} entries only"
             self._findings.add(Damage.ADDED, text, sequence=own.size + 1, last=self._size)
             self._size = own.size
+
+    def _foreign(self) -> None:
+        """What stands where no entry can, and stored hashes of more entries than there are."""
+        size = max([self._size, *(head.size for head in self._heads)])
+        try:
+            for sequence, *_ in self._reader.select("SELECT sequence FROM entry WHERE sequence < 1"):
+                self._findings.add(Damage.ADDED, f"an entry stands at {sequence}, before the first")
+            sql = (
+                "SELECT level, number FROM subtree WHERE typeof(level) <> 'integer' OR typeof(number) <> 'integer' "
+                "OR level < 1 OR number < 0 OR level > 7 OR number >= (?1 >> (8 * level))"
+            )
+            for level, number in self._reader.select(sql, size):
+                text = f"a hash {number!r} of level {level!r} is stored, and {size:,} entries have no such subtree"
+                self._findings.add(Damage.ADDED, text)
+        except LogDamaged:
+            self._findings.add(Damage.UNREADABLE, "stored hashes of the tree cannot be read")
 
     def _cut_tail(self) -> None:
         size = self._size

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.audit.browsing import Filter
     from gateway.journal.keyring import Keyring
     from gateway.journal.log_reader import LogReader
+    from protocol.transparency.notes import VerifierKey
 
 Number = Annotated[int, typer.Argument(min=1, help="The entry's sequence.", metavar="ENTRY")]
 JournalOption = Annotated[
@@ -55,7 +56,6 @@ def verify_command(
     as_json: AsJson = False,
 ) -> None:
     """Verify a journal: every entry, the tree, the heads, and the rows. Exit code 1 says that it is not whole."""
-    from gateway.audit import heads  # noqa: PLC0415
     from gateway.audit.verifying import Wanted, verify  # noqa: PLC0415
     from gateway.commands.audit_shown import show_verdict, verdict_json  # noqa: PLC0415
 
@@ -64,10 +64,11 @@ def verify_command(
     path = journal_path(journal, config)
     with _failing():
         keyring = _keyring(config) if open_parts and config is not None else None
+        keys = _named_keys(verifier_key) if verifier_key else _configured_keys(journal, config, keyring)
         wanted = Wanted(
             journal=path,
             checkpoint=checkpoint,
-            keys=heads.read_keys(verifier_key or ()),
+            keys=keys,
             start=start,
             published=published,
             keyring=keyring,
@@ -199,6 +200,34 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
     with Progress(sys.stderr) as progress:
         yield progress.tell
+
+
+def _named_keys(named: list[str]) -> tuple[VerifierKey, ...]:
+    """The verifier keys of one log that options name, each a key or a file of them, one a line."""
+    from gateway.audit.heads import read_keys  # noqa: PLC0415
+    from gateway.audit.kit_head import HeadError, verifier_keys_of  # noqa: PLC0415
+
+    texts: list[str] = []
+    for each in named:
+        try:
+            texts += [key.text for key in verifier_keys_of(each)] if Path(each).is_file() else [each]
+        except HeadError as error:
+            fail(str(error))
+    return read_keys(texts)
+
+
+def _configured_keys(journal: Path | None, config: Path | None, keyring: Keyring | None) -> tuple[VerifierKey, ...]:
+    """The verifier keys of the configuration that names the journal; none where its keys are not at hand."""
+    from gateway.commands.audit_proofs import log_keys  # noqa: PLC0415
+    from gateway.journal.port import JournalError  # noqa: PLC0415
+
+    if journal is not None:
+        return ()
+    named = config or Path("holdfast.toml")
+    try:
+        return log_keys(load(named), keyring or _keyring(named))[0]
+    except (JournalError, OSError):
+        return ()  # who verifies may hold a copy without keys: signatures are told as not checked
 
 
 def _keyring(config: Path) -> Keyring:

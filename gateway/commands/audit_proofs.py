@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.commands.audit_group import audit
-from gateway.commands.speaking import FAILED, WRONG_USAGE, AsJson, ConfigFile, fail, load, print_json
+from gateway.commands.speaking import FAILED, WRONG_USAGE, AsJson, ConfigFile, a_file, fail, load, print_json
 
 if TYPE_CHECKING:
     from gateway.audit.kit_head import SignedHead
+    from gateway.config import Config
+    from gateway.journal.keyring import Keyring
     from gateway.journal.log_reader import LogReader
     from protocol.transparency.notes import SignerKey, VerifierKey
 
@@ -114,7 +116,9 @@ def export_command(
 def receipt_command(
     file: Annotated[
         Path,
-        typer.Argument(help="The receipt: a tlog-proof, or HF1:INDEX:SIZE:ROOT, as it is or as JSON.", metavar="FILE"),
+        typer.Argument(
+            help="A tlog-proof, HF1:INDEX:SIZE:ROOT as it is or as JSON, or what audit prove wrote.", metavar="FILE"
+        ),
     ],
     journal: JournalOption = None,
     kit: Annotated[
@@ -129,13 +133,16 @@ def receipt_command(
     from gateway.audit.kit import KitError  # noqa: PLC0415
     from gateway.audit.kit_head import HeadError, newest_head  # noqa: PLC0415
     from gateway.audit.kit_reading import Kit  # noqa: PLC0415
+    from gateway.audit.proving import TransactionProof  # noqa: PLC0415
     from gateway.audit.receipts import (  # noqa: PLC0415
+        KEY_OF_KIT,
         JournalLog,
         KitLog,
         ReceiptError,
-        check_receipt,
+        check_receipts,
         read_receipt,
         told,
+        with_caveat,
     )
     from gateway.journal.log_reader import LogReader  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
@@ -145,20 +152,26 @@ def receipt_command(
     try:
         receipt = read_receipt(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
         if kit is not None:
-            opened = Kit(kit, _named_keys(verifier_key))
-            verdict = check_receipt(receipt, KitLog(opened), opened.head.keys)
+            named = _named_keys(verifier_key)
+            opened = Kit(kit, named)
+            verdicts = check_receipts(receipt, KitLog(opened), named or opened.head.keys)
+            if not named:
+                verdicts = [with_caveat(verdict, KEY_OF_KIT) for verdict in verdicts]
         else:
             path, keys, _ = _sources(journal, config, verifier_key)
             head = newest_head(path, keys) if keys and checkpoint_path(path).exists() else None
             with LogReader(path) as reader:
-                verdict = check_receipt(receipt, JournalLog(reader, head), keys)
+                verdicts = check_receipts(receipt, JournalLog(reader, head), keys)
                 reader.check_unchanged()
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", WRONG_USAGE)
     except (ReceiptError, HeadError, KitError, JournalError) as error:
         fail(str(error))
-    print_json(verdict) if as_json else typer.echo(told(verdict))
-    if not verdict.accepted:
+    if as_json:
+        print_json(verdicts if isinstance(receipt, TransactionProof) else verdicts[0])
+    else:
+        typer.echo("\n\n".join(map(told, verdicts)))
+    if not all(verdict.accepted for verdict in verdicts):
         raise typer.Exit(FAILED)
 
 
@@ -202,16 +215,21 @@ def _sources(
             fail("name the journal with --journal, or its configuration with -c", WRONG_USAGE)
         config = _DEFAULT_CONFIG
     loaded = load(config) if config is not None else None
-    path = journal or (loaded.journal.path if loaded is not None else Path())
+    path = a_file(journal or (loaded.journal.path if loaded is not None else Path()))
     if verifier_key or loaded is None:
         return path, _named_keys(verifier_key), []
-    from gateway.config.audit import origin_of  # noqa: PLC0415
     from gateway.config.key_source import load_keys  # noqa: PLC0415
+
+    return path, *log_keys(loaded, load_keys(loaded.journal))
+
+
+def log_keys(config: Config, keyring: Keyring) -> tuple[tuple[VerifierKey, ...], list[SignerKey]]:
+    """The keys that an installation's log was ever signed with, newest first, and those that sign now."""
+    from gateway.config.audit import origin_of  # noqa: PLC0415
     from gateway.journal.keyring import KeyPurpose  # noqa: PLC0415
     from protocol.transparency.notes import SignerKey  # noqa: PLC0415
 
-    keyring = load_keys(loaded.journal)
-    origin = origin_of(loaded.audit, loaded.gateway.name)
+    origin = origin_of(config.audit, config.gateway.name)
     ever = [n for n, record in keyring.records.items() if record.purpose is KeyPurpose.LOG and n in keyring.keys]
     keys = tuple(SignerKey(origin, keyring.keys[n]).verifier for n in sorted(ever, reverse=True))
-    return path, keys, [SignerKey(origin, seed) for seed in keyring.log_keys]
+    return keys, [SignerKey(origin, seed) for seed in keyring.log_keys]

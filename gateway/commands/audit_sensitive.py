@@ -328,7 +328,10 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     try:
         return read_approver_key(path)
     except PassphraseNeeded:
-        word = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        try:
+            word = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        except typer.Abort:
+            fail(f"{path} needs its passphrase: run this at a terminal to type it; nothing was done")
         return read_approver_key(path, word.encode())
 
 

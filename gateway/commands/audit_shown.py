@@ -22,7 +22,7 @@ _ENTRY_COLUMNS = (
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """A verdict as JSON, with its rate."""
-    return asdict(verdict) | {"entries_per_cpu_s": round(verdict.rate)}
+    return asdict(verdict) | {"vouched": verdict.vouched, "entries_per_cpu_s": round(verdict.rate)}
 
 
 def show_verdict(verdict: Verdict) -> None:
@@ -44,7 +44,7 @@ def show_verdict(verdict: Verdict) -> None:
     for finding in verdict.findings:
         typer.echo(str(finding))
     if verdict.whole:
-        typer.echo("WHOLE: nothing was found")
+        typer.echo(verdict.summary)
         return
     shown = len(verdict.findings)
     counts = ", ".join(f"{count} {kind}" for kind, count in verdict.found.items())
@@ -169,7 +169,14 @@ def show_balance(balance: Balance) -> None:
         )
     if balance.differing > len(balance.differences):
         typer.echo(f"and {balance.differing - len(balance.differences)} more; --limit shows them")
-    typer.echo("ADDS UP: told = booked + owed + parked" if balance.adds_up else "DOES NOT ADD UP")
+    for sequence in balance.damaged_entries:
+        typer.echo(f"entry {sequence} is DAMAGED: it does not fit its leaf hash, and is not counted")
+    if balance.damaged > len(balance.damaged_entries):
+        typer.echo(f"and {balance.damaged - len(balance.damaged_entries)} more damaged; --limit shows them")
+    if balance.damaged:
+        typer.echo(f"DOES NOT ADD UP: {balance.damaged} entries are damaged; holdfast audit verify says more")
+    else:
+        typer.echo("ADDS UP: told = booked + owed + parked" if balance.adds_up else "DOES NOT ADD UP")
 
 
 def _sums(sums: Sums, columns: Sequence[str]) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -153,7 +154,7 @@ def approve_command(
     kept = _waiting(loaded, request)
     asked = kept.request
     typer.echo(f"{asked.who} asks for: {asked.action} {asked.subject}, because: {asked.why}", err=True)
-    if not (yes or typer.confirm("This cannot be undone. Approve it?", err=True)):
+    if not (yes or _confirmed()):
         fail("not approved; nothing was done")
     signature = sign(_private_key(private_key), approving_text(asked, who))
     _act(
@@ -239,7 +240,7 @@ def approver_command(
 
     if not is_name(name):
         fail("NAME is 1 to 64 letters, digits, '.', '_', '@' and '-'", WRONG_USAGE)
-    word = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True) if passphrase else ""
+    word = _passphrase("Passphrase", "--passphrase needs one", twice=True) if passphrase else ""
     try:
         public = make_approver_key(out, word.encode())
     except ApprovalRefused as refused:
@@ -294,12 +295,17 @@ def _report(config: Config) -> KeysReport:
         fail("the gateway's answer is of another release; use its own `holdfast`")
     except (RefusedError, TokenError) as error:
         fail(str(error))
+    from gateway.journal.keyring import KeyState  # noqa: PLC0415
+    from gateway.operations.keys import DESTROY_KEY  # noqa: PLC0415
     from gateway.operations.keys_offline import offline_keys  # noqa: PLC0415
 
     try:
-        return offline_keys(config)
+        report = offline_keys(config)
     except (JournalError, ApprovalRefused) as error:
         fail(str(error))
+    done = {(DESTROY_KEY, f"key {one.id}") for one in report.keys if one.state == KeyState.DESTROYED.value}
+    waiting = [each for each in report.requests if (each.request.action, each.request.subject) not in done]
+    return msgspec.structs.replace(report, requests=waiting)
 
 
 def _waiting(config: Config, request: str) -> Kept:
@@ -366,11 +372,33 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         pass
     except ApprovalRefused as refused:
         _refuse(refused)
-    word = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+    word = _passphrase(f"Passphrase of {path}", f"{path} is locked by a passphrase")
     try:
         return read_approver_key(path, word.encode())
     except ApprovalRefused as refused:
         _refuse(refused)
+
+
+def _confirmed() -> bool:
+    """Whether a person says yes; without one at a terminal, exit."""
+    try:
+        return typer.confirm("This cannot be undone. Approve it?", err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        if sys.stdin.isatty():
+            return False
+        fail("nobody is at a terminal to confirm this: give --yes; nothing was done", WRONG_USAGE)
+
+
+def _passphrase(question: str, needed: str, *, twice: bool = False) -> str:
+    """What a person types; without one at a terminal, exit."""
+    try:
+        return str(typer.prompt(question, hide_input=True, confirmation_prompt=twice, err=True))
+    except typer.Abort:
+        typer.echo(err=True)
+        if sys.stdin.isatty():
+            fail("nothing was done")
+        fail(f"{needed}, and nobody is at a terminal to type it: run this at one; nothing was done", WRONG_USAGE)
 
 
 def _refuse(refused: Exception) -> NoReturn:

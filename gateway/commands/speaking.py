@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,10 +28,23 @@ def journal_path(journal: Path | None, config: Path | None) -> Path:
     if journal is not None and config is not None:
         fail("name either the journal or a configuration, not both", WRONG_USAGE)
     if journal is not None:
-        return journal
+        return a_file(journal)
     if config is None and not Path("holdfast.toml").exists():
         fail("name the journal's file, or its configuration with -c", WRONG_USAGE)
-    return load(config or Path("holdfast.toml")).journal.path
+    return a_file(load(config or Path("holdfast.toml")).journal.path)
+
+
+def a_file(journal: Path) -> Path:
+    """`journal`, or exit where it is a folder or a device; one that is not there is told when it is opened."""
+    try:
+        mode = journal.stat().st_mode
+    except (OSError, ValueError):
+        return journal
+    if stat.S_ISDIR(mode):
+        fail(f"{journal} is a folder: name the journal's file in it")
+    if not stat.S_ISREG(mode):
+        fail(f"{journal} is not a regular file, and so not a journal")
+    return journal
 
 
 def load(path: Path) -> Config:

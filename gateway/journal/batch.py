@@ -26,10 +26,11 @@ from gateway.core.events import (
     RefusalReason,
     WriteRefused,
 )
-from gateway.core.lifecycle import FINAL
+from gateway.core.lifecycle import FINAL, REPLAYABLE
 from gateway.core.transaction import Kind
 from gateway.journal.bulk import insert_rows, select_in
 from gateway.journal.counters import SELECT_COUNTERS, Counters
+from gateway.journal.derived_checks import LookupCheck, QueueCheck
 from gateway.journal.draft import Draft, JournalDefect
 from gateway.journal.drafted import write_entries, write_rows
 from gateway.journal.groups import Newest
@@ -101,10 +102,11 @@ class Batcher:
         """Read back what the last run had in memory: the newest transactions, and the counters' log.
 
         Raises:
-            JournalUnreadable: neither entry nor row of a new transaction tells its key, so that a retry of it would
-                pass for a new one.
+            JournalUnreadable: neither entry nor row of a new transaction tells its key, or the lookup tables lack a
+                key, so that a retry of it would pass for a new one.
         """
         damages = [*self._counters.recover(), *self._unlike_head()]
+        owing = unknown = 0
         for sequence in range(self.head.indexed + 1, self.head.sequence + 1):
             key = ""
             try:
@@ -124,10 +126,13 @@ class Batcher:
             if row is not None:
                 self.recent[row.key] = sequence
                 self.newest.add(row)
+                owing += row.state in REPLAYABLE
             elif key:
                 self.recent[key] = sequence
                 self.newest.add_damaged(sequence, key)
-        return damages
+                unknown += 1
+        damages += LookupCheck(self._connection, self._codec, self.head).run()
+        return damages + QueueCheck(self._connection, self._codec, self.head).run(owing, unknown)
 
     def _unlike_head(self) -> list[Damage]:
         """Damage of the stored hashes that the next root depends on, if they do not give the frontier of the head.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -20,8 +21,8 @@ from gateway.notary.live_log import LiveLog, LogDamaged, LogUnreadable
 from gateway.notary.note_file import CHECKPOINT_BYTES_MAX, replace_file, sync_folder
 from gateway.notary.outlet import OutletFailed
 from gateway.notary.signing import Signed
-from protocol.transparency.checkpoints import Checkpoint
-from protocol.transparency.notes import NoteError, parse_note
+from protocol.transparency.checkpoints import Checkpoint, open_checkpoint
+from protocol.transparency.notes import NoteError, SignerKey, parse_note
 from protocol.transparency.tiles import CHECKPOINT_PATH, TILE_WIDTH, Tile, TileError, build_bundle, tiles_of
 
 FOLDER_OUTLET: Final = "folder"
@@ -29,30 +30,80 @@ _TILES_IN_ONE_GO: Final = 16
 _PARTIAL_TILES_KEPT: Final = 3
 
 
+@dataclass(frozen=True, slots=True)
+class FolderConflict:
+    """The folder has a head that this log has signed, and that the journal does not continue: only a person settles it.
+
+    Attributes:
+        path: of that checkpoint.
+        held: entries that it covers.
+        journal: entries that the journal has.
+    """
+
+    path: Path
+    held: int
+    journal: int
+
+    def __str__(self) -> str:
+        """For a person."""
+        wrong = (
+            f"the journal has {self.journal}: it was cut, or put back from a backup"
+            if self.held > self.journal
+            else "the journal has another history of this log: it was edited, or put back from a backup"
+        )
+        return (
+            f"{self.path} is a head of {self.held} entries that this log has signed, and {wrong}; keep this folder as "
+            f"evidence: once it is moved elsewhere, and the log continued, publishing goes on in a new one"
+        )
+
+
 class TileFolder:
     """One folder. What it has is never contradicted: a folder with another history is left as it is, and told of."""
 
     name = FOLDER_OUTLET
 
-    def __init__(self, folder: Path, open_log: Callable[[], LiveLog]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        open_log: Callable[[], LiveLog],
+        seeds: Callable[[], Sequence[bytes]],
+        conflict: Callable[[FolderConflict], None] = lambda _: None,
+        agreed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`seeds` are all that ever signed for this journal; `conflict` and `agreed` are called on the outlet's thread.
+
+        `agreed` tells that the journal continues what the folder has, once a head went there.
+        """
         self._folder = folder
         self._log = open_log()
-        self._published: int | None = None
-        """Entries of the checkpoint in the folder; None before that was looked at."""
+        self._seeds = seeds
+        self._conflict = conflict
+        self._agreed_with = agreed
+        self._there: bytes | None = None
+        """The checkpoint that was written last; None before the folder was looked at."""
+        self._published = 0
+        """Entries that it covers."""
         self._outgrown: list[Path] = []
         self._outgrown_before = 0
 
     def publish(self, signed: Signed) -> None:
-        """Write what is new, the checkpoint last. Raises OutletFailed."""
+        """Write what is new, the checkpoint last; of the head of no entries nothing. Raises OutletFailed."""
         try:
-            fresh = self._published is None
-            since = self._agreed(signed) if self._published is None else self._published
+            there = self._read()
+            fresh = self._there is None or there != self._there
+            since = self._agreed(there, signed) if fresh else self._published
+            if not signed.size or since > signed.size:
+                return  # the next head that is signed covers what the folder has
+            if not self._folder.is_dir():
+                self._folder.mkdir()  # its parent must be there: it may be the place where a disk belongs
             self._write_tiles(chain(tiles_of(signed.size, since), _right_edge(signed.size) if fresh else ()))
             replace_file(self._folder / CHECKPOINT_PATH, signed.note)
-            self._published = signed.size
+            self._there, self._published = signed.note, signed.size
             self._forget_partial()
+            if fresh:
+                self._agreed_with()
         except OSError as error:
-            self._published = None  # it may be another folder when it is back
+            self._there = None  # it may be another folder when it is back
             raise OutletFailed(f"{self._folder}: {error.strerror or error}") from error
         except (LogDamaged, LogUnreadable, TileError) as error:
             raise OutletFailed(str(error)) from error
@@ -61,30 +112,42 @@ class TileFolder:
         """Let go of the journal."""
         self._log.close()
 
-    def _agreed(self, signed: Signed) -> int:
+    def _read(self) -> bytes | None:
+        """The checkpoint that is there now. Raises OSError."""
+        try:
+            with (self._folder / CHECKPOINT_PATH).open("rb") as file:
+                return file.read(CHECKPOINT_BYTES_MAX)
+        except FileNotFoundError:
+            return None
+
+    def _agreed(self, note: bytes | None, signed: Signed) -> int:
         """Entries that the folder has of this log's history.
 
         Raises:
             OutletFailed: it has another history, or a checkpoint of another log.
-            OSError: the folder is not there, or cannot be read.
         """
-        if not self._folder.is_dir():
-            self._folder.mkdir()  # its parent must be there: it may be the place where a disk belongs
+        self._there = None
+        if note is None:
+            return 0
         path = self._folder / CHECKPOINT_PATH
         away = "move what is in it elsewhere, then this goes on"
         try:
-            with path.open("rb") as file:
-                there = Checkpoint.parse(parse_note(file.read(CHECKPOINT_BYTES_MAX)).text)
-        except FileNotFoundError:
-            return 0
+            there = Checkpoint.parse(parse_note(note).text)
         except NoteError as error:
             raise OutletFailed(f"{path} is no checkpoint ({error}); {away}") from error
         if there.origin != signed.checkpoint.origin:
             raise OutletFailed(f"{path} is of another log; {away}")
-        if there.size > signed.size:
-            raise OutletFailed(f"{path} is of {there.size} entries, the journal has {signed.size} signed; {away}")
-        if self._log.frontier(there.size).root() != there.root:
-            raise OutletFailed(f"{path} is of another history of this log; {away}")
+        size = self._log.size()
+        if there.size > size or self._log.frontier(there.size).root() != there.root:
+            try:
+                open_checkpoint(note, there.origin, [SignerKey(there.origin, seed).verifier for seed in self._seeds()])
+            except NoteError as error:
+                raise OutletFailed(
+                    f"{path} is of another history of this log, and not signed by it ({error}); {away}"
+                ) from error
+            told = FolderConflict(path, there.size, size)
+            self._conflict(told)
+            raise OutletFailed(str(told))
         return there.size
 
     def _write_tiles(self, tiles: Iterable[Tile]) -> None:

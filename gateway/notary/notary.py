@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.notary.folder import FOLDER_OUTLET, TileFolder
+from gateway.notary.folder import FOLDER_OUTLET, FolderConflict, TileFolder
 from gateway.notary.live_log import LiveLog, LogUnreadable
 from gateway.notary.note_file import NoteFiles
 from gateway.notary.outlet import Outlet, Tell
@@ -28,14 +28,16 @@ from gateway.notary.witness import WitnessConflict, WitnessDestination, WitnessE
 from protocol.transparency.notes import Signature, SignerKey
 
 _FIRST_CONTACT_S: Final = 6.0
-"""How long the first signature after a start waits for the witnesses, who may know that the journal was put back."""
+"""How long the first signature after a start waits for the folder and the witnesses: they may know of a later head."""
+_FOLDER: Final = "the published folder"
+"""Its name among the conflicts; no witness's name has a space."""
 _LAST_TRY_S: Final = 5.0
 """How long a stop waits for outlets; a witness that is away must not keep the gateway from ending."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What was signed last, and what the witnesses are asked with first: nothing new is signed before that."""
+    """What was signed last, and what witnesses and folder are asked with first: nothing new is signed before that."""
 
     kept: Signed | None
     question: Signed
@@ -94,6 +96,8 @@ class Notary:
         self._opened = False
         self._newest: Signed | None = None
         self._conflicts: set[str] = set()
+        self._continued_over = 0
+        """Entries of the head that a person has gone on over."""
         self._known_conflicts = self._files.read_continued() if settings.checkpoint_every_ms else frozenset()
         self._busy: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -111,7 +115,7 @@ class Notary:
         self._folders = (
             ()
             if settings.folder is None
-            else (Outlet(partial(TileFolder, settings.folder, self._open_log), FOLDER_OUTLET, self._tell),)
+            else (Outlet(partial(self._folder, settings.folder, seeds), FOLDER_OUTLET, self._tell),)
         )
 
     # -- start and stop
@@ -216,6 +220,7 @@ class Notary:
             raise NotDone(f"the log was not continued: {error}") from error
         self._known_conflicts = conflicts
         self._conflicts.clear()
+        self._continued_over = newest.size if newest is not None else 0
         self._opened = True
         self._move(NotaryState.SIGNING)
         self._tell_now("warning", "audit.log-continued", {"who": who, "why": why, "over": self._reason})
@@ -228,6 +233,11 @@ class Notary:
     @property
     def _outlets(self) -> tuple[Outlet, ...]:
         return (*self._folders, *self._lines, *self._witnesses)
+
+    @property
+    def _asked(self) -> tuple[Outlet, ...]:
+        """Those that may know a later head than this machine does."""
+        return (*self._folders, *self._witnesses)
 
     def _set_timer(self) -> None:
         assert self._loop is not None
@@ -267,7 +277,7 @@ class Notary:
         """Whatever is due, after what is under way, and after the witnesses were asked."""
         await self._idle()
         for _ in range(2):  # to open, where that has failed before, and to sign
-            for outlet in self._witnesses if self._opened else ():
+            for outlet in self._asked if self._opened else ():
                 await asyncio.to_thread(outlet.wait_tried, self._first_until_s - time.monotonic())
             await asyncio.sleep(0)  # what a witness has said is known before this goes on
             if self._due():
@@ -280,7 +290,7 @@ class Notary:
             await asyncio.sleep(0)
 
     def _contacted(self) -> bool:
-        return time.monotonic() >= self._first_until_s or all(outlet.tried for outlet in self._witnesses)
+        return time.monotonic() >= self._first_until_s or all(outlet.tried for outlet in self._asked)
 
     async def _on_thread(self, work: Callable[..., Any], *values: Any) -> Any:
         assert self._loop is not None
@@ -317,7 +327,7 @@ class Notary:
                 self._tell_now(
                     "warning", "audit.no-head-kept", {"reason": "entries, but no head of them was ever signed"}
                 )
-            for outlet in self._outlets if signed.kept is not None else self._witnesses:
+            for outlet in self._outlets if signed.kept is not None else self._asked:
                 outlet.offer(signed.question)
         elif signed is not None:
             self._offer(signed)
@@ -340,10 +350,26 @@ class Notary:
         assert state in MOVES[self._state], (self._state, state)
         self._state = state
 
-    def _conflicted(self, told: WitnessConflict) -> None:
-        if told.witness not in self._known_conflicts:
-            self._conflicts.add(told.witness)
-            self._break(str(told))
+    def _conflicted(self, name: str, reason: str) -> None:
+        if name not in self._known_conflicts:
+            self._conflicts.add(name)
+            self._break(reason)
+
+    def _folder_conflicted(self, told: FolderConflict) -> None:
+        if told.held > self._continued_over:
+            self._conflicted(_FOLDER, str(told))
+        elif _FOLDER not in self._known_conflicts:  # a person has gone on over this very head, or a later one
+            self._known_conflicts |= {_FOLDER}
+            self._remember(self._known_conflicts)
+
+    def _folder_agreed(self) -> None:
+        if _FOLDER in self._known_conflicts:
+            self._known_conflicts -= {_FOLDER}
+            self._remember(self._known_conflicts)
+
+    def _remember(self, conflicts: frozenset[str]) -> None:
+        with suppress(RuntimeError):  # the notary has ended
+            self._thread.submit(self._write_continued, conflicts)
 
     def _keep_published(self, kept: Signed, witness: str) -> None:
         self._known_conflicts -= {witness}
@@ -365,6 +391,18 @@ class Notary:
     def _open_log(self) -> LiveLog:
         return LiveLog(self._settings.journal)
 
+    def _write_continued(self, conflicts: frozenset[str]) -> None:
+        try:
+            self._files.write_continued(conflicts)
+        except OSError as error:
+            self._tell("warning", "audit.decision-not-kept", {"outlet": FOLDER_OUTLET, "reason": str(error)})
+
+    def _folder(self, folder: Path, seeds: Callable[[], Sequence[bytes]]) -> TileFolder:
+        return TileFolder(
+            folder, self._open_log, seeds,
+            partial(self._on_loop, self._folder_conflicted), partial(self._on_loop, self._folder_agreed),
+        )  # fmt: skip
+
     def _witness(self, end: WitnessEnd) -> WitnessDestination:
         return WitnessDestination(end, self._open_log, partial(self._cosigned, end.key.name), self._conflicting)
 
@@ -384,7 +422,7 @@ class Notary:
         self._on_loop(self._keep_published, kept, witness)
 
     def _conflicting(self, told: WitnessConflict) -> None:
-        self._on_loop(self._conflicted, told)
+        self._on_loop(self._conflicted, told.witness, str(told))
 
     def _tell(self, level: str, event: str, facts: dict[str, str]) -> None:
         self._on_loop(self._tell_now, level, event, facts)

@@ -109,6 +109,8 @@ class WitnessDestination:
         self._conflict = conflict
         self._connection: http.client.HTTPConnection | None = None
         self._held = 0
+        self._unsettled: WitnessConflict | None = None
+        """What it has refused last, until it cosigns again."""
         parts = urlsplit(end.url)
         self._host, self._port = parts.hostname or "", parts.port
         self._path = f"{parts.path}/add-checkpoint"
@@ -155,10 +157,13 @@ class WitnessDestination:
             raise OutletFailed(str(error)) from error
         if self._held > size:
             raise self._refused(Conflict.ROLLED_BACK)
+        if self._unsettled is not None:  # a journal that has grown since has not become the one that it has seen
+            raise self._refused(self._unsettled.conflict)
         # Only our own file of the newest checkpoint is old; the next one that is signed covers what the witness has.
 
     def _refused(self, conflict: Conflict) -> OutletFailed:
         told = WitnessConflict(self.name, conflict, self._held)
+        self._unsettled = told
         self._held = 0  # ask anew: its operator may have settled it
         self._conflict(told)
         return OutletFailed(str(told))
@@ -177,7 +182,7 @@ class WitnessDestination:
             raise OutletFailed(f"{self._end.url} has signed with another key than {key.text}")
         if any(each.time_s > time.time() + _CLOCK_AHEAD_S for each in verified):
             raise OutletFailed(f"{self._end.url} has signed for a time that is to come: its clock or ours is wrong")
-        self._held = signed.size
+        self._held, self._unsettled = signed.size, None
         self._cosigned(signed, own[-1:])
 
     def _size_of(self, answer: bytes) -> int:

@@ -17,8 +17,9 @@ How another command uses it (the key commands and `audit disclose` do):
 
 A request is kept in a file beside the keyring until it is finished, withdrawn or 24 hours old. A crash between
 `approve` and `finish` leaves it approved: the second person approves again and the act is done again, so an act must
-bear being repeated. All calls lock the file, so that a running gateway and a command may use it at the same time; they
-wait for the disk and belong on a thread other than the event loop's.
+bear being repeated, or whoever does it refuses what is done (a list that is put back has finished requests, too). All
+calls lock the file, so that a running gateway and a command may use it at the same time; they wait for the disk and
+belong on a thread other than the event loop's.
 
 Nothing is approved by default: without two approvers in the configuration every request is refused.
 """

@@ -135,6 +135,9 @@ class Keys:
                 )  # fmt: skip
                 await self._on_disk(partial(self._approvals.told_approvers, names))
             await self._settled()
+            for kept in await self._on_disk(self._approvals.waiting):
+                if self._done_already(kept.request):  # a crash came before it was finished, or the list was put back
+                    await self._on_disk(partial(self._approvals.finish, kept.request.id))
 
     def start(self) -> None:
         """Do what is due by itself, now and every minute, until `close`."""
@@ -228,7 +231,8 @@ class Keys:
         Raises:
             ApprovalRefused: the list of requests cannot be read.
         """
-        waiting = await self._on_disk(self._approvals.waiting)
+        kept = await self._on_disk(self._approvals.waiting)
+        waiting = [each for each in kept if not self._done_already(each.request)]
         return keys_report(self.keyring, self._kek, self._settings.folder, waiting)
 
     async def rotate(self, purpose: KeyPurpose, who: str, why: str) -> CommandResult:
@@ -287,15 +291,19 @@ class Keys:
         )
 
     async def approve(self, number: str, who: str, signature: str) -> CommandResult:
-        """Have a second person confirm a request, and do it; raises as `ask`."""
+        """Have a second person confirm a request, and do it; raises as `ask`. What is done is never done again."""
         async with self._lock:
             request = await self._on_disk(partial(self._approvals.pending, number))
             key = self._subject(request)
-            record = key_changes.known(self.keyring, key)
-            if self.keyring.state(record) is not KeyState.DESTROYED:  # else a crash came before it was finished
-                await self._refuse_needed(key)
-                approved = await self._on_disk(partial(self._approvals.approve, number, who, signature))
-                await self._destroy(key, f"{request.who}, {who}", request.why, approved)
+            if self._done_already(request):
+                await self._on_disk(partial(self._approvals.finish, number))
+                raise ApprovalRefused(
+                    f"key {key} is destroyed already: request {number} has nothing more to approve, and is taken off "
+                    f"the list"
+                )
+            await self._refuse_needed(key)
+            approved = await self._on_disk(partial(self._approvals.approve, number, who, signature))
+            await self._destroy(key, f"{request.who}, {who}", request.why, approved)
             await self._on_disk(partial(self._approvals.finish, number))
         return CommandResult(True, f"key {key} is destroyed; what was sealed with it cannot be opened any more")
 
@@ -318,6 +326,12 @@ class Keys:
                 f"`holdfast audit disclose TXN --part PART --approve {request.id}`"
             )
         return int(found[1])
+
+    def _done_already(self, request: Request) -> bool:
+        """Whether the keyring, and not the list, says that what was asked for is done: a list can be put back."""
+        found = _SUBJECT.fullmatch(request.subject) if request.action == DESTROY_KEY else None
+        record = self.keyring.records.get(int(found[1])) if found is not None else None
+        return record is not None and self.keyring.state(record) is KeyState.DESTROYED
 
     async def _rotate(self, purpose: KeyPurpose, who: str, why: str) -> int:
         await self._changed(key_changes.rotate, purpose, who, why)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.audit.damage import Damage
+from gateway.audit.heads import checkpoint_path
 from gateway.cli import app
+from gateway.config import load_config
+from gateway.config.audit import origin_of
 from gateway.journal.keyring import create_keyring
+from gateway.operations.installing import install
 from protocol.transparency.notes import SignerKey
-from tests.audit.scene import SALES, SIGNER, Attack, Scene, key_of
+from tests.audit.scene import SALES, SIGNER, Attack, Scene, key_of, root_of, signed
 from tests.journal.rig import PAN, Rig, sqlite_make
 
 SIZE = 3 * SALES + 4
@@ -89,6 +95,87 @@ def test_balance_fails_where_it_does_not_add_up(shop: Scene) -> None:
         in told.output
     )
     assert "DOES NOT ADD UP" in told.output
+
+
+def test_balance_names_edited_entries_and_fails(shop: Scene) -> None:
+    with Attack(shop) as attack:
+        for sequence in (1, 4, 7):
+            attack.edit(sequence, leaf=False, amount_minor=1)
+    told = audit("balance", shop.journal, "--limit", 2)
+    assert told.exit_code == 1
+    assert "entry 1 is DAMAGED" in told.output
+    assert "entry 4 is DAMAGED" in told.output
+    assert "and 1 more damaged" in told.output
+    assert "DOES NOT ADD UP: 3 entries are damaged" in told.output
+    assert "ADDS UP: told" not in told.output
+    answer = json.loads(audit("balance", shop.journal, "--json").output)
+    assert (answer["adds_up"], answer["damaged"], answer["damaged_entries"]) == (False, 3, [1, 4, 7])
+
+
+def test_verify_takes_a_file_of_several_keys_of_one_log(shop: Scene, tmp_path: Path) -> None:
+    file = tmp_path / "verifier-key.txt"
+    other = SignerKey(SIGNER.name, bytes(32)).verifier.text
+    for keys in ((other, SIGNER.verifier.text), (SIGNER.verifier.text, other)):
+        file.write_text("# newest first\n" + "".join(f"{key}\n" for key in keys), encoding="utf-8")
+        told = audit("verify", shop.journal, "--checkpoint", shop.held, "--verifier-key", file)
+        assert told.exit_code == 0, told.output
+        assert "signature not checked" not in told.output
+    file.write_text(other + "\n", encoding="utf-8")
+    assert audit("verify", shop.journal, "--verifier-key", file).exit_code == 1
+    strange = SignerKey("example.org/other", bytes(32)).verifier.text
+    file.write_text(f"{SIGNER.verifier.text}\n{strange}\n", encoding="utf-8")
+    told = audit("verify", shop.journal, "--verifier-key", file)
+    assert (told.exit_code, "of several logs" in told.output) == (1, True)
+    file.write_text("# nothing\n", encoding="utf-8")
+    told = audit("verify", shop.journal, "--verifier-key", file)
+    assert (told.exit_code, "there is no verifier key" in told.output) == (1, True)
+
+
+def test_verify_checks_signatures_with_the_keys_of_the_configuration(whole_shop: Scene, tmp_path: Path) -> None:
+    config = install(tmp_path / "gateway").config
+    loaded = load_config(config)
+    shutil.rmtree(loaded.journal.keys)
+    shutil.copytree(whole_shop.journal.parent / "keys", loaded.journal.keys)
+    shutil.copy(whole_shop.journal, loaded.journal.path)
+    signer = SignerKey(origin_of(loaded.audit, loaded.gateway.name), whole_shop.keyring.log_key)
+    beside = checkpoint_path(loaded.journal.path)
+    beside.write_bytes(signed(SIZE, root_of(whole_shop, SIZE), signer))
+    told = audit("verify", "-c", config)
+    assert (told.exit_code, f"{SIZE} entries, fits; signature verified" in told.output) == (0, True), told.output
+    assert "signature not checked" in audit("verify", loaded.journal.path).output
+    other = audit("verify", "-c", config, "--verifier-key", SIGNER.verifier.text)
+    assert (other.exit_code, "no known key has signed this note" in other.output) == (1, True), other.output
+    for key in loaded.journal.keys.iterdir():
+        key.unlink()
+    told = audit("verify", "-c", config)
+    assert (told.exit_code, "fits; signature not checked" in told.output) == (0, True), told.output
+    shutil.copytree(whole_shop.journal.parent / "keys", loaded.journal.keys, dirs_exist_ok=True)
+    beside.write_bytes(signed(SIZE, root_of(whole_shop, SIZE), SignerKey(signer.name, bytes(32))))
+    told = audit("verify", "-c", config)
+    assert (told.exit_code, "no known key has signed this note" in told.output) == (1, True), told.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify",), ("log",), ("balance",), ("show", "1", "--journal"), ("trace", "1", "--journal"),
+        ("prove", "1", "--verifier-key", SIGNER.verifier.text, "--journal"),
+        ("export", "kit", "--verifier-key", SIGNER.verifier.text, "--journal"), ("receipt", "text", "--journal"),
+    ],
+)  # fmt: skip
+@pytest.mark.timeout(60)
+def test_a_folder_or_a_pipe_in_the_place_of_the_journal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("HF1:1:2:0011223344556677", encoding="utf-8")
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    for path, said in ((".", ". is a folder: name the journal's file"), ("folder", "folder is a folder"),
+                       ("pipe", "pipe is not a regular file")):  # fmt: skip
+        told = audit(*command, path)
+        assert isinstance(told.exception, SystemExit), told.exception
+        assert (told.exit_code, f"holdfast: {said}" in told.output) == (1, True), told.output
 
 
 @pytest.mark.parametrize(

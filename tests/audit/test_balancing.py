@@ -144,6 +144,25 @@ def test_a_damaged_journal_is_not_added_up(shop: Scene) -> None:
         balanced(shop.journal)
 
 
+@pytest.mark.parametrize("sequence", [1, 3, 77, 3 * SALES + 4])
+def test_an_entry_that_was_edited_is_named_and_not_counted(shop: Scene, sequence: int) -> None:
+    with Attack(shop) as attack:
+        attack.edit(sequence, leaf=False, amount_minor=1_000_000, time_ms=2**63)
+    balance = balanced(shop.journal)
+    assert not balance.adds_up
+    assert (balance.damaged, balance.damaged_entries) == (1, [sequence])
+    assert total(balance).told < 1_000_000
+
+
+def test_entries_that_are_no_entries_any_more_are_all_counted_and_the_first_named(shop: Scene) -> None:
+    with Attack(shop) as attack:
+        attack.connection.execute("UPDATE entry SET body = x'00' WHERE sequence BETWEEN 21 AND 40")
+        attack.connection.execute("UPDATE entry SET leaf = x'00' WHERE sequence = 41")
+    balance = balanced(shop.journal)
+    assert (balance.damaged, balance.damaged_entries) == (21, list(range(21, 31)))
+    assert not balance.adds_up
+
+
 @pytest.mark.timeout(180)
 def test_after_an_outage_with_kills_the_balance_is_that_of_the_acquirers_ledger(tmp_path: Path) -> None:
     options = Options(terminals=8, seconds=5, kill=True, seed=23, keep=tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,98 @@ def test_a_receipt_is_accepted_or_refused_with_the_reason_and_the_exit_code(
     refused = holdfast("receipt", file, *named, "--json")
     assert refused.exit_code == FAILED
     assert "is not the one that the receipt brings" in json.loads(refused.stdout)["reason"]
+
+
+def test_what_prove_wrote_is_a_receipt_of_each_of_its_entries(named: tuple[object, ...], tmp_path: Path) -> None:
+    kit, file = tmp_path / "kit", tmp_path / "proof.json"
+    assert holdfast("export", kit, *named).exit_code == DONE
+    assert holdfast("prove", 41, *named, "--out", file).exit_code == DONE
+    for source in (named, ("--kit", kit, "--verifier-key", SIGNER.verifier.text)):
+        told = holdfast("receipt", file, *source)
+        assert told.exit_code == DONE, told.output
+        assert [number for number in (41, 42) if f"accepted: entry {number} is in the log" in told.stdout] == [41, 42]
+        verdicts = said(holdfast("receipt", file, *source, "--json"))
+        assert [(each["accepted"], each["entry"]["sequence"]) for each in verdicts] == [(True, 41), (True, 42)]
+
+
+def test_what_prove_wrote_is_refused_where_anything_in_it_was_changed(
+    named: tuple[object, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "proof.json"
+    document = said(holdfast("prove", 41, *named, "--json"))
+    other = said(holdfast("prove", 43, *named, "--json"))["entries"][1]
+    first, second = document["entries"]
+    for changed, told in (
+        ({"entries": [first, second | {"shown": second["shown"] | {"amount_minor": 1}}]}, "shows another entry"),
+        ({"entries": [first, second | {"entry": first["entry"]}]}, "shows another entry"),
+        ({"entries": [first, second | {"tlog_proof": first["tlog_proof"]}]}, "shows another entry"),
+        ({"entries": [first, other]}, "is not of transaction 41"),
+        ({"transaction": 40}, "is not of transaction 40"),
+        ({"size": 699}, "names another log, size or root"),
+        ({"root": document["root"][::-1]}, "names another log, size or root"),
+        ({"origin": "example.org/other"}, "names another log, size or root"),
+    ):
+        file.write_text(json.dumps(document | changed), encoding="utf-8")
+        refused = holdfast("receipt", file, *named)
+        assert (refused.exit_code, f"REFUSED: the document {told}" in refused.stdout or told in refused.stdout) == (
+            FAILED,
+            True,
+        ), (changed, refused.output)
+    spoilt = second | {"tlog_proof": second["tlog_proof"].replace("index 41", "index 40")}
+    for changed, told in (
+        ({"entries": []}, "without any entry"),
+        ({"entries": 5}, "cannot be read"),
+        ({"form": "holdfast-proof@v9"}, "another form"),
+        ({"entries": [first | {"tlog_proof": "nothing"}]}, "cannot be read"),
+    ):
+        file.write_text(json.dumps(document | changed), encoding="utf-8")
+        refused = holdfast("receipt", file, *named)
+        assert (refused.exit_code, told in refused.stderr) == (FAILED, True), (changed, refused.output)
+    file.write_text(json.dumps(document | {"entries": [first, spoilt]}), encoding="utf-8")
+    verdicts = json.loads(holdfast("receipt", file, *named, "--json").stdout)
+    assert [each["accepted"] for each in verdicts] == [True, False]
+
+
+def test_that_the_key_came_with_the_kit_is_told_of_every_receipt_that_it_accepts(
+    named: tuple[object, ...], tmp_path: Path
+) -> None:
+    """A forger's kit is whole by the forger's key: nothing but a key from elsewhere shows that."""
+    kit, proof, written = tmp_path / "kit", tmp_path / "proof.json", tmp_path / "field"
+    assert holdfast("export", kit, *named).exit_code == DONE
+    assert holdfast("prove", 41, *named, "--out", proof).exit_code == DONE
+    frontier, _ = Frontier().append([leaf_hash(body) for body in BODIES[:600]])
+    written.write_text(ReceiptField.of(41, 600, frontier.root()).text, encoding="utf-8")
+    tlog = tmp_path / "tlog"
+    tlog.write_text(json.loads(proof.read_text(encoding="utf-8"))["entries"][0]["tlog_proof"], encoding="utf-8")
+    forger = SignerKey(SIGNER.name, bytes(32))
+    head, _ = Frontier().append([leaf_hash(body) for body in BODIES])
+    caveat = "The verifier key is the one that came with the kit"
+    for file in (written, tlog, proof):
+        believed = holdfast("receipt", file, "--kit", kit)
+        assert (believed.exit_code, caveat in believed.stdout) == (DONE, True), believed.output
+        with_key = holdfast("receipt", file, "--kit", kit, "--verifier-key", SIGNER.verifier.text)
+        assert (with_key.exit_code, caveat in with_key.stdout) == (DONE, False), with_key.output
+    (kit / "checkpoint").write_bytes(sign_checkpoint(Checkpoint(SIGNER.name, 700, head.root()), [forger]))
+    (kit / "verifier-key.txt").write_text(forger.verifier.text, encoding="utf-8")
+    verdict = said(holdfast("receipt", written, "--kit", kit, "--json"))
+    assert (verdict["accepted"], verdict["caveat"].startswith(caveat)) == (True, True)
+    assert caveat not in holdfast("receipt", tlog, "--kit", kit).stdout, "what is refused needs no caveat"
+    refused = holdfast("receipt", written, "--kit", kit, "--verifier-key", SIGNER.verifier.text)
+    assert refused.exit_code == FAILED
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", ["checkpoint", "tile/entries/000", "tile/0/000", "verifier-key.txt"])
+def test_a_pipe_in_a_kit_is_told_and_not_waited_for(named: tuple[object, ...], tmp_path: Path, path: str) -> None:
+    kit = tmp_path / "kit"
+    assert holdfast("export", kit, *named).exit_code == DONE
+    frontier, _ = Frontier().append([leaf_hash(body) for body in BODIES[:600]])
+    field = ReceiptField.of(41, 600, frontier.root()).text
+    assert holdfast("receipt", "-", "--kit", kit, stdin=field).exit_code == DONE
+    (kit / path).unlink()
+    os.mkfifo(kit / path)
+    told = holdfast("receipt", "-", "--kit", kit, stdin=field)
+    assert (told.exit_code, "is not a regular file" in told.output) == (FAILED, True), told.output
 
 
 def test_wrong_usage_of_receipt_is_told(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

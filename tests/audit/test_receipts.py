@@ -12,7 +12,7 @@ import pytest
 from gateway.audit.kit import export_kit
 from gateway.audit.kit_head import HeadError, newest_head
 from gateway.audit.kit_reading import Kit
-from gateway.audit.proving import prove_entry
+from gateway.audit.proving import TransactionProof, prove_entry
 from gateway.audit.receipts import (
     JournalLog,
     KitLog,
@@ -48,10 +48,16 @@ def journal(keyring: Keyring, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_log(tmp_path_factory.mktemp("journal") / "journal", keyring, BODIES)
 
 
+def one(receipt: bytes) -> TlogProof | ReceiptField:
+    read = read_receipt(receipt)
+    assert not isinstance(read, TransactionProof)
+    return read
+
+
 def by_journal(receipt: bytes, journal: Path) -> ReceiptVerdict:
     head = newest_head(journal, KEYS)
     with LogReader(journal) as reader:
-        return check_receipt(read_receipt(receipt), JournalLog(reader, head), KEYS)
+        return check_receipt(one(receipt), JournalLog(reader, head), KEYS)
 
 
 def by_kit(receipt: bytes, journal: Path) -> ReceiptVerdict:
@@ -60,7 +66,7 @@ def by_kit(receipt: bytes, journal: Path) -> ReceiptVerdict:
         head = newest_head(journal, KEYS)
         with LogReader(journal) as reader:
             export_kit(reader, head, folder)
-    return check_receipt(read_receipt(receipt), KitLog(Kit(folder, KEYS)), KEYS)
+    return check_receipt(one(receipt), KitLog(Kit(folder, KEYS)), KEYS)
 
 
 both = pytest.mark.parametrize("check", [by_journal, by_kit], ids=["journal", "kit"])
@@ -203,7 +209,7 @@ def test_a_damaged_kit_does_not_satisfy_a_receipt(keyring: Keyring, journal: Pat
 
 def test_a_tlog_proof_is_not_looked_at_without_a_key(journal: Path) -> None:
     with LogReader(journal) as reader, pytest.raises(ReceiptError, match="name the log's key"):
-        check_receipt(read_receipt(proof_of(journal, 1)), JournalLog(reader))
+        check_receipt(one(proof_of(journal, 1)), JournalLog(reader))
 
 
 @pytest.mark.parametrize(

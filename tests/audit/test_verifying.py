@@ -25,6 +25,7 @@ from protocol.transparency.notes import SignerKey
 from protocol.transparency.tiles import build_tile, tiles_of
 from tests.audit.scene import SALES, SIGNER, Attack, Scene, kinds, root_of, signed
 from tests.crash.amounts import TIMES
+from tests.journal.rig import Rig, sale, sqlite_make
 
 SIZE = 3 * SALES + 4
 OWED = 3 * SALES + 1
@@ -232,7 +233,8 @@ def test_a_tail_cut_from_everything_is_told_by_the_checkpoint_that_the_auditor_k
     cut = 3  # the sale that was reversed, in one piece
     with Attack(shop) as attack:
         attack.connection.execute("DELETE FROM entry WHERE sequence > ?", (SIZE - cut,))
-        attack.connection.execute("DELETE FROM tx WHERE id > ?", (SIZE - cut,))
+        for table in ("tx", "by_key", "by_key_again", "by_batch", "by_batch_again", "by_terminal"):
+            attack.connection.execute(f"DELETE FROM {table} WHERE id > ?", (SIZE - cut,))  # noqa: S608
         attack.sign(attack.make_fit())
     assert shop.verified(checkpoint=None).whole
     assert only(shop.verified(), Damage.CUT_TAIL)[Damage.CUT_TAIL] == [(SIZE - cut + 1, SIZE)]
@@ -277,6 +279,14 @@ def test_a_row_that_was_touched_anywhere_is_told_with_the_keys(shop: Scene) -> N
         attack.edit_row(4, merchant="ANOTHER")
     assert shop.verified().whole, "no entry tells of the merchant but its key"
     assert only(shop.verified(keyring=shop.keyring), Damage.ROW)
+
+
+def test_a_row_with_a_flipped_bit_in_its_text_is_told_without_the_keys(shop: Scene) -> None:
+    with Attack(shop) as attack:
+        (stored,) = attack.connection.execute("SELECT row FROM tx WHERE id = 4").fetchone()
+        bit = 8 * stored.index(b"TERMINA") + 7
+        attack.connection.execute("UPDATE tx SET row = ? WHERE id = 4", (flipped(stored, bit),))
+    assert [each.transaction for each in shop.verified().findings if each.kind is Damage.ROW] == [4]
 
 
 def test_a_row_too_many_and_a_row_too_few_are_told(shop: Scene) -> None:
@@ -418,6 +428,133 @@ def test_a_checkpoint_beside_the_journal_that_its_key_did_not_sign_is_told(shop:
 def test_entries_behind_the_journals_own_head_are_told(shop: Scene, sequence: int) -> None:
     shop.changed(("INSERT INTO entry SELECT ?, body, leaf, account FROM entry WHERE sequence = 1", (sequence,)))
     assert only(shop.verified(), Damage.ADDED)[Damage.ADDED] == [(SIZE + 1, sequence)]
+
+
+LOOKUPS = ("by_key", "by_key_again", "by_batch", "by_batch_again", "by_terminal")
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+@pytest.mark.parametrize("table", ["owing", "unsettled"])
+def test_what_is_owed_and_was_removed_from_the_queue_is_told(shop: Scene, table: str, with_keys: bool) -> None:
+    shop.changed((f"DELETE FROM {table}", ()))  # noqa: S608 - one of two names
+    verdict = shop.verified(keyring=shop.keyring if with_keys else None)
+    only(verdict, Damage.QUEUE)
+    assert [(each.transaction, each.text) for each in verdict.findings] == [(OWED, f"table {table} lacks it")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE owing SET lane = x'41'",
+        "UPDATE owing SET place = place + 1",
+        "UPDATE owing SET id = 1",
+        "INSERT INTO owing VALUES (x'41', 1, 1)",
+        "INSERT INTO owing VALUES (x'41', 99999, 99999)",
+        "UPDATE unsettled SET state = 10",
+        "INSERT INTO unsettled VALUES (3, 4)",
+        "INSERT INTO unsettled VALUES ('text', 'text')",
+        "INSERT INTO quarantine VALUES (1, 'row', 0)",
+    ],
+)
+def test_a_queue_that_says_something_else_than_the_rows_is_told(shop: Scene, statement: str) -> None:
+    shop.changed((statement, ()))
+    only(shop.verified(), Damage.QUEUE)
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+@pytest.mark.parametrize("table", LOOKUPS)
+def test_a_transaction_that_a_lookup_table_lacks_is_told(shop: Scene, table: str, with_keys: bool) -> None:
+    keyring = shop.keyring if with_keys else None
+    shop.changed((f"DELETE FROM {table} WHERE id = 7", ()))  # noqa: S608 - one of our names
+    verdict = shop.verified(keyring=keyring)
+    only(verdict, Damage.LOOKUP)
+    assert [(each.transaction, each.text) for each in verdict.findings] == [(7, f"table {table} lacks it")]
+    shop.changed((f"DELETE FROM {table}", ()))  # noqa: S608
+    assert shop.verified(keyring=keyring).found == {Damage.LOOKUP: SALES + 3}
+
+
+def test_keys_that_were_removed_from_both_lookup_tables_are_told(shop: Scene) -> None:
+    shop.changed(("DELETE FROM by_key WHERE id < 100", ()), ("DELETE FROM by_key_again WHERE id < 100", ()))
+    verdict = shop.verified()
+    only(verdict, Damage.LOOKUP)
+    assert {each.transaction for each in verdict.findings} == set(range(1, 100, 3))
+
+
+def test_a_key_that_came_again_before_it_was_put_away_is_no_damage(tmp_path: Path) -> None:
+    ring, day_ms = create_keyring(tmp_path / "keys"), 24 * 3600 * 1000
+    rig = Rig(sqlite_make(tmp_path / "journal.sqlite3", ring)).open()
+    try:
+        for _ in range(2):
+            again = sale(state=State.DECLINED, accepted_ms=rig.now_ms, horizon_ms=day_ms)
+            again.transaction.reason = "answer.code-05"
+            rig.write(again)
+            rig.now_ms += 2 * day_ms
+    finally:
+        rig.close()
+    scene = Scene(tmp_path / "journal.sqlite3", ring)
+    for keyring in (None, ring):
+        found = scene.verified(checkpoint=None, keyring=keyring).found
+        assert Damage.LOOKUP not in found, [str(each) for each in scene.verified(checkpoint=None).findings]
+    scene.changed(("DELETE FROM by_key", ()), ("DELETE FROM by_key_again", ()))
+    verdict = scene.verified(checkpoint=None)
+    assert {each.transaction for each in verdict.findings if each.kind is Damage.LOOKUP} == {2}
+
+
+@pytest.mark.parametrize("table", LOOKUPS)
+def test_a_row_of_a_lookup_table_that_belongs_to_nothing_is_told(shop: Scene, table: str) -> None:
+    for number in (2, 4, SIZE + 9, -3):  # an entry that creates none, one that has its own, none, none
+        shop.changed((f"INSERT INTO {table} VALUES (12345, ?)", (number,)))  # noqa: S608
+    assert only(shop.verified(), Damage.LOOKUP_FOREIGN)
+    assert shop.verified().found == {Damage.LOOKUP_FOREIGN: 4}
+
+
+@pytest.mark.parametrize("table", LOOKUPS)
+def test_a_lookup_table_with_wrong_hashes_is_told_with_the_keys(shop: Scene, table: str) -> None:
+    shop.changed((f"UPDATE {table} SET hash = hash + 1 WHERE id = 7", ()))  # noqa: S608
+    assert shop.verified().whole, "the hashes are keyed"
+    verdict = shop.verified(keyring=shop.keyring)
+    only(verdict, Damage.LOOKUP)
+    assert {each.transaction for each in verdict.findings} == {7}
+
+
+@pytest.mark.parametrize("where", ["", " WHERE copy = 2"])
+def test_a_head_that_was_removed_is_told(shop: Scene, where: str) -> None:
+    shop.changed((f"DELETE FROM head{where}", ()))  # noqa: S608
+    only(shop.verified(), Damage.HEAD_MISSING)
+
+
+def test_a_cut_tail_does_not_pass_for_whole_where_the_head_was_removed_and_no_checkpoint_is_there(shop: Scene) -> None:
+    checkpoint_path(shop.journal).unlink()
+    shop.changed(
+        ("DELETE FROM head", ()),
+        ("DELETE FROM entry WHERE sequence > 300", ()),
+        ("DELETE FROM tx WHERE id > 300", ()),
+        ("DELETE FROM unsettled", ()),
+        ("DELETE FROM sensitive", ()),
+    )
+    assert Damage.HEAD_MISSING in kinds(shop.verified(checkpoint=None, keys=()))
+
+
+@pytest.mark.parametrize("sequence", [0, -5])
+def test_an_entry_before_the_first_is_told(shop: Scene, sequence: int) -> None:
+    shop.changed(("INSERT INTO entry SELECT ?, body, leaf, account FROM entry WHERE sequence = 1", (sequence,)))
+    verdict = shop.verified()
+    only(verdict, Damage.ADDED)
+    assert f"stands at {sequence}," in verdict.findings[0].text
+
+
+@pytest.mark.parametrize(("level", "number"), [(1, 2), (2, 0), (0, 0), (-1, 0), (9, 0), (1, -1)])
+def test_a_stored_hash_of_more_entries_than_there_are_is_told(shop: Scene, level: int, number: int) -> None:
+    shop.changed(("INSERT INTO subtree VALUES (?, ?, ?)", (level, number, bytes(32))))
+    only(shop.verified(), Damage.ADDED)
+
+
+def test_where_nothing_vouches_for_a_whole_journal_it_is_said(shop: Scene) -> None:
+    assert shop.verified().summary == "WHOLE: nothing was found"
+    assert shop.verified(checkpoint=None).vouched, "the signature of the one beside the journal was verified"
+    verdict = shop.verified(checkpoint=None, keys=())
+    assert verdict.whole
+    assert verdict.summary == "WHOLE in itself; no signature and no kept checkpoint was checked"
 
 
 def test_a_checkpoint_that_would_not_be_reached_is_refused(shop: Scene) -> None:

@@ -114,6 +114,24 @@ def test_receipts_of_terminals_are_held_against_the_kit(journal: Path, kit: Path
     assert "its tail was cut" in verify(kit, held=later)["text"]
 
 
+def test_a_checkpoint_of_a_key_that_was_not_pasted_is_named_with_what_to_paste(kit: Path, verify: Verify) -> None:
+    older = SignerKey(ORIGIN, b"older" + bytes(27))
+    held = checkpoint(BODIES, 777, older).decode()
+    verdict = verify(kit, key=SIGNER.verifier.text, held=held)
+    assert not verdict["good"]
+    assert "the checkpoint that you kept is not signed by the key that you trust" in verdict["text"]
+    assert "+".join(older.verifier.text.split("+")[:2]) in verdict["text"]
+    assert "paste it too, on a line of its own" in verdict["text"]
+    assert verify(kit, key=f"{SIGNER.verifier.text}\n{older.verifier.text}\n", held=held)["good"]
+    verdict = verify(kit, key=older.verifier.text, held=held)
+    assert "the kit's checkpoint is not signed by the key that you trust" in verdict["text"]
+    assert "+".join(SIGNER.verifier.text.split("+")[:2]) in verdict["text"]
+    stranger = checkpoint(BODIES, 777).decode().replace(ORIGIN, "example.org/other")
+    verdict = verify(kit, key=SIGNER.verifier.text, held=stranger)
+    assert "the checkpoint that you kept is not signed by the key" in verdict["text"]
+    assert "paste it too" not in verdict["text"]
+
+
 def spoil(path: Path, place: int) -> None:
     octets = bytearray(path.read_bytes())
     octets[place] ^= 1
@@ -207,7 +225,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     missing_file: "tile/entries/004 is missing",
     missing_checkpoint: "checkpoint is missing",
     hidden_key_event: "key-events.json does not tell what the entries tell",
-    another_key: "the checkpoint is not signed by the key that you trust",
+    another_key: "the kit's checkpoint is not signed by the key that you trust",
     half_exported: "the folder is not complete",
 }
 

@@ -60,6 +60,9 @@ class Scene:
     def signers(self) -> list[SignerKey]:
         return [SignerKey(self.origin, self.seeds[0])]
 
+    def log_seeds(self) -> list[bytes]:
+        return self.seeds
+
     def signing(self, rest: Callable[[float], None] = lambda _: None) -> Signing:
         """Signing that has read what was kept."""
         made = self.unopened(rest)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from gateway.notary import folder as folder_module
-from gateway.notary.folder import TileFolder
+from gateway.notary.folder import FolderConflict, TileFolder
 from gateway.notary.note_file import replace_file
 from gateway.notary.outlet import OutletFailed
 from gateway.notary.signing import Signed, Signing
+from protocol.transparency.checkpoints import Checkpoint, sign_checkpoint
+from protocol.transparency.notes import SignerKey
 from protocol.transparency.tiles import TILE_WIDTH, Tile, TileHashes, split_bundle, tiles_of
 from protocol.transparency.tree import frontier_at, leaf_hash
 from tests.notary.scene import Scene
@@ -34,7 +36,7 @@ def published(scene: Scene) -> Path:
 
 @pytest.fixture
 def outlet(scene: Scene, published: Path) -> Iterator[TileFolder]:
-    made = TileFolder(published, scene.log)
+    made = TileFolder(published, scene.log, scene.log_seeds)
     yield made
     made.close()
 
@@ -118,7 +120,7 @@ def test_what_is_written_for_new_entries_does_not_grow_with_the_log(
 def test_a_process_that_ends_between_any_two_files_leaves_a_log_that_is_whole_and_goes_on(
     scene: Scene, signing: Signing, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = TileFolder(published, scene.log)
+    first = TileFolder(published, scene.log, scene.log_seeds)
     first.publish(grown(scene, signing, 400))
     first.close()
     later = grown(scene, signing, 700)
@@ -134,7 +136,7 @@ def test_a_process_that_ends_between_any_two_files_leaves_a_log_that_is_whole_an
             real(path, content, durable=durable)
 
         monkeypatch.setattr(folder_module, "replace_file", dies)
-        dying = TileFolder(trial, scene.log)
+        dying = TileFolder(trial, scene.log, scene.log_seeds)
         try:
             dying.publish(later)
         except KeyboardInterrupt:
@@ -145,7 +147,7 @@ def test_a_process_that_ends_between_any_two_files_leaves_a_log_that_is_whole_an
         finally:
             dying.close()
             monkeypatch.undo()
-        again = TileFolder(trial, scene.log)
+        again = TileFolder(trial, scene.log, scene.log_seeds)
         again.publish(later)
         again.close()
         assert check(scene, trial, f"after {allowed} files") == 1100
@@ -157,14 +159,14 @@ def test_partial_tiles_that_a_power_cut_has_emptied_are_written_again(
     scene: Scene, signing: Signing, published: Path
 ) -> None:
     signed = grown(scene, signing, 70_000)
-    first = TileFolder(published, scene.log)
+    first = TileFolder(published, scene.log, scene.log_seeds)
     first.publish(signed)
     first.close()
     emptied = [path for path in published.rglob("*") if path.is_file() and path.parent.suffix == ".p"]
     assert len(emptied) == 4  # entries and three levels
     for path in emptied:
         os.truncate(path, 0)
-    again = TileFolder(published, scene.log)
+    again = TileFolder(published, scene.log, scene.log_seeds)
     again.publish(signed)
     again.close()
     assert check(scene, published) == 70_000
@@ -173,7 +175,7 @@ def test_partial_tiles_that_a_power_cut_has_emptied_are_written_again(
 def test_a_folder_on_a_disk_that_is_full_or_absent_is_told_and_made_whole_when_it_is_back(
     scene: Scene, signing: Signing, outlet: TileFolder, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent = TileFolder(published / "not" / "mounted", scene.log)
+    absent = TileFolder(published / "not" / "mounted", scene.log, scene.log_seeds)
     with pytest.raises(OutletFailed, match=r"mounted: No such file or directory"):
         absent.publish(grown(scene, signing, 10))
     absent.close()
@@ -197,22 +199,25 @@ def test_a_folder_with_another_history_or_another_log_is_left_as_it_is(
     scene.grow(40)
     backup = scene.backup("monday")
     signing = scene.signing()
-    first = TileFolder(published, scene.log)
+    first = TileFolder(published, scene.log, scene.log_seeds)
     first.publish(grown(scene, signing, 10))
     first.close()
     before = (published / "checkpoint").read_bytes()
     scene.restore(backup, whole=True)
     forked = scene.unopened()
 
+    told: list[FolderConflict] = []
     shorter = forked.accept(*scene.head()) if forked.open(*scene.head()) is None else None
-    outlet = TileFolder(published, scene.log)
+    outlet = TileFolder(published, scene.log, scene.log_seeds, told.append)
     assert shorter is not None
-    with pytest.raises(OutletFailed, match="is of 50 entries, the journal has 40 signed"):
+    with pytest.raises(OutletFailed, match="is a head of 50 entries that this log has signed, and the journal has 40"):
         outlet.publish(shorter)
     longer = forked.sign(*scene.grow(30))
     assert longer is not None
-    with pytest.raises(OutletFailed, match="is of another history of this log"):
+    with pytest.raises(OutletFailed, match=r"has another history of this log.*keep this folder as evidence"):
         outlet.publish(longer)
+    path = published / "checkpoint"
+    assert told == [FolderConflict(path, 50, 40), FolderConflict(path, 50, 70)]
     scene.origin = "holdfast/another"
     named = scene.signing().sign(*scene.head())
     assert named is not None
@@ -223,4 +228,47 @@ def test_a_folder_with_another_history_or_another_log_is_left_as_it_is(
         outlet.publish(longer)
     (published / "checkpoint").write_bytes(before)
     outlet.close()
+    assert len(told) == 2, "what is not this log's own head says nothing about the journal"
     assert len(list((published / "tile/0/000.p").iterdir())) == 1
+
+
+def test_a_later_head_that_another_key_has_signed_says_nothing_about_the_journal(
+    scene: Scene, signing: Signing, published: Path
+) -> None:
+    told: list[FolderConflict] = []
+    signed = grown(scene, signing, 10)
+    forged = Checkpoint(scene.origin, 99, b"x" * 32)
+    published.mkdir()
+    (published / "checkpoint").write_bytes(sign_checkpoint(forged, [SignerKey(scene.origin, b"s" * 32)]))
+    outlet = TileFolder(published, scene.log, scene.log_seeds, told.append)
+    with pytest.raises(OutletFailed, match="not signed by it"):
+        outlet.publish(signed)
+    outlet.close()
+    assert not told
+
+
+def test_a_folder_that_is_ahead_of_an_old_head_of_a_whole_journal_is_left_until_the_next_head(
+    scene: Scene, signing: Signing, outlet: TileFolder, published: Path
+) -> None:
+    old = grown(scene, signing, 10)
+    outlet.publish(grown(scene, signing, 10))
+    again = TileFolder(published, scene.log, scene.log_seeds)
+    again.publish(old)
+    assert check(scene, published) == 20
+    again.publish(grown(scene, signing, 10))
+    again.close()
+    assert check(scene, published) == 30
+
+
+def test_a_folder_that_somebody_changes_meanwhile_is_looked_at_again(
+    scene: Scene, signing: Signing, outlet: TileFolder, published: Path
+) -> None:
+    outlet.publish(grown(scene, signing, 300))
+    shutil.rmtree(published)
+    outlet.publish(grown(scene, signing, 10))
+    assert check(scene, published) == 310
+    ahead = sign_checkpoint(Checkpoint(scene.origin, 999, b"x" * 32), scene.signers())
+    (published / "checkpoint").write_bytes(ahead)
+    with pytest.raises(OutletFailed, match="999 entries that this log has signed"):
+        outlet.publish(grown(scene, signing, 10))
+    assert (published / "checkpoint").read_bytes() == ahead

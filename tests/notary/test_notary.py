@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import socket
 import threading
 import time
@@ -364,6 +365,95 @@ def test_a_fork_stops_the_signing(scene: Scene) -> None:
         assert "a fork" in desk.notary.status().reason
         assert host.size == 50
         desk.stop()
+
+
+@pytest.mark.parametrize("with_head", [False, True], ids=["without its checkpoint file", "with it"])
+@pytest.mark.parametrize("more", [3, 30], ids=["shorter", "another history"])
+def test_a_published_head_of_its_own_that_the_journal_does_not_continue_stops_the_first_signature(
+    with_head: bool, more: int, scene: Scene
+) -> None:
+    published = scene.folder.parent / f"{scene.folder.name}-published"
+    scene.grow(40)
+    if with_head:
+        scene.signing().sign(*scene.head())
+    backup = scene.backup("monday")
+    desk = Desk(scene, folder=published).start()
+    scene.grow(10)
+    desk.until("50 are published", lambda: size_in(scene, published) == 50)
+    desk.stop()
+    scene.restore(backup, whole=True)
+    there = (published / "checkpoint").read_bytes()
+    before = scene.kept.read_bytes() if with_head else None
+    scene.grow(more)
+    for _ in range(2):
+        desk = Desk(scene, folder=published).start()
+        desk.until("it is broken", lambda desk=desk: desk.state() is NotaryState.BROKEN)  # type: ignore[misc]
+        assert "a head of 50 entries that this log has signed" in desk.notary.remarks()[0]
+        assert "keep this folder as evidence" in desk.notary.status().reason
+        assert [level for level, name, _ in desk.told if name == "audit.log-broken"] == ["error"]
+        desk.stop()
+        assert (scene.kept.read_bytes() if scene.kept.exists() else None) == before, "a second history was signed"
+    desk = Desk(scene, folder=published).start()
+    desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+    head = desk.run(desk.notary.continue_over("Kim", "restored after a fire"))
+    assert head.size == 41 + more
+    scene.grow(1)
+    desk.until_signed()
+    desk.stop()
+    desk = Desk(scene, folder=published).start()  # the decision outlives a restart
+    scene.grow(1)
+    desk.until_signed()
+    desk.until("the folder is refused", lambda: bool(desk.notary.status().outlets[0].failing))
+    desk.stop()
+    assert (published / "checkpoint").read_bytes() == there
+    assert desk.state() is NotaryState.SIGNING
+
+    evidence = published.rename(published.with_name(f"{published.name}-evidence"))
+    desk = Desk(scene, folder=published).start()
+    desk.until("a new folder is published", lambda: size_in(scene, published) == 43 + more)
+    desk.stop()
+    shutil.rmtree(published)
+    shutil.copytree(evidence, published)
+    desk = Desk(scene, folder=published).start()  # and what it finds later on counts again
+    desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+    desk.stop()
+
+
+def test_a_break_that_a_person_has_gone_on_over_is_not_told_again_for_the_published_folder(scene: Scene) -> None:
+    published = scene.folder.parent / f"{scene.folder.name}-published"
+    scene.grow(40)
+    backup = scene.backup("monday")
+    desk = Desk(scene, folder=published).start()
+    scene.grow(10)
+    desk.until("50 are published", lambda: size_in(scene, published) == 50)
+    desk.stop()
+    scene.restore(backup)  # the checkpoint file stays: the journal's own mark tells of the break
+    desk = Desk(scene, folder=published).start()
+    desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+    assert desk.run(desk.notary.continue_over("Kim", "disk failed")).size == 41
+    desk.until("the folder is refused", lambda: bool(desk.notary.status().outlets[0].failing))
+    desk.stop()
+    for _ in range(2):
+        desk = Desk(scene, folder=published).start()
+        scene.grow(1)
+        desk.until_signed()
+        desk.stop()
+        assert desk.state() is NotaryState.SIGNING
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"holdfast/other\n9\nAAAA\n"], ids=["no text", "no checkpoint"])
+def test_a_folder_that_is_not_this_log_is_a_warning_and_the_signing_goes_on(content: bytes, scene: Scene) -> None:
+    published = scene.folder.parent / f"{scene.folder.name}-published"
+    published.mkdir()
+    (published / "checkpoint").write_bytes(content)
+    scene.grow(5)
+    desk = Desk(scene, folder=published).start()
+    desk.until_signed()
+    desk.until("it is told", lambda: "audit.publishing-failed" in desk.events())
+    desk.stop()
+    assert desk.state() is NotaryState.SIGNING
+    assert "audit.log-broken" not in desk.events()
+    assert (published / "checkpoint").read_bytes() == content
 
 
 def test_a_witness_that_is_away_holds_up_nothing_but_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,24 @@ def test_a_witness_that_has_seen_more_than_the_journal_has_tells_of_a_restored_b
     assert told.conflicts == [WitnessConflict(NAME, Conflict.ROLLED_BACK, 50)]
 
 
+def test_a_witness_that_has_refused_is_not_content_because_the_journal_has_grown(
+    scene: Scene, host: WitnessHost, dial: Callable[[], WitnessDestination], told: Told
+) -> None:
+    scene.grow(40)
+    scene.signing().sign(*scene.head())
+    backup = scene.backup("monday")
+    dial().publish(grown(scene, scene.signing(), 10))
+    scene.restore(backup)
+    kept = scene.signing().newest
+    assert kept is not None
+    destination = dial()
+    for entries in (0, 30):  # as the outlet tries again, while payments go on
+        scene.grow(entries)
+        with pytest.raises(OutletFailed, match="has seen 50 entries"):
+            destination.publish(kept)
+    assert told.conflicts == [WitnessConflict(NAME, Conflict.ROLLED_BACK, 50)] * 2
+
+
 def test_a_witness_that_is_asked_with_an_old_head_of_a_whole_journal_is_content(
     scene: Scene, host: WitnessHost, dial: Callable[[], WitnessDestination], told: Told
 ) -> None:

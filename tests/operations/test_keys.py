@@ -249,7 +249,9 @@ def test_a_destruction_needs_two_different_people_who_are_named_in_the_configura
     play(tmp_path, story)
 
 
-def test_a_destruction_that_a_crash_left_unfinished_is_finished_by_approving_again(tmp_path: Path) -> None:
+def test_a_request_that_is_done_but_stands_in_the_list_again_is_neither_shown_nor_done_again(tmp_path: Path) -> None:
+    """A crash before it was taken off leaves it there, and so does a list that is put back from a backup."""
+
     async def story(desk: Desk) -> None:
         await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")
         request, signature = desk.request(1)
@@ -257,10 +259,31 @@ def test_a_destruction_that_a_crash_left_unfinished_is_finished_by_approving_aga
         listed = requests_file(desk.folder).read_bytes()
         approval = sign(PEOPLE["bob"], approving_text(request, "bob"))
         await desk.keys.approve(request.id, "bob", approval)
-        requests_file(desk.folder).write_bytes(listed)  # as the crash left it
-        assert "is destroyed" in (await desk.keys.approve(request.id, "bob", approval)).text
-        assert [event["what"] for event in desk.told()].count("destroyed") == 1
+        requests_file(desk.folder).write_bytes(listed)
         assert not (await desk.keys.listed()).requests
+        with pytest.raises(ApprovalRefused, match="key 1 is destroyed already"):
+            await desk.keys.approve(request.id, "bob", approval)
+        assert request.id not in requests_file(desk.folder).read_text()
+        assert [event["what"] for event in desk.told()].count("destroyed") == 1
+
+        requests_file(desk.folder).write_bytes(listed)
+        await desk.close()
+        await desk.open()
+        assert request.id not in requests_file(desk.folder).read_text(), "the start takes it off the list"
+
+    play(tmp_path, story)
+
+
+def test_a_request_that_waits_survives_a_start(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")
+        request, signature = desk.request(1)
+        await desk.keys.ask(request, signature)
+        await desk.close()
+        await desk.open()
+        assert [each.request for each in (await desk.keys.listed()).requests] == [request]
+        await desk.keys.approve(request.id, "bob", sign(PEOPLE["bob"], approving_text(request, "bob")))
+        assert desk.state(1) == "destroyed"
 
     play(tmp_path, story)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from bench.child import GatewayBroken
 from bench.till import TEST_CARDS
 from gateway.core.lifecycle import EntryKind
-from gateway.operations.approvals import make_approver_key
+from gateway.operations.approvals import make_approver_key, requests_file
 from protocol.journal_entry import decode_entry
 from tests.gateway.shop import Ran, Shop, open_shop, play
 from tests.journal.softhsm import PIN_VARIABLE, make_token, uri
@@ -116,6 +118,42 @@ def test_while_no_gateway_runs_the_same_commands_hold_its_journal(tmp_path: Path
     play(story())
 
 
+def test_without_a_terminal_it_says_what_to_give_and_a_list_that_is_put_back_is_not_done_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, start=False) as shop:
+            files = name_approvers(shop)
+            await shop.start()
+            assert await shop.gateway.stop() == 0
+            await done(shop, "rotate", "account-epoch", "--why", "a year is over")
+            locked = shop.folder / "locked.pem"
+            make_approver_key(locked, b"a long word")
+            ask = ("destroy", "1", "--who", "ann", "--why", "x", "--key")
+            ran = alone(shop, *ask, str(locked))
+            assert (ran.returncode, "is locked by a passphrase" in ran.stderr) == (2, True), ran
+            await done(shop, *ask, str(files["ann"]))
+            number = (await done(shop, "requests", "--json")).json[0]["request"]["id"]
+            approve = ("approve", number, "--who", "bob", "--key", str(files["bob"]))
+            ran = alone(shop, *approve)
+            assert (ran.returncode, "give --yes" in ran.stderr, "Aborted" in ran.stderr) == (2, True, False), ran
+            assert (await listed(shop))[1]["state"] == "retired"
+            path = requests_file(tmp_path / "keys")
+            before = path.read_bytes()
+            assert (await done(shop, *approve, "--yes")).out.startswith("key 1 is destroyed")
+            path.write_bytes(before)
+            assert (await done(shop, "requests", "--json")).json == []
+            assert "there is no request" in await refused(shop, *approve, "--yes")
+
+    play(story())
+
+
+def alone(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command with nobody at a terminal."""
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "gateway", "keys", *arguments, "-c", str(shop.gateway.config)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, start_new_session=True,
+    )  # fmt: skip
+
+
 def test_a_keyring_from_a_backup_is_refused_until_it_is_made_to_fit_and_then_sells_on(tmp_path: Path) -> None:
     async def story() -> None:
         async with open_shop(tmp_path) as shop:
@@ -166,9 +204,6 @@ def test_a_keyring_from_a_backup_is_refused_until_it_is_made_to_fit_and_then_sel
 def test_what_cannot_be_done_says_what_to_do_instead(
     tmp_path: Path, arguments: tuple[str, ...], code: int, why: str
 ) -> None:
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
     from gateway.operations.installing import install  # noqa: PLC0415
     from tests.gateway.shop import quiet_ports  # noqa: PLC0415
 

@@ -1,0 +1,297 @@
+"""The tables that the gateway finds transactions by, held against the transactions' rows.
+
+What is gone from `owing` or `unsettled` is never sent; what is gone from the lookup tables can be charged again. Two
+bytes for each entry, in temporary files, say in which of the tables a transaction belongs and in which it was met. Of
+what each table should hold, and does hold, there is a sum, so that a row with a wrong hash or place shows as well. The
+hashes are keyed: without the keys only ids are compared, at first by a sum that the database makes; its factors are
+drawn anew for each reading, so that nobody can make other ids fit. What is in quarantine, or told of already, is left
+out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final
+
+import msgspec
+
+from gateway.audit.damage import Damage, Findings
+from gateway.audit.standings import Standings
+from gateway.core.lifecycle import FINAL, REPLAYABLE, State
+from gateway.core.transaction import Kind
+from gateway.journal.batch import RECENT_MAX
+from gateway.journal.groups import batch_numbers, batch_of, terminal_number
+from gateway.journal.log_reader import LogDamaged, LogReader
+from gateway.journal.rows import TAG_BYTES, Row, RowCodec
+from gateway.journal.schema import Head
+
+TABLES: Final = {
+    "by_key": (1, "hash, id"),
+    "by_key_again": (2, "hash, id"),
+    "by_batch": (4, "hash, id"),
+    "by_batch_again": (8, "hash, id"),
+    "by_terminal": (16, "hash, id"),
+    "owing": (64, "lane, place, id"),
+    "unsettled": (128, "state, id"),
+}
+"""Which bit stands for a table, and its columns; by_terminal has two rows for each transaction, and two bits."""
+
+_BYTE: Final = Struct("<B")
+_KEYS: Final = 3
+_BATCHES: Final = 12
+_TERMINALS: Final = 48
+_OWING: Final = 64
+_UNSETTLED: Final = 128
+_LEFT_OUT: Final = 1  # no transaction belongs in by_key alone
+_QUEUE: Final = _OWING | _UNSETTLED
+_CHUNK: Final = 4096
+_AGAIN_MAX: Final = 10_000
+_UNINDEXED_MAX: Final = 16 * RECENT_MAX
+_LETS_GO_EVERY: Final = 1 << 16
+
+_decode: Final = msgspec.msgpack.Decoder(Row).decode
+_OF_STATE: Final = (
+    0,
+    *((0 if state in FINAL else _UNSETTLED) | (_OWING if state in REPLAYABLE else 0) for state in sorted(State)),
+)
+_PRIMES: Final = (2_147_483_647, 2_147_483_629, 2_147_483_587)
+
+
+class IndexChecks:
+    """Takes each row, then reads the tables once."""
+
+    def __init__(
+        self, reader: LogReader, findings: Findings, size: int, head: Head | None, codec: RowCodec | None
+    ) -> None:
+        """`head` is the journal's own, None where there is none: what is not in the tables yet cannot be told then."""
+        self._reader = reader
+        self._findings = findings
+        self._size = size
+        self._head = head
+        self._codec = codec
+        self._indexed = min(head.indexed, size) if head is not None else size
+        self._belongs = Standings(size, _BYTE)
+        try:
+            self._met = Standings(size, _BYTE)
+        except BaseException:
+            self._belongs.close()
+            raise
+        self._expected = self._belongs.memory
+        self._seed = secrets.randbits(62)
+        self._sums = dict.fromkeys(TABLES, 0)
+        self._factors = (secrets.randbelow(1 << 30) + (1 << 30), secrets.randbelow(1 << 30) + (1 << 30))
+        self._every: list[int] = []
+        self._unbatched = [0, 0]
+        if codec is not None:
+            self._numbers_of_batch = lru_cache(1 << 14)(lambda batch: batch_numbers(codec, batch))
+            self._number_of_terminal = lru_cache(1 << 16)(lambda name, stan: terminal_number(codec, name, stan))
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._belongs.close()
+        self._met.close()
+
+    def leave_out(self, number: int) -> None:
+        """Nothing is known of where a transaction belongs, or it was told of already."""
+        if 0 < number <= self._size:
+            self._expected[number] = _LEFT_OUT
+
+    def expect(self, row: Row) -> None:
+        """Take in a row that is right."""
+        number = row.id
+        expected = _OF_STATE[row.state]
+        if number <= self._indexed:
+            expected |= _KEYS | _TERMINALS
+            if row.kind is not Kind.ALIAS and row.key.count("|") > 2:  # as batch_of, in less time
+                expected |= _BATCHES
+            else:
+                one, other = self._factors
+                first, second, third = _PRIMES
+                self._unbatched[0] += 1
+                self._unbatched[1] += (number * one % first) * (number * other % second) % third
+        else:
+            expected &= _UNSETTLED
+        self._expected[number] = expected
+        if self._codec is not None or expected & _QUEUE:
+            for table, values in self._rows_of(row, expected):
+                self._sums[table] += hash((self._seed, *values))
+
+    def _fits(self, table: str) -> bool:
+        """Whether a lookup table has the ids that it should, each as often as it should."""
+        one, other = self._factors
+        first, second, third = _PRIMES
+        mix = f"count(*), coalesce(sum((id * {one} % {first}) * (id * {other} % {second}) % {third}), 0)"
+        if not self._every:
+            sql = f"SELECT {mix} FROM tx WHERE id BETWEEN 1 AND ?"  # noqa: S608 - our own
+            self._every = list(next(self._reader.select(sql, self._indexed)))
+        wanted = [2 * each for each in self._every] if table == "by_terminal" else self._every
+        if table.startswith("by_batch"):
+            wanted = [each - less for each, less in zip(wanted, self._unbatched, strict=True)]
+        return list(next(self._reader.select(f"SELECT {mix} FROM {table}"))) == wanted  # noqa: S608 - our own
+
+    def _rows_of(self, row: Row, expected: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What the tables have of a transaction, as far as that can be known."""
+        number = row.id
+        if expected & _OWING:
+            yield "owing", (row.lane.encode(), row.place, number)
+        if expected & _UNSETTLED:
+            yield "unsettled", (int(row.state), number)
+        if self._codec is None or not expected & _KEYS:
+            return
+        first, second = self._codec.key_hashes(row.key)
+        yield "by_key", (first, number)
+        yield "by_key_again", (second, number)
+        if expected & _BATCHES:
+            first, second = self._numbers_of_batch(batch_of(row.key))
+            yield "by_batch", (first, number)
+            yield "by_batch_again", (second, number)
+        yield "by_terminal", (self._number_of_terminal(row.terminal, ""), number)
+        yield "by_terminal", (self._number_of_terminal(row.terminal, row.stan or row.sent_stan), number)
+
+    def run(self, tell: Callable[[str], None]) -> None:
+        """Read the tables and name what is missing and what is foreign; `tell` is given each table's name."""
+        self._quarantine()
+        if self._head is not None and self._size - self._indexed > _UNINDEXED_MAX:
+            text = f"the head says that only transactions up to {self._indexed} are in the lookup tables"
+            self._findings.add(Damage.LOOKUP, text)
+        unread = 0
+        differ = []
+        for table, (bit, columns) in TABLES.items():
+            tell(f"table {table}")
+            if self._head is None and not bit & _UNSETTLED:
+                unread |= bit | bit << 1 if table == "by_terminal" else bit
+                continue
+            try:
+                if self._codec is None and not bit & _QUEUE and self._fits(table):
+                    unread |= bit | bit << 1 if table == "by_terminal" else bit
+                elif self._table(table, bit, columns) != self._sums[table]:
+                    differ.append(table)
+            except LogDamaged:
+                unread |= bit | bit << 1 if table == "by_terminal" else bit
+                self._findings.add(Damage.UNREADABLE, f"table {table} cannot be read")
+        self._missing(unread)
+        self._wrong([table for table in differ if not unread & TABLES[table][0]])
+
+    def _quarantine(self) -> None:
+        """What was put aside left the queue on purpose; the head counts how many there are."""
+        found = 0
+        try:
+            for (number,) in self._reader.select("SELECT id FROM quarantine"):
+                found += 1
+                if isinstance(number, int):
+                    self.leave_out(number)
+        except LogDamaged:
+            self._findings.add(Damage.UNREADABLE, "table quarantine cannot be read")
+            return
+        if self._head is not None and found != self._head.quarantined:
+            text = f"{found} records are in quarantine, the journal's head counts {self._head.quarantined}"
+            self._findings.add(Damage.QUEUE, text)
+
+    def _table(self, table: str, bit: int, columns: str) -> int:
+        """Note who is met in a table, and tell of the foreign; the sum of its rows, where one can be compared."""
+        expected, met, size, seed = self._expected, self._met.memory, self._size, self._seed
+        twice = bit << 1 if table == "by_terminal" else 0
+        summing = self._codec is not None or bool(bit & _QUEUE)
+        total = since = 0
+        # Without sums only ids matter: fewer values to make of each row.
+        for row in self._reader.select(f"SELECT {columns if summing else 'id'} FROM {table}"):  # noqa: S608 - our own
+            number = row[-1]
+            if type(number) is not int or not 0 < number <= size or not expected[number] & bit:
+                self._foreign(table, number)
+            elif not met[number] & bit:
+                met[number] |= bit
+                if summing:
+                    total += hash((seed, *row))
+            elif twice and not met[number] & twice:
+                met[number] |= twice
+                if summing:
+                    total += hash((seed, *row))
+            else:
+                self._foreign(table, number)
+            since += 1
+            if since == _LETS_GO_EVERY:
+                since = 0
+                self._met.let_go(number if isinstance(number, int) else 0)
+        return total
+
+    def _foreign(self, table: str, number: object) -> None:
+        known = number if type(number) is int and 0 < number <= self._size else 0
+        if known and self._expected[known] == _LEFT_OUT:
+            return
+        kind = Damage.QUEUE if TABLES[table][0] & _QUEUE else Damage.LOOKUP_FOREIGN
+        text = f"table {table} has a row of it that does not belong there"
+        self._findings.add(kind, text if known else f"table {table} has a row of no transaction", transaction=known)
+
+    def _missing(self, unread: int) -> None:
+        again: list[int] = []
+        for start in range(0, self._size + 1, _CHUNK):
+            expected = self._expected[start : start + _CHUNK]
+            met = self._met.memory[start : start + _CHUNK]
+            if expected == met:
+                continue
+            for place, (one, other) in enumerate(zip(expected, met, strict=True)):
+                lacks = one & ~other & ~unread
+                if not lacks or one == _LEFT_OUT:
+                    continue
+                if lacks & _KEYS == _KEYS and len(again) < _AGAIN_MAX:
+                    again.append(start + place)
+                    lacks &= ~_KEYS
+                self._tell_missing(start + place, lacks)
+        came_again = self._came_again(again)
+        for number in again:
+            if number not in came_again:
+                self._tell_missing(number, _KEYS)
+
+    def _tell_missing(self, number: int, lacks: int) -> None:
+        for table, (bit, _) in TABLES.items():
+            if lacks & (bit | bit << 1 if table == "by_terminal" else bit):
+                kind = Damage.QUEUE if bit & _QUEUE else Damage.LOOKUP
+                self._findings.add(kind, f"table {table} lacks it", transaction=number)
+
+    def _came_again(self, numbers: list[int]) -> set[int]:
+        """Which of them have a newer transaction of the same key: only that one is put into the tables then."""
+        if not numbers:
+            return set()
+        wanted = set(numbers)
+        older: dict[str, int] = {}
+        came_again = set()
+        sql = "SELECT id, row FROM tx WHERE id BETWEEN ? AND ? ORDER BY id"
+        for number, row in self._whole_rows(sql, numbers[0], self._indexed):
+            before = older.pop(row.key, 0)
+            if before:
+                came_again.add(before)
+            if number in wanted:
+                older[row.key] = number
+        return came_again
+
+    def _wrong(self, tables: list[str]) -> None:
+        """Name the rows of these tables that have another hash, lane, place or state than they should."""
+        if not tables:
+            return
+        for number, row in self._whole_rows(
+            "SELECT id, row FROM tx WHERE id BETWEEN ? AND ? ORDER BY id", 1, self._size
+        ):
+            expected = self._expected[number]
+            if expected == _LEFT_OUT:
+                continue
+            for table, values in self._rows_of(row, expected):
+                if table not in tables or not self._met.memory[number] & TABLES[table][0]:
+                    continue
+                where = " AND ".join(f"{column} = ?" for column in TABLES[table][1].split(", "))
+                found = self._reader.select(f"SELECT 1 FROM {table} WHERE {where}", *values)  # noqa: S608 - our own
+                if not any(found):
+                    kind = Damage.QUEUE if TABLES[table][0] & _QUEUE else Damage.LOOKUP
+                    self._findings.add(kind, f"table {table} has it at a wrong place", transaction=number)
+
+    def _whole_rows(self, sql: str, first: int, last: int) -> Iterator[tuple[int, Row]]:
+        try:
+            for number, stored in self._reader.select(sql, first, last):
+                try:
+                    yield number, _decode(stored[:-TAG_BYTES])
+                except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+                    continue  # told of already
+        except LogDamaged:
+            return  # told of already
