@@ -58,6 +58,7 @@ from gateway.journal.wire import (
     Stopped,
     Tiding,
     frame,
+    send_now,
     tidings,
 )
 
@@ -357,7 +358,6 @@ class _Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
@@ -370,15 +370,9 @@ class _Line(asyncio.Protocol):
             self._journal.defect(error)
 
     def send(self, octets: bytes) -> None:
-        """Send, if the other end is there: at once where the socket takes it, for the loop would wait for its turn."""
-        transport = self._transport
-        if transport is None:
-            return
-        if transport.get_write_buffer_size() == 0:
-            with contextlib.suppress(OSError):  # the loop meets it again, and tells
-                octets = octets[os.write(self._descriptor, octets) :]
-        if octets:
-            transport.write(octets)
+        """Send, if the other end is there."""
+        if self._transport is not None:
+            send_now(self._transport, octets)
 
     def close(self) -> None:
         """Hang up."""

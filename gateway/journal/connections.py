@@ -20,6 +20,8 @@ from gateway.journal.schema import PAGE_BYTES
 BUSY_TIMEOUT_S: Final = 5.0
 CACHE_MIB: Final = 32
 """Page cache of each connection, unless told otherwise: memory stays bounded however long the journal grows (INV-9)."""
+_STATEMENTS: Final = 128
+"""Prepared statements that a connection keeps."""
 
 
 class GatheringConnection(sqlite3.Connection):
@@ -55,6 +57,25 @@ class Threaded:
         await self._proxy.close()
 
 
+class Here:
+    """A connection on the caller's own thread: `run` does its work at once, and the thread does nothing else meanwhile.
+
+    For the process that does nothing but write: to hand a batch to a thread costs more than half of what the batch
+    does, and there is nobody whom it would spare.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    async def run(self, work: Callable[[], None]) -> None:
+        """Do `work`, now."""
+        work()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
 async def _connect(database: str, settings: tuple[str, ...]) -> Threaded:
     made: list[GatheringConnection] = []
 
@@ -63,7 +84,7 @@ async def _connect(database: str, settings: tuple[str, ...]) -> Threaded:
         return made[0]
 
     proxy = await aiosqlite.connect(
-        database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=128, factory=factory
+        database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=_STATEMENTS, factory=factory
     )
     threaded = Threaded(proxy, made)
 
@@ -83,23 +104,33 @@ def _uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
-async def connect_writer(path: Path, cache_mib: int = CACHE_MIB) -> Threaded:
-    """The one connection that writes and checkpoints."""
-    return await _connect(
-        _uri(path, "rwc"),
-        (
-            f"page_size = {PAGE_BYTES}",
-            "journal_mode = WAL",
-            "synchronous = FULL",  # each commit is synced before it returns: INV-1
-            "wal_autocheckpoint = 0",  # checkpoints are ours, after the batch has been answered
-            "secure_delete = ON",
-            "cell_size_check = ON",
-            "trusted_schema = OFF",
-            "temp_store = MEMORY",
-            "mmap_size = 0",
-            f"cache_size = -{cache_mib * 1024}",
-        ),
+async def connect_writer(path: Path, cache_mib: int = CACHE_MIB, *, here: bool = False) -> Threaded | Here:
+    """The one connection that writes and checkpoints; `here` on the caller's thread, else on one of its own."""
+    settings = (
+        f"page_size = {PAGE_BYTES}",
+        "journal_mode = WAL",
+        "synchronous = FULL",  # each commit is synced before it returns: INV-1
+        "wal_autocheckpoint = 0",  # checkpoints are ours, after the batch has been answered
+        "secure_delete = ON",
+        "cell_size_check = ON",
+        "trusted_schema = OFF",
+        "temp_store = MEMORY",
+        "mmap_size = 0",
+        f"cache_size = -{cache_mib * 1024}",
     )
+    if not here:
+        return await _connect(_uri(path, "rwc"), settings)
+    connection = sqlite3.connect(
+        _uri(path, "rwc"), uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=_STATEMENTS,
+        factory=GatheringConnection,
+    )  # fmt: skip
+    try:
+        for pragma in settings:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return Here(connection)
 
 
 async def connect_reader(path: Path, cache_mib: int = CACHE_MIB, *, alone: bool = False) -> Threaded:

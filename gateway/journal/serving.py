@@ -49,6 +49,7 @@ from gateway.journal.wire import (
     frame,
     orders,
     packed,
+    send_now,
 )
 
 _LOOKS_EVERY_S: Final = 0.25
@@ -152,7 +153,9 @@ class Serving(asyncio.Protocol):
             cache_mib=order.cache_mib,
             commit_delay_ms=order.commit_delay_ms,
         )
-        journal = SqliteJournal(settings, order.keyring, self._delivered, self._failed, self._clock.utc_ms)
+        journal = SqliteJournal(
+            settings, order.keyring, self._delivered, self._failed, self._clock.utc_ms, write_here=True
+        )
         for tries_left in reversed(range(_LOCK_TRIES)):
             try:
                 await journal.open()
@@ -189,7 +192,7 @@ class Serving(asyncio.Protocol):
     def _flush(self) -> None:
         told, self._tidings = self._tidings, []
         if not self._transport.is_closing():
-            self._transport.write(frame(told))
+            send_now(self._transport, frame(told))
 
     def _stands(self) -> Standing:
         assert self._journal is not None

@@ -81,8 +81,16 @@ class SqliteJournal:
         deliver: Deliver,
         failed: Callable[[JournalError], None],
         utc_ms: Callable[[], int],
+        *,
+        write_here: bool = False,
     ) -> None:
-        """`failed` is called at most once, on the event loop's thread; after it the journal is silent."""
+        """A journal that is not open yet.
+
+        Args:
+            failed: called at most once, on the event loop's thread; after it the journal is silent.
+            write_here: write on the event loop's thread, which does nothing else then while a commit is on the disk.
+        """
+        self._write_here = write_here
         self._path = Path(os.path.realpath(settings.path))  # a symbolic link is another name of the same journal
         self._cache_mib = settings.cache_mib
         self._delay_s = settings.commit_delay_ms / 1000
@@ -116,7 +124,7 @@ class SqliteJournal:
             stack.callback(self._lock.release)
             await refuse_unfit(self._path, self._keyring, self._codec)
             try:
-                self._writer = await connect_writer(self._path, self._cache_mib)
+                self._writer = await connect_writer(self._path, self._cache_mib, here=self._write_here)
                 stack.push_async_callback(self._writer.close)
                 await self._writer.run(self._prepare)
                 stack.callback(self._mark.close)
@@ -253,6 +261,8 @@ class SqliteJournal:
                     await self._adopt_next()
                 elif self._writes or self._notes or self._damages or self._fullness.to_probe:
                     await self._write_batch()
+                    if self._write_here:
+                        await asyncio.sleep(0)  # let what has come meanwhile be heard
                 else:
                     break
             if self._stopping_writes:

@@ -6,6 +6,9 @@ release and on one machine: nothing here is a format for others, and nothing of 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
@@ -148,6 +151,15 @@ def frame(messages: Sequence[Order] | Sequence[Tiding]) -> bytes:
     """Orders or tidings as one frame."""
     body = _encode(messages)
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def send_now(transport: asyncio.WriteTransport, octets: bytes) -> None:
+    """Send a frame: at once where the socket takes it, for the loop would wait until all else of its turn is done."""
+    if transport.get_write_buffer_size() == 0:
+        with contextlib.suppress(OSError):  # the loop meets it again, and tells
+            octets = octets[os.write(transport.get_extra_info("socket").fileno(), octets) :]
+    if octets:
+        transport.write(octets)
 
 
 class FrameReader(Generic[_T]):
