@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from protocol.transparency.proofs import prove_consistency
 from protocol.transparency.tiles import TILE_WIDTH, Tile, TileHashes
-from protocol.transparency.tree import HASH_BYTES, Frontier, HashReader, frontier_at
+from protocol.transparency.tree import HASH_BYTES, Frontier, HashReader, frontier_at, leaf_hash
 
 _BUSY_TIMEOUT_S: Final = 5.0
 _CACHE_KIB: Final = 2048
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BODIES: Final = "SELECT sequence, body FROM entry WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+_ENTRIES: Final = "SELECT body, leaf FROM entry WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 _LEAVES: Final = "SELECT sequence - 1, leaf FROM entry WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 _SUBTREES: Final = "SELECT number, hash FROM subtree WHERE level = ? AND number BETWEEN ? AND ? ORDER BY number"
 
@@ -74,6 +75,27 @@ class LiveLog:
             LogUnreadable: as its name says.
         """
         return list(self._dense(_BODIES, (start + 1, end), start + 1, end + 1, "entry"))
+
+    def made_leaves(self, start: int, end: int) -> list[bytes] | None:
+        """The leaf hashes of index `start` up to `end`, made of the entries, if they are the stored ones.
+
+        None where anything is not as it should be; `bodies` and `leaves` find out what. It is done for every entry
+        while the gateway sells, and costs a third of asking those two.
+
+        Raises:
+            LogUnreadable: as its name says.
+        """
+        try:
+            found = self._connection.execute(_ENTRIES, (start + 1, end)).fetchall()
+            made = [leaf_hash(body) for body, _ in found]
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                return None
+            raise LogUnreadable(f"entries cannot be read: {error}") from error
+        except TypeError:  # a body that is no bytes
+            return None
+        # Sequences are distinct: as many as there should be between two numbers are all of them.
+        return made if len(made) == end - start and made == [leaf for _, leaf in found] else None
 
     def leaves(self, start: int, end: int) -> list[bytes]:
         """The stored leaf hashes of index `start` up to `end`.
