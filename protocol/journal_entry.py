@@ -42,6 +42,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 from struct import Struct
+from struct import error as struct_error
 from typing import Final, NamedTuple
 
 VERSION: Final = 1
@@ -49,6 +50,7 @@ ENTRY_BYTES_MAX: Final = 65_535
 
 _HEAD: Final = Struct(">BBBQQQIQBBBBBHB")
 _PART: Final = Struct(">BI32s32s")
+PART_BYTES: Final = _PART.size
 
 
 class EntryError(ValueError):
@@ -115,7 +117,7 @@ def encode_entry(entry: Entry) -> bytes:
         entry.response,
         entry.reason,
         entry.detail,
-        entry.parts,
+        tuple([_encode_part(each) for each in entry.parts]),
     )
 
 
@@ -133,18 +135,19 @@ def encode_values(
     response: str,
     reason: str,
     detail: str,
-    parts: tuple[PartCommitment, ...],
+    parts: tuple[bytes, ...],
 ) -> bytes:
-    """As `encode_entry`, of an entry's values in their order; spares the object where each entry is written once."""
+    """As `encode_entry`, of an entry's values in their order; spares the objects where each entry is written once.
+
+    Args:
+        parts: as they stand in the entry, 69 bytes each (`decode_part`).
+    """
     try:
-        texts = (
-            key.encode(),
-            fingerprint,
-            currency.encode("ascii"),
-            response.encode(),
-            reason.encode(),
-            detail.encode(),
-        )
+        key_octets = key.encode()
+        currency_octets = currency.encode("ascii")
+        response_octets = response.encode()
+        reason_octets = reason.encode()
+        detail_octets = detail.encode()
         head = _HEAD.pack(
             VERSION,
             kind,
@@ -154,32 +157,40 @@ def encode_values(
             transaction,
             attempts,
             amount_minor,
-            *map(len, texts),
+            len(key_octets),
+            len(fingerprint),
+            len(currency_octets),
+            len(response_octets),
+            len(reason_octets),
+            len(detail_octets),
             len(parts),
         )
-        encoded = b"".join((head, *texts, _encode_parts(parts)))
-    except EntryError:
-        raise
+        encoded = b"".join(
+            (head, key_octets, fingerprint, currency_octets, response_octets, reason_octets, detail_octets, *parts)
+        )
     except Exception as error:
         raise EntryError(f"a value does not fit the format: {type(error).__name__}") from error
-    if not kind or not sequence or len(currency) not in (0, 3):
+    if not kind or not sequence or len(currency_octets) not in (0, 3):
         raise EntryError("kind and sequence count from 1, and a currency has three letters")
     if len(encoded) > ENTRY_BYTES_MAX:
         raise EntryError("an entry has at most 65,535 bytes", ENTRY_BYTES_MAX)
-    return encoded
-
-
-def _encode_parts(parts: tuple[PartCommitment, ...]) -> bytes:
     last = -1
-    encoded = b""
-    for number, key_id, digest, commitment in parts:
-        if len(digest) != 32 or len(commitment) != 32:
-            raise EntryError("a digest and a commitment have 32 bytes each")
-        if number <= last:
+    for part in parts:
+        if len(part) != PART_BYTES:
+            raise EntryError("a part has 69 bytes")
+        if part[0] <= last:
             raise EntryError("parts stand in ascending order, each once")
-        last = number
-        encoded += _PART.pack(number, key_id, digest, commitment)
+        last = part[0]
     return encoded
+
+
+def _encode_part(said: PartCommitment) -> bytes:
+    if len(said.digest) != 32 or len(said.commitment) != 32:
+        raise EntryError("a digest and a commitment have 32 bytes each")
+    try:
+        return _PART.pack(*said)
+    except Exception as error:
+        raise EntryError(f"a value does not fit the format: {type(error).__name__}") from error
 
 
 def decode_entry(encoded: bytes) -> Entry:
@@ -259,11 +270,23 @@ def _not_text(encoded: bytes, ends: tuple[int, ...], error: UnicodeDecodeError) 
     raise AssertionError("one of them is no text") from error
 
 
+def decode_part(encoded: bytes, offset: int = 0) -> PartCommitment:
+    """The part that stands at `offset`: its number, its key's id, hash of the ciphertext, commitment, 69 bytes in all.
+
+    Raises:
+        EntryError: there are fewer bytes than that.
+    """
+    try:
+        return PartCommitment._make(_PART.unpack_from(encoded, offset))
+    except struct_error:
+        raise EntryError("cut off within the parts", len(encoded)) from None
+
+
 def _decode_parts(encoded: bytes, offset: int, count: int) -> tuple[PartCommitment, ...]:
     parts = []
     last = -1
     for start in range(offset, offset + count * _PART.size, _PART.size):
-        part = PartCommitment._make(_PART.unpack_from(encoded, start))
+        part = decode_part(encoded, start)
         if part.part <= last:
             raise EntryError("parts stand in ascending order, each once", start)
         last = part.part

@@ -5,7 +5,7 @@ bytes for each entry, in temporary files, say in which of the tables a transacti
 what each table should hold, and does hold, there is a sum, so that a row with a wrong hash or place shows as well. The
 hashes are keyed: without the keys only ids are compared, at first by a sum that the database makes; its factors are
 drawn anew for each reading, so that nobody can make other ids fit. What is in quarantine, or told of already, is left
-out.
+out. Of transactions behind `head.indexed` the tables may have some rows, the right ones: they go there in slices.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class IndexChecks:
         self._sums = dict.fromkeys(TABLES, 0)
         self._factors = (secrets.randbelow(1 << 30) + (1 << 30), secrets.randbelow(1 << 30) + (1 << 30))
         self._every: list[int] = []
+        self._early: set[tuple[str, tuple[Any, ...]]] = set()
         self._unbatched = [0, 0]
         if codec is not None:
             self._numbers_of_batch = lru_cache(1 << 14)(lambda batch: batch_numbers(codec, batch))
@@ -112,12 +113,33 @@ class IndexChecks:
                 first, second, third = _PRIMES
                 self._unbatched[0] += 1
                 self._unbatched[1] += (number * one % first) * (number * other % second) % third
+        elif number - self._indexed <= _UNINDEXED_MAX:
+            self._may_have(row, expected)
+            expected &= _UNSETTLED
         else:
             expected &= _UNSETTLED
         self._expected[number] = expected
         if self._codec is not None or expected & _QUEUE:
             for table, values in self._rows_of(row, expected):
                 self._sums[table] += hash((self._seed, *values))
+
+    def _may_have(self, row: Row, expected: int) -> None:
+        """Keep what the tables may already have of a row whose transaction is not indexed yet."""
+        expected = expected & _OWING | _KEYS | _TERMINALS
+        if row.kind is not Kind.ALIAS and batch_of(row.key):
+            expected |= _BATCHES
+        if self._codec is not None:
+            self._early.update(self._rows_of(row, expected))
+            return
+        for table, (bit, _) in TABLES.items():  # without the keys no hashes, and so ids alone
+            if expected & bit & ~_OWING:
+                self._early.add((table, (row.id,)))
+        self._early.update(self._rows_of(row, expected & _OWING))
+
+    def _is_early(self, table: str, row: tuple[Any, ...]) -> bool:
+        """Whether a table's row is one that a slice has put there before `head.indexed` tells of it."""
+        whole = self._codec is not None or bool(TABLES[table][0] & _QUEUE)
+        return (table, tuple(row) if whole else (row[-1],)) in self._early
 
     def _fits(self, table: str) -> bool:
         """Whether a lookup table has the ids that it should, each as often as it should."""
@@ -200,7 +222,8 @@ class IndexChecks:
         for row in self._reader.select(f"SELECT {columns if summing else 'id'} FROM {table}"):  # noqa: S608 - our own
             number = row[-1]
             if type(number) is not int or not 0 < number <= size or not expected[number] & bit:
-                self._foreign(table, number)
+                if not self._early or not self._is_early(table, row):
+                    self._foreign(table, number)
             elif not met[number] & bit:
                 met[number] |= bit
                 if summing:

@@ -16,7 +16,6 @@ While it is being written the folder holds `BROKEN-OFF.txt`, which says so and g
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from importlib import resources
@@ -29,6 +28,7 @@ import msgspec
 
 from gateway.audit.kit_entries import time_of
 from gateway.audit.kit_head import HeadError, SignedHead, refuse_not_continued
+from gateway.audit.kit_sync import sync_below
 from gateway.core.lifecycle import EntryKind
 from gateway.journal.keyring import KeyEvent as KeyringEvent
 from gateway.journal.log_reader import LogReader
@@ -111,8 +111,7 @@ def export_kit(reader: LogReader, head: SignedHead, folder: Path, tell: Tell = l
         events = writer.put_log(reader, head.checkpoint.size, head.checkpoint.root, tell)
         reader.check_unchanged()
         page_digest = writer.put_papers(head, events)
-        if hasattr(os, "sync"):
-            os.sync()  # a stick is pulled out soon: nothing may be missing once the warning is gone
+        sync_below(folder)  # a stick is pulled out soon: nothing may be missing once the warning is gone
         (folder / BROKEN_OFF).unlink()
     except OSError as error:
         raise KitError(f"{folder} cannot be written: {error.strerror or error}") from error

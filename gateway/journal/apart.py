@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
-from gateway.core.events import JournalEvent
+from gateway.core.events import Committed, JournalEvent
 from gateway.core.lifecycle import EntryKind
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.keyring import Keyring
@@ -299,6 +299,8 @@ class JournalApart:
         standing = self._standing
         for message in messages:
             match message:
+                case Committed():  # almost all of them
+                    events.append(message)
                 case Standing():
                     standing = message
                     self._asked_s = None

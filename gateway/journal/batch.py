@@ -26,34 +26,29 @@ from gateway.core.events import (
     RefusalReason,
     WriteRefused,
 )
-from gateway.core.lifecycle import FINAL, REPLAYABLE
+from gateway.core.lifecycle import FINAL
 from gateway.core.transaction import Kind
-from gateway.journal.bulk import insert_rows, select_in
+from gateway.journal.bulk import select_in
 from gateway.journal.counters import SELECT_COUNTERS, Counters
-from gateway.journal.derived_checks import LookupCheck, QueueCheck
 from gateway.journal.draft import Draft, JournalDefect
 from gateway.journal.drafted import write_entries, write_rows
-from gateway.journal.groups import Newest
-from gateway.journal.log_tree import stored_frontier
+from gateway.journal.leaving import Leaving
+from gateway.journal.newest import Newest
 from gateway.journal.port import JournalInDoubt, JournalLocked, JournalUnreadable
 from gateway.journal.quarantine import put_aside
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader, is_damage
+from gateway.journal.recovering import read_back
 from gateway.journal.room import Need
 from gateway.journal.rows import Row, RowCodec, RowDamaged
 from gateway.journal.schema import Head, write_head
 from gateway.journal.sealing import Sealer
-from protocol.transparency.tree import Frontier, TreeError
+from protocol.transparency.tree import Frontier
 
 BATCH_WRITES_MAX: Final = 512
 """Writes in one commit: bounds the time that the first of them waits for the last, and the batch's memory."""
 
 RECENT_MAX: Final = 4_096
-"""Transactions and counters that are in memory before they are put in their places: bounds memory and time to open."""
-
-_RECENT_QUIET: Final = 256
-_QUIET_WRITES: Final = 16
-"""After a commit of fewer writes than this there is time: as few as 256 are put away at once, in some milliseconds.
-Thousands at once cost less for each, and make everybody wait for a tenth of a second."""
+"""Transactions or counters that gather in memory before they leave for the tables: bounds memory and time to open."""
 
 _NEEDS: Final = {Kind.REVERSAL: Need.REVERSAL, Kind.UNSEEN: Need.UNSEEN}
 
@@ -88,112 +83,69 @@ class Batcher:
         self.frontier = Frontier.decode(head.frontier)
         """Of the Merkle tree over the entries up to `head.sequence`: moves when COMMIT has returned, with `head`."""
         self._based = head.based
-        self.recent: dict[str, int] = {}
-        """Newest transaction of each key that is not in the lookup tables yet. Committed ones only; read by others."""
         self.newest_leaf = b""
         """Leaf hash of the entry `head.sequence`, once this one has written any: for the mark."""
-        self._hashes: dict[str, tuple[int, int]] = {}
         self._open_rows: dict[int, Row] = {}
-        self._last_writes = 0
-        self.newest = Newest()
-        """Transactions that are not in the tables of groups yet. Committed ones only; read by others."""
+        self.newest = Newest(codec)
+        """Transactions that the tables may not have yet. Committed ones only; read by others."""
+        self._leaving = Leaving(connection, self.newest, self._counters, head.indexed)
+        self._was_full = False
 
     def recover(self) -> list[Damage]:
-        """Read back what the last run had in memory: the newest transactions, and the counters' log.
-
-        Raises:
-            JournalUnreadable: neither entry nor row of a new transaction tells its key, or the lookup tables lack a
-                key, so that a retry of it would pass for a new one.
-        """
-        damages = [*self._counters.recover(), *self._unlike_head()]
-        owing = unknown = 0
-        for sequence in range(self.head.indexed + 1, self.head.sequence + 1):
-            key = ""
-            try:
-                entry, _ = self._reader.entry(sequence)
-                if entry.transaction != sequence:
-                    continue
-                key = entry.key
-            except RecordDamaged as damaged:
-                damages.append(Damage(sequence, damaged.what, removes=True))
-            try:
-                row = self._reader.row(sequence)
-            except RecordDamaged as damaged:
-                if not key:
-                    raise JournalUnreadable(f"entry and row {sequence} are both damaged: restore or repair") from None
-                damages.append(Damage(sequence, damaged.what, removes=True))
-                row = None
-            if row is not None:
-                self.recent[row.key] = sequence
-                self.newest.add(row)
-                owing += row.state in REPLAYABLE
-            elif key:
-                self.recent[key] = sequence
-                self.newest.add_damaged(sequence, key)
-                unknown += 1
-        damages += LookupCheck(self._connection, self._codec, self.head).run()
-        return damages + QueueCheck(self._connection, self._codec, self.head).run(owing, unknown)
-
-    def _unlike_head(self) -> list[Damage]:
-        """Damage of the stored hashes that the next root depends on, if they do not give the frontier of the head.
-
-        The head's is tagged, and counts: what is signed next continues what was signed before.
-        """
-        try:
-            if stored_frontier(self._connection, self.head.sequence) == self.frontier:
-                return []
-        except TreeError:
-            pass
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-        return [Damage(0, "stored hashes of the newest part of the tree")]
+        """Read back what the last run had in memory; what of it is damaged. Raises: as recovering.read_back."""
+        return read_back(
+            self._connection, self._codec, self._reader, self.head, newest=self.newest, counters=self._counters
+        )
 
     def untidy(self) -> bool:
-        """Whether enough is in memory that it should be put in its place."""
-        many = min(RECENT_MAX, _RECENT_QUIET) if self._last_writes < _QUIET_WRITES else RECENT_MAX
-        return (
-            len(self.newest) >= many
-            or len(self._counters) >= many
-            or self.head.sequence - self.head.indexed >= 4 * RECENT_MAX
-        )
+        """Whether more has gathered than commits put away by themselves: the disk was full, or much was read back."""
+        return len(self.newest) >= 4 * RECENT_MAX or len(self._counters) >= 4 * RECENT_MAX
 
     def checkpointed(self) -> None:
         """All that was committed is in the database by itself now: the next commit may begin the log anew."""
         self._based = self.head.commits
 
     def _draft(self, now_ms: int) -> Draft:
-        draft = Draft(self.head, now_ms, self._sealer)
+        draft = Draft(self.head, now_ms, self._sealer, self._leaving.through)
         draft.head.commits, draft.head.based = self.head.commits + 1, self._based
         return draft
 
+    @property
+    def leaving(self) -> bool:
+        """Whether a generation is on its way into the tables."""
+        return self._leaving.under_way
+
     def tidy(self) -> None:
-        """Put recent transactions and counters in their places, in one commit. A crash leaves all of it or none.
+        """Put all that is in memory in the tables, in a commit or two; what there is no room for stays in memory.
 
         Raises: as `commit`.
         """
-        head = self._draft(0).head
-        head.indexed = head.sequence
-        known, key_hashes = self._hashes, self._codec.key_hashes
-        hashes = [(*(known.get(key) or key_hashes(key)), number) for key, number in self.recent.items()]
-        connection = self._connection
+        if self.leaving:
+            self.put_away(all_of_it=True)
+        if not self.leaving:
+            self._leaving.begin(self.head.sequence)
+            self.put_away(all_of_it=True)
+
+    def put_away(self, *, all_of_it: bool = False) -> bool:
+        """Write the next slice, or all of them, in a commit of its own. A crash leaves all of the commit or none.
+
+        Returns:
+            False where there was no room.
+        Raises: as `commit`.
+        """
+        draft = self._draft(0)
+        self._leaving.hasten()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for place, table in enumerate(("by_key", "by_key_again")):
-                rows = sorted((each[place], each[2]) for each in hashes)
-                insert_rows(connection, f"INSERT OR IGNORE INTO {table} (hash, id) VALUES", 2, rows)
-            self.newest.put_away(self._connection, self._codec)
-            self._counters.put_away()
-            write_head(self._connection, self._codec, head)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._leaving.write(draft, all_of_it=all_of_it)
+            write_head(self._connection, self._codec, draft.head)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._undo(error)
-            return
-        self.head = head
-        self._hashes.clear()
-        self.recent.clear()  # only now: a reader that does not find a key here finds it in the tables
-        self.newest = Newest()
-        self._counters.forget_logged()
+            return False
+        self.head = draft.head
+        self._leaving.committed(self.head.indexed)
+        return True
 
     def commit(
         self, writes: Sequence[Write], damages: Sequence[Damage], notes: Sequence[Note] = (), *, probe: bool = False
@@ -212,20 +164,21 @@ class Batcher:
             JournalUnreadable: the tables are damaged where every write would meet it.
             JournalDefect: a write breaks the contract; nothing was written.
         """
-        self._last_writes = len(writes)
         draft = self._draft(self._utc_ms())
         frontier = self.frontier
         self._reader.noted.clear()
         self._reasons.clear()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            if not self._was_full:  # the next one goes without, so that these rows keep no outcome out
+                self._leaving.write(draft)
             self._look_up(draft, writes)
             judged = [self._judge(draft, each) for each in writes]
             for note in notes:
                 draft.note(note)
             damages_met = [*damages, *self._reader.noted, *self._counters.noted]
             reported = put_aside(self._connection, self._reader, draft, damages_met)
-            if draft.entries or reported or damages or probe:
+            if draft.entries or reported or damages or probe or self._leaving.written:
                 if draft.entries:
                     frontier = write_entries(self._connection, draft, frontier)
                     write_rows(self._connection, self._codec, draft)
@@ -243,13 +196,21 @@ class Batcher:
         self.head = draft.head
         self.frontier = frontier
         if draft.entries:
-            self.newest_leaf = draft.entries[-1][2]
-        self._counters.committed()
+            self.newest_leaf = draft.leaves[-1]
+        self._was_full = False
+        self._leaving.committed(self.head.indexed)
+        self._counters.committed(draft.head.sequence)
         self._remember(draft)
         for damage in damages_met:
             self._open_rows.pop(damage.id, None)
             if damage.owing is not None:
                 self.newest.disown(damage.owing[0].decode(errors="replace"), damage.id)
+        if self.leaving:
+            self._leaving.entries_written(len(draft.entries))
+        elif max(len(self.newest), len(self._counters)) >= RECENT_MAX or (
+            self.head.sequence - self.head.indexed >= 4 * RECENT_MAX
+        ):
+            self._leaving.begin(self.head.sequence)
         return [*[self._resolved(*each) if isinstance(each, tuple) else each for each in judged], *reported]
 
     def _remember(self, draft: Draft) -> None:
@@ -257,21 +218,20 @@ class Batcher:
 
         What was written a moment ago need not be read back.
         """
-        for key, row in draft.fresh.items():
-            self.recent[key] = row.id
-            self._hashes[key] = draft.hashes[key]
         before, open_rows, newest, indexed = draft.before, self._open_rows, self.newest, self.head.indexed
         if len(open_rows) > RECENT_MAX:
             open_rows.clear()
+        created = []
         for number, row in draft.rows.items():
             if number not in before:
-                newest.add(row)
+                created.append(row)
             elif number > indexed:
                 newest.owe(row)
             if row.state not in FINAL:
                 open_rows[number] = row
             elif number in before:
                 open_rows.pop(number, None)
+        newest.add(created, draft.hashes)
 
     def _undo(self, error: sqlite3.Error) -> None:
         """Take a failed batch back if it is certain that nothing of it was written, else stop."""
@@ -282,6 +242,8 @@ class Batcher:
         except sqlite3.Error as second:
             raise JournalInDoubt(f"a batch could be neither committed nor taken back: {second}") from error
         if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
+            self._was_full = True
+            self._leaving.taken_back()
             return
         if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
             raise JournalLocked("another process writes to the journal: nothing was written, stop it") from error
@@ -392,7 +354,7 @@ class Batcher:
         fresh = draft.fresh.get(key)
         if fresh is not None:
             return fresh.id if fresh.accepted_ms >= since_ms else None
-        recent = self.recent.get(key)
+        recent = self.newest.of_key(key)
         if recent is None and not (self._first_hits or self._second_hits):
             return None
         one, two = draft.hashes[key]

@@ -2,23 +2,39 @@
 
 A sale changes a counter of its card, and cards come in no order: written in place, each would rewrite a page of its own
 in every commit. So a commit logs the values that it leaves (`counter_log`, one row), and a few thousand of them go to
-their places together, later. Until then they are in memory; a crash leaves the log, which is read at opening.
+their places later, sorted, and in slices as the newest transactions do (newest.py). Until then they are in memory; a
+crash leaves the log, which is read at opening.
+
+The log of those that leave goes when the last of them is in its place, its oldest rows first. So after a crash between
+two slices the values in the log, in the order of their rows, are the newest; and a counter that the log does not have
+any more stands in its place.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from gateway.core.effects import Limit
 from gateway.journal.bulk import insert_rows
+from gateway.journal.newest import Slice, in_slices
 from gateway.journal.reading import Damage
 from gateway.journal.rows import RowCodec
 
 SELECT_COUNTERS: Final = "SELECT name, count, amount_minor, since_ms, tag FROM counter WHERE name IN"
+
+SLICE_COUNTERS: Final = 32
+"""Counters that are put in their places at a time."""
+
+_COUNTER_COST: Final = 4
+"""Each gets a tag, and counters are larger than rows of the lookup tables."""
+
+SLICE_LOGGED: Final = 128
+"""Logged values that are removed at a time, about."""
 
 _Value = tuple[int, int, int]
 _ZERO: Final[_Value] = (0, 0, 0)
@@ -33,12 +49,14 @@ class Counters:
         self._connection = connection
         self._codec = codec
         self._logged: dict[str, _Value] = {}
+        self._leaving: dict[str, _Value] = {}
+        self._log: list[tuple[int, int]] = []  # sequence of each row of the log, and how many values it has
         self._values: dict[str, _Value | None] = {}
         self._changed: dict[str, _Value] = {}
         self.noted: list[Damage] = []
 
     def __len__(self) -> int:
-        """How many are logged and not yet in their places."""
+        """How many are logged, and neither in their places nor on the way there."""
         return len(self._logged)
 
     def recover(self) -> list[Damage]:
@@ -46,6 +64,7 @@ class Counters:
         damages = []
         logged = self._connection.execute("SELECT sequence, packed, tag FROM counter_log ORDER BY sequence")
         for sequence, packed, tag in logged.fetchall():
+            self._log.append((sequence, 1))
             if isinstance(packed, bytes) and self._codec.log_tag(sequence, packed) == tag:
                 self._logged.update(_decode(packed))
             else:
@@ -54,11 +73,18 @@ class Counters:
 
     def begin(self, names: Set[str]) -> list[str]:
         """Start a batch that touches `names`; those whose stored values it has to `load`."""
-        logged = self._logged
         self._changed = {}
         self.noted = []
-        self._values = {name: logged[name] for name in names if name in logged}
-        return [name for name in names if name not in logged]
+        logged, leaving, values = self._logged, self._leaving, dict[str, _Value | None]()
+        unknown = []
+        for name in names:
+            value = logged.get(name) or leaving.get(name)
+            if value is None:
+                unknown.append(name)
+            else:
+                values[name] = value
+        self._values = values
+        return unknown
 
     def load(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take in the stored counters of a batch, as `SELECT_COUNTERS` gives them; a damaged one is noted."""
@@ -119,28 +145,45 @@ class Counters:
                 (sequence, packed, self._codec.log_tag(sequence, packed)),
             )
 
-    def committed(self) -> None:
-        """The batch is durable: its values are what the next one starts from."""
-        self._logged.update(self._changed)
+    def committed(self, sequence: int) -> None:
+        """The batch is durable: its values are what the next one starts from; `sequence` is that of its last entry."""
+        if self._changed:
+            self._log.append((sequence, len(self._changed)))
+            self._logged.update(self._changed)
 
-    def put_away(self) -> None:
-        """Write every logged value to its place and empty the log, within a commit of its own.
+    def leave(self) -> Iterator[Slice]:
+        """Let what is logged leave for its places: slices, to be written in their order and then followed by `left`."""
+        assert not self._leaving, "one generation leaves at a time"
+        log, self._log = self._log, []
+        self._leaving, self._logged = self._logged, {}
+        return self._slices(log)
 
-        A counter at zero has no row, so that old cards and terminals leave none behind.
-        """
+    def _slices(self, log: Sequence[tuple[int, int]]) -> Iterator[Slice]:
+        yield from in_slices(self._put_in_place, iter(sorted(self._leaving)), SLICE_COUNTERS, _COUNTER_COST)
+        values = 0
+        for place, (sequence, more) in enumerate(log, 1):
+            values += more
+            if values >= SLICE_LOGGED or place == len(log):
+                yield Slice(values, partial(self._unlog, sequence))
+                values = 0
+
+    def _put_in_place(self, names: Sequence[str]) -> None:
+        """A counter at zero has no row, so that old cards and terminals leave none behind."""
         tag = self._codec.counter_tag
+        values = [(name, self._leaving[name]) for name in names]
         insert_rows(
             self._connection,
             "INSERT OR REPLACE INTO counter (name, count, amount_minor, since_ms, tag) VALUES",
             5,
-            [(name, *value, tag(name, *value)) for name, value in sorted(self._logged.items()) if value != _ZERO],
+            [(name, *value, tag(name, *value)) for name, value in values if value != _ZERO],
         )
-        self._connection.executemany(
-            "DELETE FROM counter WHERE name = ?",
-            [(name,) for name, value in self._logged.items() if value == _ZERO],
-        )
-        self._connection.execute("DELETE FROM counter_log")
+        gone = [(name,) for name, value in values if value == _ZERO]
+        if gone:
+            self._connection.executemany("DELETE FROM counter WHERE name = ?", gone)
 
-    def forget_logged(self) -> None:
-        """What `put_away` has written is durable."""
-        self._logged = {}
+    def _unlog(self, through: int) -> None:
+        self._connection.execute("DELETE FROM counter_log WHERE sequence <= ?", (through,))
+
+    def left(self) -> None:
+        """All that was leaving is durable in its place."""
+        self._leaving = {}

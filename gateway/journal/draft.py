@@ -6,11 +6,11 @@ from gateway.core.effects import Create, Note, Update
 from gateway.core.lifecycle import FINAL, EntryKind
 from gateway.core.transaction import Answer, StoredMessage
 from gateway.journal.port import JournalError
-from gateway.journal.rows import Row, pack_account, pack_sensitive, row_of, same_payment
+from gateway.journal.rows import Row, is_told, pack_account, pack_sensitive, row_of, same_payment
 from gateway.journal.schema import Head
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, Sealer
 from protocol.iso8583.message import Fields
-from protocol.journal_entry import PartCommitment, encode_values
+from protocol.journal_entry import encode_values
 from protocol.transparency.tree import leaf_hash
 
 ANSWER_UNKNOWN = -1
@@ -29,26 +29,34 @@ class Draft:
 
     Attributes:
         head: as it will be.
+        queued: what transactions up to this one owe is in the table `owing`, or is put there by and by: a change of it
+            is made there at once. What later ones owe is in memory only.
         rows: next row of each transaction that the batch creates or changes.
         before: the stored row of each transaction that it changes; None where that is damaged, absent where it creates
             the transaction, or where there is none.
         hashes: of each key that it may create, for the two lookup tables.
         fresh: the newest transaction of each key that it creates.
         entries: (sequence, entry, leaf hash, ciphertext of the account part or None), as they are written (bulk.py).
+        leaves: leaf hash of each of them, for the tree.
         sensitive, gone: sensitive parts to store, and those to remove, by sequence.
     """
 
-    __slots__ = ("_sealer", "before", "entries", "fresh", "gone", "hashes", "head", "now_ms", "rows", "sensitive")
+    __slots__ = (
+        "_sealer", "before", "entries", "fresh", "gone", "hashes", "head", "leaves", "now_ms", "queued", "rows",
+        "sensitive",
+    )  # fmt: skip
 
-    def __init__(self, head: Head, now_ms: int, sealer: Sealer) -> None:
+    def __init__(self, head: Head, now_ms: int, sealer: Sealer, queued: int) -> None:
         self._sealer = sealer
         self.now_ms = now_ms
         self.head = Head(head.sequence, head.counts.copy(), head.quarantined, head.indexed, frontier=head.frontier)
+        self.queued = queued
         self.rows: dict[int, Row] = {}
         self.before: dict[int, Row | None] = {}
         self.hashes: dict[str, tuple[int, int]] = {}
         self.fresh: dict[str, Row] = {}
-        self.entries: list[tuple[int, bytearray, bytes, bytearray | None]] = []
+        self.entries: list[tuple[int, bytearray, bytearray, bytearray | None]] = []
+        self.leaves: list[bytes] = []
         self.sensitive: list[tuple[int, bytes]] = []
         self.gone: list[tuple[int]] = []
 
@@ -67,7 +75,7 @@ class Draft:
             sequence,
             transaction.position,
             original,
-            answered_at=sequence if change.answer is not None else 0,
+            answered_at=sequence if is_told(change.answer) else 0,
             retained=bool(sensitive),
         )
         self._log(change.kind, row, change.request, change.answer, sensitive, "")
@@ -119,7 +127,7 @@ class Draft:
         """Take in an entry about no transaction."""
         sequence = self.head.sequence = self.head.sequence + 1
         body = encode_values(note.kind, 0, sequence, self.now_ms, 0, 0, 0, "", b"", "", "", "", note.detail, ())
-        self.entries.append((sequence, bytearray(body), leaf_hash(body), None))
+        self._enter(sequence, body, None)
 
     def _log(
         self,
@@ -133,7 +141,7 @@ class Draft:
         """Make the next entry, and seal its parts under its sequence."""
         sequence = self.head.sequence = self.head.sequence + 1
         account: bytearray | None = None
-        parts: tuple[PartCommitment, ...] = ()
+        parts: tuple[bytes, ...] = ()
         if request is not None or answer is not None:
             ciphertext, said = self._sealer.seal(sequence, ACCOUNT_PART, pack_account(request, answer))
             account = bytearray(ciphertext)
@@ -158,4 +166,9 @@ class Draft:
             detail,
             parts,
         )
-        self.entries.append((sequence, bytearray(body), leaf_hash(body), account))
+        self._enter(sequence, body, account)
+
+    def _enter(self, sequence: int, body: bytes, account: bytearray | None) -> None:
+        leaf = leaf_hash(body)
+        self.leaves.append(leaf)
+        self.entries.append((sequence, bytearray(body), bytearray(leaf), account))

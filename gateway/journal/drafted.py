@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Final
 
-from gateway.core.lifecycle import FINAL, REPLAYABLE
+from gateway.core.lifecycle import FINAL, REPLAYABLE, State
 from gateway.journal.bulk import insert_rows
 from gateway.journal.draft import Draft
 from gateway.journal.log_tree import insert_subtrees
@@ -13,6 +14,8 @@ from protocol.transparency.tree import Frontier
 
 _REPLACING = "ON CONFLICT (id) DO UPDATE SET row = excluded.row"
 _INSERT_ROW = "INSERT INTO tx (id, row) VALUES"
+_UNSETTLED: Final = {state: state.value for state in State if state not in FINAL}
+"""Number of each state that is not final, as a plain one (bulk.py)."""
 
 
 def write_entries(connection: sqlite3.Connection, draft: Draft, frontier: Frontier) -> Frontier:
@@ -22,7 +25,7 @@ def write_entries(connection: sqlite3.Connection, draft: Draft, frontier: Fronti
         insert_rows(connection, "INSERT INTO sensitive (sequence, ciphertext) VALUES", 2, draft.sensitive)
     if draft.gone:
         connection.executemany("DELETE FROM sensitive WHERE sequence = ?", draft.gone)
-    grown, levels = frontier.append([leaf for _, _, leaf, _ in draft.entries])
+    grown, levels = frontier.append(draft.leaves)
     insert_subtrees(connection, frontier.size, levels)
     draft.head.frontier = grown.encode()
     return grown
@@ -30,24 +33,41 @@ def write_entries(connection: sqlite3.Connection, draft: Draft, frontier: Fronti
 
 def write_rows(connection: sqlite3.Connection, codec: RowCodec, draft: Draft) -> None:
     """Write the next row of each transaction, and bring `owing` and `unsettled` in step with them."""
-    pack, before = codec.pack, draft.before
+    pack, before, unsettled = codec.pack, draft.before, _UNSETTLED
     created: list[tuple[int, bytearray]] = []
     changed: list[tuple[int, bytearray]] = []
+    opens: list[tuple[int, int]] = []
+    closes: list[tuple[int, int]] = []
     for number, row in draft.rows.items():
-        (changed if number in before else created).append((number, bytearray(pack(row))))
+        now = unsettled.get(row.state)
+        if number in before:
+            changed.append((number, bytearray(pack(row))))
+            was = before[number]
+            then = None if was is None else unsettled.get(was.state)
+            if then == now:
+                continue
+            if then is not None:
+                closes.append((then, number))
+        else:
+            created.append((number, bytearray(pack(row))))
+        if now is not None:
+            opens.append((now, number))
     if created:
         insert_rows(connection, _INSERT_ROW, 2, created)
     if changed:
         insert_rows(connection, _INSERT_ROW, 2, changed, _REPLACING)
         _write_queue(connection, draft)
-    _write_unsettled(connection, draft)
+    if closes:
+        connection.executemany("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
+    if opens:
+        insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, opens)
 
 
 def _write_queue(connection: sqlite3.Connection, draft: Draft) -> None:
     """What the draft changes in `owing`.
 
-    What the newest transactions owe is in memory until they are put in their places (groups.py); it is deleted from
-    the table all the same, which costs little and leaves nothing to chance.
+    What the newest transactions owe is in memory until they leave for the tables (newest.py). It is deleted from the
+    table all the same: a crash between two slices may have left it there.
     """
     owes, owed = [], []
     for number, was in draft.before.items():
@@ -60,29 +80,9 @@ def _write_queue(connection: sqlite3.Connection, draft: Draft) -> None:
             continue
         if was is not None and was_place is not None:
             owed.append((was.lane.encode(), was_place, number))
-        if now_place is not None and number <= draft.head.indexed:
+        if now_place is not None and number <= draft.queued:
             owes.append((row.lane.encode(), now_place, number))
     if owed:
         connection.executemany("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", owed)
     if owes:
         insert_rows(connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, owes)
-
-
-def _write_unsettled(connection: sqlite3.Connection, draft: Draft) -> None:
-    """What the draft changes in `unsettled`."""
-    before = draft.before
-    opens, closes = [], []
-    for number, row in draft.rows.items():
-        state = row.state
-        was = before.get(number)
-        was_state = was.state if was is not None else None
-        if was_state is state:
-            continue
-        if was_state is not None and was_state not in FINAL:
-            closes.append((int(was_state), number))
-        if state not in FINAL:
-            opens.append((int(state), number))
-    if closes:
-        connection.executemany("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
-    if opens:
-        insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, opens)

@@ -8,7 +8,8 @@ from typing import Final
 from gateway.core.events import BatchRead, Found, Lookup
 from gateway.core.lifecycle import FINAL
 from gateway.core.transaction import Kind, Stored, Transaction
-from gateway.journal.groups import Newest, batch_numbers, batch_of, terminal_number
+from gateway.journal.groups import batch_numbers, batch_of, terminal_number
+from gateway.journal.newest import Newest
 from gateway.journal.port import BATCH_TRANSACTIONS_MAX, Listing
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader
 from gateway.journal.rows import Row, RowCodec, RowDamaged
@@ -174,7 +175,11 @@ class Listings:
         if row is None and number in certain:
             raise RecordDamaged(number, "row missing")
         belongs = row is not None and row.kind is not Kind.ALIAS and batch_of(row.key) == batch
-        if row is None or (belongs and number not in certain) or (not belongs and not self._collides(row, batch)):
+        if (
+            row is None
+            or (belongs and number not in certain and not self._records.on_its_way(number))
+            or (not belongs and not self._collides(row, batch))
+        ):
             self._records.note(Damage(number, "lookup"))
         return row if belongs else None
 
@@ -202,11 +207,11 @@ def _fits(transaction: Transaction, listing: Listing) -> bool:
 
 def newest_of(records: RecordReader, codec: RowCodec, indexed: int) -> Newest:
     """What the tables of groups lack, from the rows themselves; for who reads a journal that another one writes."""
-    newest = Newest()
+    newest = Newest(codec)
     for number, packed in records.select(0, "SELECT id, row FROM tx WHERE id > ? ORDER BY id", indexed):
         if isinstance(number, int):
             try:
-                newest.add(codec.unpack(number, packed))
+                newest.add_row(codec.unpack(number, packed))
             except RowDamaged as error:
                 records.note_record(RecordDamaged(number, str(error)))
     return newest

@@ -15,6 +15,7 @@ from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, REPLAYABLE, Stat
 from gateway.core.transaction import Answer, Stored, StoredMessage
 from gateway.journal.heads import HeadsReader
 from gateway.journal.rows import Row, RowCodec, RowDamaged, unpack_account, unpack_sensitive
+from gateway.journal.schema import newest_head
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, KeyDestroyed, SealBroken, Sealer
 from protocol.iso8583.message import Fields
 from protocol.journal_entry import Entry, EntryError, PartCommitment, decode_entry
@@ -200,12 +201,20 @@ class RecordReader:
                     raise RecordDamaged(number, "row missing")
                 self.note(Damage(number, "lookup"))
             elif row.key == key:
-                if number not in first or number not in second:
+                if (number not in first or number not in second) and not self.on_its_way(number):
                     self.note(Damage(number, "lookup"))
                 return row if row.accepted_ms >= since_ms else None
             elif self._codec.key_hashes(row.key) != self._codec.key_hashes(key):
                 self.note(Damage(number, "lookup"))
         return None
+
+    def on_its_way(self, number: int) -> bool:
+        """Whether a transaction is still being put in the lookup tables, so that one may have it and another not yet.
+
+        It was committed, and began to leave memory (newest.py), after memory was asked for it and before this read.
+        """
+        head = newest_head(self._connection, self._codec)
+        return head is not None and number > head.indexed
 
     def row_by_key(self, key: str, recent: int | None, since_ms: int) -> Row | None:
         """The newest transaction of `key`, or None; as `match`."""

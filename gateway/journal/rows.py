@@ -218,19 +218,23 @@ class RowCodec:
 
 
 _Message = tuple[str, Fields]
+_PACKED_NONE: Final[object] = msgspec.Raw(b"\xc0")
 _encode_message = msgspec.msgpack.Encoder().encode
 _decode_account = msgspec.msgpack.Decoder(tuple[_Message | None, _Message | None]).decode
 _decode_sensitive = msgspec.msgpack.Decoder(Fields).decode
 
 
-def pack_account(request: StoredMessage | None, answer: Answer | None) -> bytes:
-    """Plaintext of an account part: the terminal's message, what it was told, or both."""
-    return _encode_message(
-        (
-            None if request is None else (request.mti, request.fields),
-            None if answer is None else (answer.mti, answer.fields),
-        )
-    )
+def pack_account(request: StoredMessage | msgspec.Raw | None, answer: Answer | msgspec.Raw | None) -> bytes:
+    """Plaintext of an account part: the terminal's message, what it was told, or both.
+
+    Either may be packed already, as it came from the gateway's process (wire.PackedCreate): the bytes are the same.
+    """
+    return _encode_message((request, answer))
+
+
+def is_told(answer: Answer | msgspec.Raw | None) -> bool:
+    """Whether there is an answer at all, packed or not."""
+    return answer is not None and answer != _PACKED_NONE
 
 
 def unpack_account(plaintext: bytes) -> tuple[StoredMessage | None, Answer | None]:

@@ -10,9 +10,9 @@
     by_batch_again
     by_terminal    transactions by terminal, and by terminal and STAN, for listings (groups.py). One table only: nothing
                    is charged or counted by a listing
-                   The newest transactions are in none of these five yet: they are in memory, read back from entries
-                   and rows at opening. They go in together once a few thousand have come, sorted, because one by one
-                   each would rewrite pages of its own
+                   The newest transactions are not in these five yet: they are in memory, read back from entries and
+                   rows at opening. Once a few thousand have come they go in sorted, slice by slice, because one by one
+                   each would rewrite pages of its own (newest.py)
     owing          the queue: (lane, place, id) of what replay has to send
     unsettled      (state, id) of what is not final
     counter        exposure counters; absent means zero (D21)
@@ -85,7 +85,8 @@ class Head(msgspec.Struct, array_like=True):
         sequence: of the newest entry.
         counts: transactions by state; the index is the state's number.
         quarantined: records in quarantine.
-        indexed: transactions up to this sequence are in the lookup tables.
+        indexed: transactions up to this sequence are in the lookup tables, and what they owe is in the queue. Of later
+            ones some rows may be there already.
         commits: so many commits have written a head; 0 for all before this was counted.
         based: `commits` of the head that the database alone had, when the log that this head is in was begun at the
             latest. A database that is before it does not belong to this log.
@@ -249,10 +250,8 @@ def newest_head(connection: sqlite3.Connection, codec: RowCodec) -> Head | None:
 def write_head(connection: sqlite3.Connection, codec: RowCodec, head: Head) -> None:
     """Write both copies of the head, within the commit that changes it."""
     packed = msgspec.msgpack.encode(head)
-    tag = codec.head_tag(packed)
-    connection.executemany(
-        "INSERT OR REPLACE INTO head (copy, packed, tag) VALUES (?, ?, ?)", ((1, packed, tag), (2, packed, tag))
-    )
+    both = (bytearray(packed), bytearray(codec.head_tag(packed))) * 2  # bytearrays, in one statement: bulk.py says why
+    connection.execute("INSERT OR REPLACE INTO head (copy, packed, tag) VALUES (1, ?, ?), (2, ?, ?)", both)
 
 
 def _keys_of(keyring: Keyring) -> dict[str, MetaKey]:

@@ -14,7 +14,7 @@ sequence is sealed a second time with other contents, and a fixed nonce would th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from struct import Struct
 from typing import Final
@@ -57,7 +57,7 @@ class Sealer:
     """Seals and opens parts under the epoch keys of a keyring."""
 
     def __init__(self, keyring: Keyring) -> None:
-        self._nonces: Iterator[bytes] = iter(())
+        self._nonces: list[bytes] = []
         self.adopt(keyring)
 
     def adopt(self, keyring: Keyring) -> None:
@@ -73,9 +73,14 @@ class Sealer:
         }
         self._destroyed = {number for number, record in keyring.records.items() if record.wrapped is None}
         self._current = {
-            ACCOUNT_PART: keyring.current[KeyPurpose.ACCOUNT],
-            SENSITIVE_PART: keyring.current[KeyPurpose.SENSITIVE],
+            part: self._sealing(part, keyring.current[purpose])
+            for part, purpose in ((ACCOUNT_PART, KeyPurpose.ACCOUNT), (SENSITIVE_PART, KeyPurpose.SENSITIVE))
+            if keyring.current[purpose] in self._expanders  # else nothing is sealed, and older parts still open
         }
+
+    def _sealing(self, part: int, key_id: int) -> tuple[Callable[[bytes], bytes], int, bytes]:
+        """What `seal` needs of a current key: what derives from it, its id, and what an entry's part begins with."""
+        return self._expanders[key_id].digest, key_id, bytes([part]) + key_id.to_bytes(4, "big")
 
     def record_key(self, sequence: int, part: int, key_id: int) -> bytes:
         """The key of one part of one record.
@@ -90,21 +95,21 @@ class Sealer:
             raise SealBroken(f"epoch key {key_id} is not in the keyring")
         return expander.digest(_RECORD.pack(sequence, part) + _LAST_BLOCK)
 
-    def seal(self, sequence: int, part: int, plaintext: bytes) -> tuple[bytes, PartCommitment]:
-        """The ciphertext of a part and what the entry shall say of it."""
-        key_id = self._current[part]
+    def seal(self, sequence: int, part: int, plaintext: bytes) -> tuple[bytes, bytes]:
+        """The ciphertext of a part, and what the entry shall say of it (journal_entry.decode_part)."""
+        key_of, key_id, said = self._current[part]
         record = _RECORD.pack(sequence, part)
-        key = self._expanders[key_id].digest(record + _LAST_BLOCK)
-        nonce = next(self._nonces, None) or self._next_nonce()
+        key = key_of(record + _LAST_BLOCK)
+        if not self._nonces:
+            self._ask_nonces()
+        nonce = self._nonces.pop()
         ciphertext = nonce + AESGCM(key).encrypt(nonce, plaintext, _BOUND.pack(sequence, part, key_id))
-        return ciphertext, PartCommitment(
-            part, key_id, sha256(ciphertext).digest(), sha256(_COMMITMENT_LABEL + record + key).digest()
-        )
+        commitment = sha256(_COMMITMENT_LABEL + record + key).digest()
+        return ciphertext, said + sha256(ciphertext).digest() + commitment
 
-    def _next_nonce(self) -> bytes:
+    def _ask_nonces(self) -> None:
         random = os.urandom(_NONCE_BYTES * _NONCES)
-        self._nonces = iter([random[at : at + _NONCE_BYTES] for at in range(0, len(random), _NONCE_BYTES)])
-        return next(self._nonces)
+        self._nonces = [random[at : at + _NONCE_BYTES] for at in reversed(range(0, len(random), _NONCE_BYTES))]
 
     def open(self, sequence: int, said: PartCommitment, ciphertext: bytes) -> bytes:
         """The plaintext of a part, once its hash, its key's commitment and its AEAD tag have all been checked.

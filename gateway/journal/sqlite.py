@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Load, Note, Write
+from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Note, Write
 from gateway.core.events import Found, JournalEvent, RefusalReason, WriteRefused
 from gateway.core.lifecycle import IN_DOUBT_AFTER_CRASH, EntryKind, State
 from gateway.core.transaction import Stored, Transaction
-from gateway.journal.batch import BATCH_WRITES_MAX, RECENT_MAX, Batcher
+from gateway.journal.batch import BATCH_WRITES_MAX, Batcher
 from gateway.journal.connections import CACHE_MIB, connect_reader, connect_writer
 from gateway.journal.key_needs import read_key_needs
 from gateway.journal.keyring import Keyring, sync_folder
@@ -25,7 +25,7 @@ from gateway.journal.listings import Listings
 from gateway.journal.lock import take_lock
 from gateway.journal.lookups import Lookups
 from gateway.journal.mark import Mark, standing
-from gateway.journal.opening import adopt_while_open, is_want_of_room, leave_in_order, make_ready, refuse_unfit
+from gateway.journal.opening import adopt_while_open, leave_in_order, make_ready, refuse_unfit
 from gateway.journal.port import (
     Deliver,
     JournalError,
@@ -42,14 +42,11 @@ from gateway.journal.reading import Damage, RecordReader
 from gateway.journal.room import Need, Room, bytes_free, bytes_on_disk
 from gateway.journal.rows import RowCodec
 from gateway.journal.sealing import Sealer
+from gateway.journal.upkeep import Upkeep
 from gateway.journal.waiting import Fullness, Waiting, WaitingDamages
 
 NOTES_MAX: Final = 64
 """Entries about no transaction in one commit."""
-
-_CHECKPOINT_FRAMES: Final = 4_000
-_FRAMES_PER_CREATE: Final = 2
-_FRAMES_PER_BATCH: Final = 10
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -110,7 +107,6 @@ class SqliteJournal:
         self._stopping_writes = False
         self._broken: JournalError | None = None
         self._fullness = Fullness()
-        self._frames = 0
         self._commits = self._written = self._in_flight = 0
         self._resources: AsyncExitStack | None = None
 
@@ -136,6 +132,14 @@ class SqliteJournal:
             self._records = RecordReader(self._reader.connection, self._codec, self._sealer)
             self._listings = Listings(self._records, self._codec)
             self._delivered = self._batcher.frontier
+            self._upkeep = Upkeep(
+                self._writer,
+                self._batcher,
+                self._mark,
+                self._fullness,
+                writing=lambda: self._in_flight > 0,
+                wake=self._write_wake.set,
+            )
             self._writing_task = asyncio.create_task(self._supervised(self._write_on()), name="journal writer")
             reading = self._lookups.read_on(self._reader, self._records)
             self._reading_task = asyncio.create_task(self._supervised(reading), name="journal reader")
@@ -158,6 +162,7 @@ class SqliteJournal:
         if resources is None:
             return
         async with resources:
+            self._upkeep.end()
             self._lookups.end()
             await self._reading_task
             self._stopping_writes = True  # last, for the reads may have found something for the quarantine
@@ -167,7 +172,7 @@ class SqliteJournal:
                 await self._writer.run(self._leave_in_order)
 
     def _leave_in_order(self) -> None:
-        self._tidy()  # so that the next opening has nothing to read back
+        self._upkeep.tidy()  # so that the next opening has nothing to read back
         leave_in_order(self._writer.connection, self._path)
 
     async def _supervised(self, loop: Coroutine[Any, Any, None]) -> None:
@@ -189,6 +194,7 @@ class SqliteJournal:
         if self._broken is not None:
             return
         self._broken = error
+        self._upkeep.end()
         self._writes.clear()
         self._notes.refuse_all(error)
         self._adoptions.refuse_all(error)
@@ -263,6 +269,11 @@ class SqliteJournal:
                     await self._write_batch()
                     if self._write_here:
                         await asyncio.sleep(0)  # let what has come meanwhile be heard
+                    if not self._writes and self._broken is None:
+                        await self._upkeep.lull()
+                elif self._upkeep.quiet:
+                    await self._upkeep.step()
+                    await asyncio.sleep(0)
                 else:
                     break
             if self._stopping_writes:
@@ -292,14 +303,7 @@ class SqliteJournal:
         self._deliver(events)
         newest = self._delivered.size  # notes are the last entries of their commit
         self._notes.written(range(newest - len(notes) + 1, newest + 1))
-        creates = sum(1 for write in writes for change in write.changes if isinstance(change, Create))
-        self._frames += _FRAMES_PER_BATCH + _FRAMES_PER_CREATE * creates + 2 * len(writes)
-        if self._batcher.untidy():
-            await self._writer.run(self._tidy)
-            self._frames += RECENT_MAX
-        if self._frames >= _CHECKPOINT_FRAMES:
-            self._frames = 0
-            await self._writer.run(self._checkpoint)
+        await self._upkeep.committed(len(writes))
 
     def _commit(
         self, writes: list[Write], damages: list[Damage], notes: list[Note], *, probe: bool
@@ -311,23 +315,6 @@ class SqliteJournal:
         self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
         return events
 
-    def _tidy(self) -> None:
-        self._batcher.tidy()
-        self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
-
-    def _checkpoint(self) -> None:
-        """Move the log into the database; what readers still need stays. Everything in it is durable already."""
-        self._mark.sync()
-        try:
-            busy, frames, moved = self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
-            if not is_want_of_room(error):
-                raise
-            self._fullness.met()  # the log keeps everything; the next checkpoint tries again
-            return
-        if not busy and frames == moved:
-            self._batcher.checkpointed()
-
     # -- reading
 
     def _note(self, damages: list[Damage]) -> None:
@@ -337,8 +324,9 @@ class SqliteJournal:
 
     def find(self, find: Find) -> None:
         """See port.Journal.find."""
-        # Asked before the snapshot is taken: a key leaves `recent` only once the tables that have it are committed.
-        recent = [self._batcher.recent.get(key) for key in find.keys]
+        # Asked before the snapshot is taken: what leaves `newest` is in the tables that were committed before.
+        newest = self._batcher.newest
+        recent = [newest.of_key(key) for key in find.keys]
         self._lookups.ask(partial(self._find, find, recent))
 
     def _find(self, find: Find, recent: list[int | None]) -> Found:

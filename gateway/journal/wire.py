@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from gateway.core.effects import FetchBatch, FetchHeads, Find, FindNewest, Load, Write
+from gateway.core.effects import Create, FetchBatch, FetchHeads, Find, FindNewest, Load, Update, Write
 from gateway.core.events import BatchRead, Committed, Damaged, Existing, Found, Heads, OverLimit, WriteRefused
 from gateway.core.lifecycle import EntryKind
 from gateway.journal.keyring import Keyring
@@ -134,8 +134,27 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag=True):
     text: str
 
 
+class PackedCreate(Create, frozen=True, gc=False, array_like=True, tag="Create"):
+    """A Create as the journal's end reads it: message and answer are sealed as they came, nobody there looks into them.
+
+    To take them apart costs more than to read all the rest of a write, and they would be packed again as they were.
+    """
+
+    VEILED: ClassVar[frozenset[str]] = frozenset({"request", "sensitive", "answer"})
+
+    request: msgspec.Raw  # type: ignore[assignment]  # rows.pack_account takes both
+    answer: msgspec.Raw  # type: ignore[assignment]
+
+
+class PackedWrite(Write, frozen=True, gc=False, array_like=True, tag="Write"):
+    """A Write as the journal's end reads it."""
+
+    changes: tuple[PackedCreate | Update, ...]
+
+
 Call = Open | AskNote | AskAdoptKeys | AskKeyNeeds | AskOwingLanes | AskInDoubt | AskListing | AskHealth | AskClose
-Order = Write | Find | FindNewest | FetchHeads | FetchBatch | Load | AskRefusal | Call
+_Question = Find | FindNewest | FetchHeads | FetchBatch | Load | AskRefusal | Call
+Order = Write | _Question
 _Event = Committed | Existing | OverLimit | WriteRefused | Found | Heads | BatchRead | Damaged
 Tiding = _Event | Result | Failure | Standing | Said | Stopped
 
@@ -166,7 +185,7 @@ class FrameReader(Generic[_T]):
     """Cuts what one end reads into messages."""
 
     def __init__(self, kind: object) -> None:
-        """`kind` is Order or Tiding."""
+        """`kind` is what each message may be."""
         self._decode = msgspec.msgpack.Decoder(list[kind]).decode  # type: ignore[valid-type]
         self._buffer = bytearray()
 
@@ -194,7 +213,7 @@ class FrameReader(Generic[_T]):
 
 def orders() -> FrameReader[Order]:
     """What the journal's end reads."""
-    return FrameReader(Order)
+    return FrameReader(PackedWrite | _Question)
 
 
 def tidings() -> FrameReader[Tiding]:

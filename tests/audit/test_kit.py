@@ -214,7 +214,7 @@ def test_a_key_is_named_itself_or_by_a_file_with_remarks(tmp_path: Path) -> None
 
 def test_memory_does_not_grow_with_the_log(keyring: Keyring, tmp_path: Path) -> None:
     peaks = []
-    for size in (66_000, 132_000):
+    for size in (20_000, 40_000):
         journal = write_log(tmp_path / f"journal-{size}", keyring, entries(size))
         head = newest_head(journal, KEYS)
         with LogReader(journal) as reader:

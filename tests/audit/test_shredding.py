@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.audit.canaries import CanaryWrong, canaries_of
@@ -109,8 +109,9 @@ def test_a_canary_is_found_in_each_encoding_at_each_alignment(
 @given(
     which=st.sampled_from(planted()),
     at=st.one_of(st.integers(0, 3 * CHUNK_BYTES), st.integers(-200, 200).map(lambda near: CHUNK_BYTES + near)),
-    pieces=st.integers(1, CHUNK_BYTES),
+    pieces=st.integers(1_000, CHUNK_BYTES),
 )
+@example(which=planted()[0], at=70, pieces=1)
 def test_a_canary_is_found_once_wherever_it_lies_among_the_chunks(
     which: tuple[int, str, bytes], at: int, pieces: int
 ) -> None:

@@ -16,14 +16,14 @@ from typing import Final
 
 from gateway.core.effects import Write
 from gateway.core.events import Committed, JournalEvent, WriteRefused
-from gateway.journal import sqlite
+from gateway.journal import upkeep
 from gateway.journal.keyring import load_keyring
 from gateway.journal.port import JournalError
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from tests.journal.rig import START_MS, sale
 
 OUTSTANDING: Final = 6
-CHECKPOINT_FRAMES: Final = 150
+CHECKPOINT_FRAMES: Final = 70
 
 
 async def write_all(folder: Path, run: str, count: int) -> None:
@@ -65,7 +65,7 @@ async def write_all(folder: Path, run: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    sqlite._CHECKPOINT_FRAMES = CHECKPOINT_FRAMES  # type: ignore[misc]
+    upkeep._CHECKPOINT_FRAMES = CHECKPOINT_FRAMES  # type: ignore[misc]
     try:
         asyncio.run(write_all(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
     except BaseException as error:  # noqa: BLE001 - the journal's threads would keep the process

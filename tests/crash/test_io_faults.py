@@ -28,6 +28,9 @@ WRITES: Final = 120
 EVERY: Final = max(1, 5 // TIMES)
 """Every so-manieth call is hit; a nightly run hits each."""
 
+PARTS: Final = 4
+"""Writes are many: so many tests, each with a journal of its own, kill at them in turn."""
+
 CALLS_MAX: Final = 2_000
 ENDED_WELL: Final = 0
 ENDED_IN_DOUBT: Final = 1
@@ -159,14 +162,17 @@ def test_want_of_room_in_any_write_refuses_or_stops_and_loses_nothing(scene: Sce
 
 
 @pytest.mark.parametrize(
-    ("variable", "every"),
-    [("CRASH_DIE_AT_SYNC", EVERY), ("CRASH_DIE_AT_WRITE", EVERY)],
-    ids=["sync", "write"],
+    ("variable", "first", "every"),
+    [("CRASH_DIE_AT_SYNC", 1, EVERY)]
+    + [("CRASH_DIE_AT_WRITE", 1 + part * EVERY, PARTS * EVERY) for part in range(PARTS)],
+    ids=["sync"] + [f"write-{part}" for part in range(PARTS)],
 )
-def test_a_kill_at_any_sync_or_write_loses_nothing(scene: Scene, tmp_path: Path, variable: str, every: int) -> None:
+def test_a_kill_at_any_sync_or_write_loses_nothing(
+    scene: Scene, tmp_path: Path, variable: str, first: int, every: int
+) -> None:
     tracer = Tracer(compile_shim(tmp_path), scene.folder, tmp_path / "trace")
     killed = 0
-    for number in range(1, CALLS_MAX, every):
+    for number in range(first, CALLS_MAX, every):
         ran = scene.run([], {**tracer.environment(), variable: str(number)})
         scene.recovers(ran)
         if ran.code == ENDED_WELL:

@@ -236,7 +236,8 @@ def test_the_mark_is_never_ahead_of_what_is_surely_on_the_disk(scene: Scene, scr
                 ahead.append(f"event {place}: the mark says {said.sequence}, {sequence} is durable")
     print(f"the mark was written {marked} times")
     assert not ahead, ahead[:3]
-    assert marked >= len(known.told) > 100
+    assert marked > 100  # what is only told again needs no new mark
+    assert len(known.told) > 100
 
 
 def test_every_acknowledgement_follows_the_mark_that_tells_of_it(scene: Scene, scratch: Path) -> None:

@@ -25,7 +25,7 @@ from gateway.core.effects import Create, Limit, Update, Write
 from gateway.core.events import Committed, Existing, Found, JournalEvent
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer, Stored
-from gateway.journal import batch, sqlite
+from gateway.journal import batch, upkeep
 from gateway.journal.keyring import load_keyring
 from tests.crash.safeguards import SAFEGUARDS
 from tests.journal.rig import TRACK, Make, Rig, evolved, sale, sqlite_make
@@ -178,8 +178,8 @@ def main() -> None:
     if asked.broken:
         SAFEGUARDS[asked.broken]()
     # A short run then sees everything that a long one does: checkpoints, a log that starts anew, rows put in place.
-    sqlite._CHECKPOINT_FRAMES = CHECKPOINT_FRAMES  # type: ignore[misc]
-    sqlite.RECENT_MAX = batch.RECENT_MAX = RECENT_MAX  # type: ignore[misc, attr-defined]
+    upkeep._CHECKPOINT_FRAMES = CHECKPOINT_FRAMES  # type: ignore[misc]
+    upkeep.RECENT_MAX = batch.RECENT_MAX = RECENT_MAX  # type: ignore[misc, attr-defined]
     path = asked.folder / "told"
     before = told_lines(path.read_bytes()) if path.exists() else []
     rig = TellingRig(sqlite_make(asked.folder / "journal.db", load_keyring(asked.keys)), path)

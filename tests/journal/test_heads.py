@@ -67,6 +67,7 @@ def wide(connection: sqlite3.Connection, keyring: Keyring) -> HeadsReader:
     return HeadsReader(connection, RowCodec(keyring.row_key), Sealer(keyring))
 
 
+@pytest.mark.interpreted
 def test_they_are_those_that_are_read_one_by_one(journal: tuple[Path, Keyring]) -> None:
     path, keyring = journal
     with opened(path) as connection:

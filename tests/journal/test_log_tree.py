@@ -67,15 +67,15 @@ def check(rig: Rig, path: Path, hint: str) -> None:
     assert subtrees_in(path) == complete, hint
 
 
-def full_disk(rig: Rig, *, full: bool) -> None:
-    """Let the database file grow no more, as a full disk does; or again."""
+def full_disk(rig: Rig, *, full: bool, spare_pages: int = 0) -> None:
+    """Let the database file grow no more, or by so many pages, as a full disk does; or again."""
     journal = rig.journal
     assert isinstance(journal, sqlite.SqliteJournal)
     writer = journal._writer
 
     def limit() -> None:
         (pages,) = writer.connection.execute("PRAGMA page_count").fetchone()
-        writer.connection.execute(f"PRAGMA max_page_count = {pages if full else 1 << 30}").fetchone()
+        writer.connection.execute(f"PRAGMA max_page_count = {pages + spare_pages if full else 1 << 30}").fetchone()
 
     rig.run(writer.run(limit))
 
@@ -152,6 +152,7 @@ def test_commits_that_a_full_disk_takes_back_leave_the_tree_as_it_was(tmp_path: 
         assert system("umount", str(disk)) == 0
 
 
+@pytest.mark.interpreted
 def test_two_levels_of_subtrees_are_stored_as_they_are_completed(
     path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:

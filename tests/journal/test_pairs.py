@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from gateway.journal import sqlite
+from gateway.journal import upkeep
 from gateway.journal.keyring import Keyring
 from gateway.journal.mark import mark_path
 from tests.journal.rig import Rig, sqlite_make
@@ -90,7 +90,7 @@ def test_what_a_crash_leaves_at_any_moment_between_checkpoints_is_opened_whole(
     tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are copied between any two commits, some with the log begun anew, and each copy is opened."""
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_FRAMES", 60)
+    monkeypatch.setattr(upkeep, "_CHECKPOINT_FRAMES", 60)
     dice = random.Random(SEED)
     folder = tmp_path / "live"
     folder.mkdir()
@@ -117,7 +117,7 @@ def test_what_a_crash_leaves_at_any_moment_between_checkpoints_is_opened_whole(
 def test_a_database_from_before_a_checkpoint_while_running_does_not_pass_beside_the_log_after_it(
     tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_FRAMES", 60)
+    monkeypatch.setattr(upkeep, "_CHECKPOINT_FRAMES", 60)
     folder = tmp_path / "live"
     folder.mkdir()
     rig = Rig(sqlite_make(folder / "journal.db", keyring)).open()

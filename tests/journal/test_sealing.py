@@ -14,11 +14,18 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from gateway.journal.keyring import KeyPurpose, Keyring, create_keyring
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, SealBroken, Sealer
+from protocol.journal_entry import PartCommitment, decode_part
+
+
+def sealed(sealer: Sealer, part: int, plaintext: bytes) -> tuple[bytes, PartCommitment]:
+    """A part of record 7 as it is stored, and what the entry says of it."""
+    ciphertext, said = sealer.seal(7, part, plaintext)
+    return ciphertext, decode_part(said)
 
 
 def test_a_part_opens_as_it_was_sealed_and_under_no_other_sequence_or_part(keyring: Keyring) -> None:
     sealer = Sealer(keyring)
-    ciphertext, said = sealer.seal(7, ACCOUNT_PART, b"account")
+    ciphertext, said = sealed(sealer, ACCOUNT_PART, b"account")
     assert sealer.open(7, said, ciphertext) == b"account"
     with pytest.raises(SealBroken, match="the entry commits to"):
         sealer.open(8, said, ciphertext)
@@ -32,7 +39,7 @@ def test_a_part_opens_as_it_was_sealed_and_under_no_other_sequence_or_part(keyri
 
 def test_the_record_key_is_hkdf_and_an_auditor_can_check_it_with_public_tools(keyring: Keyring) -> None:
     sealer = Sealer(keyring)
-    ciphertext, said = sealer.seal(7, ACCOUNT_PART, b"account")
+    ciphertext, said = sealed(sealer, ACCOUNT_PART, b"account")
     record = (7).to_bytes(8, "big") + b"\x01"
     epoch_key = keyring.keys[said.key_id]
     key = HKDFExpand(hashes.SHA256(), 32, b"holdfast record key v1" + record).derive(epoch_key)
@@ -46,8 +53,8 @@ def test_the_record_key_is_hkdf_and_an_auditor_can_check_it_with_public_tools(ke
 
 def test_a_ciphertext_made_under_another_key_fails_its_commitment(keyring: Keyring, tmp_path: Path) -> None:
     ours, theirs = Sealer(keyring), Sealer(create_keyring(tmp_path / "theirs"))
-    _, our_word = ours.seal(7, ACCOUNT_PART, b"account")
-    ciphertext, _ = theirs.seal(7, ACCOUNT_PART, b"account")
+    _, our_word = sealed(ours, ACCOUNT_PART, b"account")
+    ciphertext, _ = sealed(theirs, ACCOUNT_PART, b"account")
     forged = our_word._replace(digest=hashlib.sha256(ciphertext).digest())
     with pytest.raises(SealBroken, match="does not open"):
         ours.open(7, forged, ciphertext)
@@ -61,8 +68,8 @@ def test_the_same_record_sealed_again_never_repeats_key_and_nonce(keyring: Keyri
 
 
 def test_sensitive_parts_lie_under_their_own_epoch_key_and_are_lost_with_it(keyring: Keyring) -> None:
-    ciphertext, said = Sealer(keyring).seal(7, SENSITIVE_PART, b"track")
-    account, account_said = Sealer(keyring).seal(7, ACCOUNT_PART, b"account")
+    ciphertext, said = sealed(Sealer(keyring), SENSITIVE_PART, b"track")
+    account, account_said = sealed(Sealer(keyring), ACCOUNT_PART, b"account")
     assert said.key_id != account_said.key_id
     gone = keyring.current[KeyPurpose.SENSITIVE]
     destroyed = Keyring(

@@ -5,7 +5,20 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Final
 
-from gateway.journal import batch, counters, draft, key_folder, lock, lookups, opening, reading, sealing, sqlite
+from gateway.journal import (
+    batch,
+    counters,
+    draft,
+    key_folder,
+    lock,
+    lookups,
+    newest,
+    opening,
+    reading,
+    sealing,
+    sqlite,
+    upkeep,
+)
 from tests.safeguards.journal_switches import (
     Unverified,
     any_end,
@@ -13,6 +26,7 @@ from tests.safeguards.journal_switches import (
     any_sequence,
     broken,
     early_frontier,
+    early_indexed,
     kept_in_queue,
     made_with,
     not_scanned,
@@ -172,7 +186,7 @@ JOURNAL: Final = (
     Safeguard(
         "a key is looked for among the newest",
         "INV-2",
-        made_with(batch.Batcher, recent=Forgetful),
+        made_with(newest.Generation, keys=Forgetful),
         f"{_SUITE}test_a_key_that_exists_changes_nothing_and_gives_the_stored_outcome",
     ),
     Safeguard(
@@ -210,6 +224,19 @@ JOURNAL: Final = (
         "INV-7",
         early_frontier,
         f"{_J}test_log_tree.py::test_the_head_of_the_log_is_that_of_rfc_6962_after_any_history",
+    ),
+    Safeguard(
+        "indexed does not advance before the last slice",
+        "INV-2",
+        early_indexed,
+        f"{_J}test_slices.py::test_a_kill_between_any_two_slices_loses_no_key_no_owed_row_and_no_counter",
+    ),
+    Safeguard(
+        "what leaves memory goes on when nobody writes",
+        "—",
+        replaced(upkeep.Upkeep, "_look_later", nothing),
+        f"{_J}test_slices.py::"
+        "test_once_nobody_writes_what_is_leaving_is_put_away_and_a_long_log_is_moved_into_the_database",
     ),
     Safeguard(
         "what a stand-in reserves is durable",

@@ -13,7 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.journal import batch, connections, draft, reading, rows, sealing
+from gateway.journal import batch, connections, draft, leaving, reading, rows, sealing
 from tests.safeguards import test_power
 from tests.safeguards.switches import (
     Equal,
@@ -156,7 +156,7 @@ def early_frontier() -> None:
             write_entries = module.write_entries
 
             def written(connection: Any, drafted: Any, frontier: Any) -> Any:
-                self.frontier, _ = frontier.append([leaf for _, _, leaf, _ in drafted.entries])
+                self.frontier, _ = frontier.append(drafted.leaves)
                 return write_entries(connection, drafted, frontier)
 
             module.write_entries = written
@@ -225,3 +225,26 @@ async def opened(*_: object) -> None:
 
 async def not_scanned(records: Any, _: object, asked: Callable[..., Any], limit: int) -> Any:
     return await asked(lambda: records.in_doubt(limit))
+
+
+def early_indexed() -> None:
+    """The stored head says of a generation that it is in the tables as soon as the first slice is."""
+    module: Any = batch
+    begun = [0]
+
+    def around_begin(begin: Callable[..., None]) -> object:
+        def leave(self: Any, through: int) -> None:
+            begin(self, through)
+            begun[0] = through
+
+        return leave
+
+    def around_write(write: Callable[..., None]) -> object:
+        def written(connection: Any, codec: Any, head: Any) -> None:
+            claimed = msgspec.structs.replace(head, indexed=max(head.indexed, begun[0]))
+            write(connection, codec, claimed)
+
+        return written
+
+    wrapped(leaving.Leaving, "begin", around_begin)()
+    wrapped(module, "write_head", around_write)()

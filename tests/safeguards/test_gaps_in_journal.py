@@ -22,6 +22,7 @@ from gateway.core.transaction import Answer, Stored
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.port import JournalError
 from gateway.journal.sealing import ACCOUNT_PART, SENSITIVE_PART, Sealer
+from protocol.journal_entry import decode_part
 from tests.journal.conformance import loaded
 from tests.journal.rig import TRACK, Rig, evolved, sale, sqlite_make
 
@@ -38,7 +39,8 @@ def changed(path: Path, statement: str, *values: object) -> None:
 def test_a_ciphertext_is_bound_to_its_place_beyond_its_key(keyring: Keyring) -> None:
     """Even whoever has the record key cannot show a part under another sequence, part or key id."""
     sealer = Sealer(keyring)
-    ciphertext, said = sealer.seal(7, ACCOUNT_PART, b"account")
+    ciphertext, encoded = sealer.seal(7, ACCOUNT_PART, b"account")
+    said = decode_part(encoded)
     opener = AESGCM(sealer.record_key(7, ACCOUNT_PART, said.key_id))
     for place in ((8, ACCOUNT_PART, said.key_id), (7, SENSITIVE_PART, said.key_id), (7, ACCOUNT_PART, 99), None):
         with pytest.raises(InvalidTag):

@@ -31,6 +31,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
         started.stdin.close()
 
 
+@pytest.mark.interpreted
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("safeguard", SAFEGUARDS, ids=lambda safeguard: safeguard.name.replace(" ", "-"))
 def test_a_removed_safeguard_is_missed(server: subprocess.Popen[str], safeguard: Safeguard) -> None:

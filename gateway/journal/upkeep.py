@@ -1,0 +1,158 @@
+"""When the journal does what no write waits for: checkpoints, and the slices of a generation that nobody's writes move.
+
+It takes a moment that somebody might have to wait for. So it is done when it must be, or else in short steps: after a
+small commit with nobody behind it, and once nothing was written for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from gateway.journal.batch import RECENT_MAX, Batcher
+from gateway.journal.connections import Here, Threaded
+from gateway.journal.log_length import LogLength
+from gateway.journal.mark import Mark
+from gateway.journal.opening import is_want_of_room
+from gateway.journal.waiting import Fullness
+
+_CHECKPOINT_FRAMES: Final = 4_000
+"""So long the log may grow, about 16 MiB: then it is moved into the database, whoever waits. That takes some 15 ms, of
+which most is one sync of the database, however little there is to move: so it is done as seldom as can be."""
+
+_LULL_FRAMES: Final = 100
+_LULL_WRITES: Final = 8
+"""After a commit of at most so many writes, with nobody behind it, a log of so many frames is moved: that takes a
+millisecond, and under half of the load that can be taken it keeps the longer ones away altogether."""
+
+_QUIET_S: Final = 0.05
+"""Where nothing was written for so long, what can wait is done: nobody is likely to wait for it."""
+
+
+class Upkeep:
+    """Used on the event loop's thread, but for `tidy`. Its own steps are the writer's: one at a time, between commits.
+
+    Attributes:
+        quiet: nothing was written for a while, and the writer may take a step.
+    """
+
+    def __init__(
+        self,
+        writer: Threaded | Here,
+        batcher: Batcher,
+        mark: Mark,
+        fullness: Fullness,
+        *,
+        writing: Callable[[], bool],
+        wake: Callable[[], None],
+    ) -> None:
+        """An upkeep that nothing waits for yet.
+
+        Args:
+            fullness: is told when a step finds no room, and is asked whether there is any.
+            writing: whether writes are on the way to the disk.
+            wake: has the writer look at `quiet`.
+        """
+        self._writer = writer
+        self._batcher = batcher
+        self._mark = mark
+        self._fullness = fullness
+        self._writing = writing
+        self._wake = wake
+        self._log_length = LogLength()
+        self._timer: asyncio.TimerHandle | None = None
+        self._commits = self._newest_writes = 0
+        self._ended = False
+        self.quiet = False
+
+    def end(self) -> None:
+        """Begin nothing any more: the journal is closed, or has stopped."""
+        self._ended = True
+        self.quiet = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def committed(self, writes: int) -> None:
+        """A batch of so many writes is durable: do what cannot wait, and see to it that the rest is not forgotten.
+
+        Raises: as Batcher.commit, or sqlite3.Error when a checkpoint fails other than for want of room.
+        """
+        self._commits += 1
+        self._newest_writes = writes
+        self._log_length.add(writes)
+        if self._batcher.untidy():
+            await self._writer.run(self.tidy)
+            self._log_length.add(RECENT_MAX)
+        if self._log_length.frames >= _CHECKPOINT_FRAMES:
+            await self._writer.run(self._checkpoint)
+        elif self._timer is None and self._something_can_wait():
+            self._look_later()
+
+    async def lull(self) -> None:
+        """Nobody waits just now. Raises: as `committed`."""
+        if (
+            self._newest_writes <= _LULL_WRITES
+            and self._log_length.frames >= _LULL_FRAMES
+            and not self._fullness.reason
+        ):
+            await self._writer.run(self._checkpoint)
+
+    def _something_can_wait(self) -> bool:
+        return self._log_length.frames >= _CHECKPOINT_FRAMES / 4 or self._batcher.leaving
+
+    def _look_later(self) -> None:
+        if not self._ended:
+            self._timer = asyncio.get_running_loop().call_later(_QUIET_S, self._look_whether_quiet, self._commits)
+
+    def _look_whether_quiet(self, commits: int) -> None:
+        self._timer = None
+        if commits == self._commits and not self._writing():
+            self.quiet = True
+            self._wake()
+        else:
+            self._look_later()
+
+    async def step(self) -> None:
+        """One short step of what can wait; who comes meanwhile goes before the next one.
+
+        Raises: as `committed`.
+        """
+        self.quiet = False
+        if self._fullness.reason or not self._something_can_wait():
+            return
+        if self._batcher.leaving:
+            await self._writer.run(self._put_away)
+            self._log_length.add(1)
+        else:
+            await self._writer.run(self._checkpoint)
+        self.quiet = not self._ended
+
+    # -- on the writer's thread
+
+    def _put_away(self) -> None:
+        if not self._batcher.put_away():
+            self._fullness.met()
+            return
+        self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
+
+    def tidy(self) -> None:
+        """Put all that is in memory in the tables, so far as there is room. Raises: as Batcher.tidy."""
+        self._batcher.tidy()
+        self._mark.committed(self._batcher.head, self._batcher.newest_leaf)
+
+    def _checkpoint(self) -> None:
+        """Move the log into the database; what readers still need stays. Everything in it is durable already."""
+        self._mark.sync()
+        try:
+            busy, frames, moved = self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            if not is_want_of_room(error):
+                raise
+            self._fullness.met()  # the log keeps everything; the next checkpoint tries again
+            self._log_length.begin()
+            return
+        self._log_length.measured(frames)
+        if not busy and frames == moved:
+            self._batcher.checkpointed()
