@@ -43,6 +43,7 @@ from gateway.operations.keys_offline import configured_approvals, key_settings
 from gateway.operations.logs import logger
 from gateway.operations.maintenance import MaintenanceMark
 from gateway.operations.process import end_within, file_remarks, raise_file_limit
+from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
 from gateway.operations.token import read_token
 from gateway.operators_view import OperatorsView, Parts
@@ -66,6 +67,7 @@ from gateway.wiring import (
     signing_secrets,
     terminal_sessions,
 )
+from protocol.compiled import code_kind
 from protocol.iso8583.dialect import Dialect, load_dialect
 
 Listener = Iso8583Listener | HttpListener
@@ -364,6 +366,7 @@ async def run_gateway(config: Config, *, started: Callable[[str], None] = print)
     kek = key_encryption_key(config.journal)
     gateway = Gateway(config, open_keyring(config.journal.keys, kek), clock, kek)
     log = logger("gateway")
+    log.info("starting", version=version(), code=code_kind())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gateway.stopping.set)

@@ -76,10 +76,10 @@ class JournalWait:
         if not waiting or waiting[0][0] > token:
             return
         began_ms = max(waiting[0][1], self._answered_ms)
-        count = 0
+        before = len(waiting)
         while waiting and waiting[0][0] <= token:
             waiting.popleft()
-            count += 1
+        count = before - len(waiting)
         self._answered_ms = now_ms
         self._learn(now_ms - began_ms, count)
 
@@ -234,10 +234,12 @@ class Conductor:
 
     def _set_timer(self) -> None:
         wakeup_ms = self.engine.next_wakeup_ms()
-        if self._timer is not None and (wakeup_ms is None or wakeup_ms != self._timer_ms):
+        if self._timer is not None:
+            if wakeup_ms == self._timer_ms:
+                return
             self._timer.cancel()
             self._timer = None
-        if wakeup_ms is None or self._timer is not None or self._closed:
+        if wakeup_ms is None or self._closed:
             return
         self._timer_ms = wakeup_ms
         delay_s = max(0, wakeup_ms - self._clock.mono_ms()) / 1000

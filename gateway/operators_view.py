@@ -33,6 +33,7 @@ from gateway.operations.view import (
 from gateway.terminals.sessions import TerminalSessions
 
 _MODES: Final = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
+_STANDING_IN: Final = Mode.STANDING_IN  # every answer over HTTP tells the mode
 
 
 class Counting(Protocol):
@@ -102,7 +103,7 @@ class OperatorsView:
 
     def mode(self) -> Mode:
         """What a new sale meets."""
-        return _MODES.get(self._parts.conductor.engine.link, Mode.STANDING_IN)
+        return _MODES.get(self._parts.conductor.engine.link, _STANDING_IN)
 
     async def status(self) -> GatewayStatus:
         """Everything that status and metrics tell."""

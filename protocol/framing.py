@@ -16,6 +16,8 @@ class LengthPrefix(StrEnum):
     BCD_2 = "bcd-2"
 
 
+_BINARY_2: Final = LengthPrefix.BINARY_2  # every frame asks, and a member of an enumeration is dear to come by
+_ASCII_4: Final = LengthPrefix.ASCII_4
 PREFIX_BYTES: Final = {LengthPrefix.BINARY_2: 2, LengthPrefix.ASCII_4: 4, LengthPrefix.BCD_2: 2}
 LENGTH_MAX: Final = {LengthPrefix.BINARY_2: 0xFFFF, LengthPrefix.ASCII_4: 9999, LengthPrefix.BCD_2: 9999}
 
@@ -88,9 +90,9 @@ class Framing:
         size = len(frame)
         if size > self.limit_bytes:
             raise FramingError(f"frame of {size} bytes exceeds the limit of {self.limit_bytes}")
-        if self.length is LengthPrefix.BINARY_2:
+        if self.length is _BINARY_2:
             return size.to_bytes(2, "big") + frame
-        if self.length is LengthPrefix.ASCII_4:
+        if self.length is _ASCII_4:
             return b"%04d" % size + frame
         return bytes.fromhex(f"{size:04d}") + frame
 
@@ -137,7 +139,12 @@ class FrameReader:
             raise FramingError(self._broken)
         self._keepalives_left = keepalives_max
         frames: list[bytes] = []
+        prefix = self._prefix
         try:
+            if not self._held and len(data) > prefix:
+                length = self._read_length(data, 0)
+                if length == len(data) - prefix and length <= self._limit:  # one frame and no more, as mostly
+                    return [data[prefix:]]
             position = self._complete_held(data, frames) if self._held else 0
             self._cut(data, position, frames)
         except FramingError as error:

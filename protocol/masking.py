@@ -41,9 +41,10 @@ def mask_pan(pan: str, hidden: str = _HIDDEN) -> str:
     one of up to ten shows nothing.
     """
     size = len(pan)
-    last = 4 if size > 10 else 0
-    first = max(0, min(6, size - last - 6)) if last else 0
-    return pan[:first] + hidden * (size - first - last) + pan[size - last :]
+    if size <= 10:
+        return hidden * size
+    first = 6 if size >= 16 else size - 10
+    return pan[:first] + hidden * (size - first - 4) + pan[-4:]
 
 
 def mask_track(track: str) -> str:

@@ -39,18 +39,20 @@ class Batches:
         self._begun_last: OrderedDict[str, int] = OrderedDict()
         """When closing last began, by batch: an answer of the journal that was asked for before is out of date."""
 
-    def may_begin(self, terminal_token: int, request: Request, again: Callable[[], None]) -> bool:
+    def may_begin(self, terminal_token: int, request: Request, arrive: Callable[[int, Request], None]) -> bool:
         """Whether a new transaction may begin in the request's batch.
 
-        If that is not known at once, `again` is called when it is, or the terminal is answered here: with the stored
-        outcome of a retry, or 77 where the batch is closed (sign on first).
+        If that is not known at once, the request arrives again (`arrive`) when it is, or the terminal is answered
+        here: with the stored outcome of a retry, or 77 where the batch is closed (sign on first).
         """
         batch = request.batch
-        if (waiting := self._closing.get(batch)) is not None:
+        waiting = self._closing.get(batch)
+        if waiting is None and batch in self._open:
+            return True
+        again = partial(arrive, terminal_token, request)
+        if waiting is not None:
             waiting.append(again)
             return False
-        if batch in self._open:
-            return True
         if (looking := self._looking.get(request.lane)) is not None:
             looking.append(again)  # in the order of arrival
             return False

@@ -58,6 +58,13 @@ from gateway.core.work import EngineSettings, SendResult, Work
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import HostRules
 
+# Names of what every message is compared with: a member of an enumeration costs ten times as much to come by.
+_NETWORK: Final = Kind.NETWORK
+_INQUIRY: Final = Kind.INQUIRY
+_SETTLEMENT: Final = Kind.SETTLEMENT
+_UPLOAD: Final = Kind.UPLOAD
+_REVERSAL: Final = Kind.REVERSAL
+
 _RECEIVED: Final = {kind: f"received.{kind.name.lower()}" for kind in Kind}
 
 
@@ -176,21 +183,25 @@ class Engine:
         """Take one event; return what is to be done, in order."""
         work = self._work
         work.mono_ms, work.utc_ms = mono_ms, utc_ms
-        self._take(event)
-        work.run_timers()
-        self._probe_when_due()
-        if work.link.state is not self._link_seen:
+        self._take_of[type(event)](event)
+        # After most events nothing of this is due: whether it may be is one look each, here.
+        timers, link, lanes = work.timers, work.link, work.lanes
+        if timers and timers[0][0] <= mono_ms:
+            work.run_timers()
+        if link.connected and link.probe_at_ms <= mono_ms:
+            self._probe_when_due()
+        if link.state is not self._link_seen:
             self._link_changed()
-        self._replay.pump()
-        return self._effects()
+        if link.usable and (lanes.line or lanes.sooner):
+            self._replay.pump()
+        effects = work.effects
+        work.effects = []
+        return effects
 
     def _effects(self) -> list[Effect]:
         effects = self._work.effects
         self._work.effects = []
         return effects
-
-    def _take(self, event: Event) -> None:
-        self._take_of[type(event)](event)
 
     def _connected(self, event: Connected) -> None:
         self._work.link.connection(event.connected, self._work.mono_ms)
@@ -205,21 +216,21 @@ class Engine:
         request = event.request
         work = self._work
         work.counts[_RECEIVED[request.kind]] += 1
-        match request.kind:
-            case Kind.NETWORK if request.batch:
-                self._batches.sign_on(event.terminal_token, request)
-            case Kind.NETWORK:
-                # Echo, sign-off: answered here, because the gateway is the terminal's host; never stored.
-                answer = local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
-                work.reply(event.terminal_token, answer)
-            case Kind.INQUIRY:
-                self._inquiries.arrive(event.terminal_token, request)
-            case Kind.SETTLEMENT | Kind.UPLOAD:
-                self._settlement.arrive(event.terminal_token, request)
-            case Kind.REVERSAL:
-                self._reversed(event)
-            case _:
-                self._requests.arrive(event.terminal_token, request)
+        kind = request.kind
+        if kind is _NETWORK and request.batch:
+            self._batches.sign_on(event.terminal_token, request)
+        elif kind is _NETWORK:
+            # Echo, sign-off: answered here, because the gateway is the terminal's host; never stored.
+            answer = local_answer(request.mti, request.fields, "00", request.rules, work.utc_ms)
+            work.reply(event.terminal_token, answer)
+        elif kind is _INQUIRY:
+            self._inquiries.arrive(event.terminal_token, request)
+        elif kind is _SETTLEMENT or kind is _UPLOAD:
+            self._settlement.arrive(event.terminal_token, request)
+        elif kind is _REVERSAL:
+            self._reversed(event)
+        else:
+            self._requests.arrive(event.terminal_token, request)
 
     def _reversed(self, event: Requested) -> None:
         request = event.request
@@ -284,8 +295,11 @@ class Engine:
 
     def next_wakeup_ms(self) -> int | None:
         """Monotonic time at which a Ticked is wanted; None when only events matter."""
-        times = (self._work.next_timer_ms(), self._work.link.probe_due_ms(), self._replay.rate_wakeup_ms())
-        return min((t for t in times if t is not None), default=None)
+        earliest_ms = self._work.next_timer_ms()
+        for at_ms in (self._work.link.probe_due_ms(), self._replay.rate_wakeup_ms()):
+            if at_ms is not None and (earliest_ms is None or at_ms < earliest_ms):
+                earliest_ms = at_ms
+        return earliest_ms
 
     @property
     def link(self) -> LinkState:

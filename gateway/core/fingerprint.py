@@ -24,8 +24,7 @@ class KeyedHash:
 
     def fingerprint(self, pan: str, amount_minor: int, currency: str, processing_code: str) -> bytes:
         """What a retry must have in common with its first sending (D2)."""
-        text = f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}"
-        return self._digest(text)
+        return self._digest(f"fingerprint|{pan}|{amount_minor}|{currency}|{processing_code}")
 
     def totals(self, totals: Totals) -> bytes:
         """What a retry of a settlement must have in common with its first sending."""

@@ -141,10 +141,9 @@ def request_from(
     fields = message.fields
     if kind is _NETWORK or _is_inquiry(kind, fields, rules):
         return _unstored_request(message, rules, utc_ms)
-    terminal = identifier(fields, 41, required=True)
-    merchant = identifier(fields, 42, required=True)
+    terminal, merchant, lane = _sender(fields.get(41, ""), fields.get(42, ""))
     if kind in _SETTLING:
-        return settling_request(message, rules, hashing, f"{merchant}|{terminal}")
+        return settling_request(message, rules, hashing, lane)
     stan = digits(fields, 11, 6)
     processing_code = fields.get(3, "")
     amount_minor = 0
@@ -166,15 +165,17 @@ def request_from(
     if pan and not _is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
-    batch_unknown = batches and rules.settles and not period.startswith("B")
+    of_batch, settles = period[0] == "B", rules.settles
+    batch_unknown = batches and settles and not of_batch
     if batch_unknown and kind is not _REVERSAL:
         raise BadRequest("30", f"field {rules.batch_field} must name the batch")
     sensitive = rules.sensitive_fields
-    lane = f"{merchant}|{terminal}"
+    plain, fits = _shape(tuple(fields), sensitive, always_fit)
+    begins = f"{period}|{lane}"
     return Request(
         kind=kind,
         mti=message.mti,
-        key=f"{period}|{lane}|{message.mti[1]}|{stan}",
+        key=f"{begins}|{message.mti[1]}|{stan}",
         horizon_ms=rules.horizon_hours * 3_600_000 if period == "H" else 0,
         fingerprint=hashing.fingerprint(pan, amount_minor, currency, processing_code),
         card=hashing.card(pan),
@@ -186,23 +187,38 @@ def request_from(
         amount_minor=amount_minor,
         currency=currency,
         original_keys=_original_keys(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
-        fields=_storable(fields, sensitive),
-        sensitive={n: v for n, v in fields.items() if n in sensitive} if not sensitive.isdisjoint(fields) else {},
+        fields=fields if plain else _storable(fields, sensitive),
+        sensitive={} if plain else {n: v for n, v in fields.items() if n in sensitive},
         retained=rules.retained_sensitive_fields,
         pan=pan,
         rules=rules,
         batch_unknown=batch_unknown,
-        batch=_batch_key(period, lane, rules),
-        fits=always_fit.issuperset(fields),
+        batch=begins if settles and of_batch else "",
+        fits=fits,
         alias=alias,
         alias_digest=alias_digest,
     )
 
 
+@lru_cache(maxsize=8192)
+def _sender(terminal_field: str, merchant_field: str) -> tuple[str, str, str]:
+    """Terminal, merchant and lane of fields 41 and 42; remembered, because a terminal sends the same in every message.
+
+    Raises: BadRequest.
+    """
+    terminal, merchant = identifier(terminal_field, 41, required=True), identifier(merchant_field, 42, required=True)
+    return terminal, merchant, f"{merchant}|{terminal}"
+
+
+@lru_cache(maxsize=512)
+def _shape(numbers: tuple[int, ...], sensitive: frozenset[int], always_fit: frozenset[int]) -> tuple[bool, bool]:
+    """Of a set of fields: whether all of them may be stored, and whether all always fit the acquirer's dialect."""
+    plain = sensitive.isdisjoint(numbers) and not any(n in numbers for n in _MAC_FIELDS)
+    return plain, always_fit.issuperset(numbers)
+
+
 def _storable(fields: Fields, sensitive: frozenset[int]) -> Fields:
     """The fields without MAC and without sensitive authentication data."""
-    if sensitive.isdisjoint(fields) and 64 not in fields and 128 not in fields:
-        return fields
     return {n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS}
 
 
@@ -221,8 +237,8 @@ def _unstored_request(message: Message, rules: TerminalRules, utc_ms: int) -> Re
     fields, network = message.fields, message.mti[1] == "8"
     code = network_code(fields, rules) if network else ""
     inquiry = not network or code[:2] in rules.passed_codes
-    terminal = identifier(fields, 41, required=inquiry)
-    merchant = identifier(fields, 42, required=inquiry)
+    terminal = identifier(fields.get(41, ""), 41, required=inquiry)
+    merchant = identifier(fields.get(42, ""), 42, required=inquiry)
     lane = f"{merchant}|{terminal}"
     sensitive = rules.sensitive_fields
     return Request(
@@ -233,7 +249,7 @@ def _unstored_request(message: Message, rules: TerminalRules, utc_ms: int) -> Re
         terminal=terminal,
         merchant=merchant,
         stan=digits(fields, 11, 6) if inquiry else fields.get(11, ""),
-        fields={n: v for n, v in fields.items() if n not in sensitive and n not in _MAC_FIELDS},
+        fields=_storable(fields, sensitive),
         sensitive={n: v for n, v in fields.items() if n in sensitive},
         rules=rules,
         batch=_batch_key(_period(fields, rules, utc_ms), lane, rules) if code in rules.sign_on_codes else "",

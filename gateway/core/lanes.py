@@ -114,8 +114,10 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        self._ready: deque[Lane] = deque()
-        self._sooner: deque[Lane] = deque()
+        self.line: deque[Lane] = deque()
+        """Lanes that may replay, first in line first; a lane may stand here twice (`next_ready`)."""
+        self.sooner: deque[Lane] = deque()
+        """Lanes that go before all in `line`."""
         self.waiting_count = 0
 
     def __len__(self) -> int:
@@ -140,19 +142,19 @@ class Lanes:
         Args:
             first: it is the next one: it was, and has only been read from the journal meanwhile.
         """
-        if not lane.may_replay or lane.queued:
+        if lane.queued or not lane.may_replay:
             return
         lane.queued = True
         if first:
-            self._sooner.appendleft(lane)
+            self.sooner.appendleft(lane)
         elif lane.waiting:
-            self._sooner.append(lane)
+            self.sooner.append(lane)
         else:
-            self._ready.append(lane)
+            self.line.append(lane)
 
     def next_ready(self) -> Lane | None:
         """Take the first lane of the line that still may replay."""
-        for line in (self._sooner, self._ready):
+        for line in (self.sooner, self.line):
             while line:
                 lane = line.popleft()
                 if lane.queued:  # else it stood here a second time, and has had its turn
@@ -164,7 +166,7 @@ class Lanes:
     @property
     def any_ready(self) -> bool:
         """Whether a lane stands in the line."""
-        return bool(self._ready or self._sooner)
+        return bool(self.line or self.sooner)
 
     def take_turn(self, lane: Lane, begin: Callable[[], None]) -> None:
         """Hold the lane, and call `begin` as soon as those who hold it to change a row are done."""
@@ -199,7 +201,7 @@ class Lanes:
         run.lane.waiting.append(run)
         self.waiting_count += 1
         if run.lane.queued:
-            self._sooner.append(run.lane)
+            self.sooner.append(run.lane)
 
     def first_waiting(self, lane: Lane) -> Run | None:
         """Take the first request that waits for this lane."""

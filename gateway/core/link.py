@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class LinkState(StrEnum):
@@ -19,7 +20,8 @@ class LinkState(StrEnum):
     MAINTENANCE = "maintenance"  # a person has closed the link
 
 
-_USABLE = (LinkState.UP, LinkState.DEGRADED)
+_DEGRADED: Final = LinkState.DEGRADED
+_USABLE: Final = (LinkState.UP, LinkState.DEGRADED)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class LinkHealth:
     def __init__(self, settings: LinkSettings, mono_ms: int) -> None:
         self._settings = settings
         self.state = LinkState.DOWN
+        self.usable = False
+        """Whether requests are asked online now; follows from `state`."""
         self.since_ms = mono_ms
         self.connected = False
         self.probing = False
@@ -54,13 +58,9 @@ class LinkHealth:
         self._missing = 0
         self._window = 1.0
         self._maintenance = False
-        self._probe_at_ms = mono_ms
+        self.probe_at_ms = mono_ms
+        """Monotonic time of the next probe, if one makes sense then (`probe_due_ms`)."""
         self._probe_delay_ms = settings.probe_min_ms
-
-    @property
-    def usable(self) -> bool:
-        """Whether requests are asked online now."""
-        return self.state in _USABLE
 
     @property
     def window(self) -> int:
@@ -72,7 +72,7 @@ class LinkHealth:
         self.connected = connected
         self.probing = False
         if connected:
-            self._probe_at_ms = mono_ms
+            self.probe_at_ms = mono_ms
             self._probe_delay_ms = self._settings.probe_min_ms
         elif not self._maintenance:
             self._change(LinkState.DOWN, mono_ms)
@@ -81,10 +81,10 @@ class LinkHealth:
         """Any answer in time: the host is there."""
         self._missing = 0
         self._window = min(self._settings.window_max, self._window + 1.0)
-        if self.state is LinkState.DEGRADED:
+        if self.state is _DEGRADED:
             self._change(LinkState.UP, mono_ms)
         if self.usable:
-            self._probe_at_ms = mono_ms + self._settings.echo_interval_ms
+            self.probe_at_ms = mono_ms + self._settings.echo_interval_ms
 
     def timed_out(self, mono_ms: int) -> None:
         """An answer stayed away: degraded at once, down after as many as configured in a row."""
@@ -94,10 +94,10 @@ class LinkHealth:
             return
         if self._missing >= self._settings.down_after_timeouts:
             self._change(LinkState.DOWN, mono_ms)
-            self._probe_at_ms = mono_ms + self._probe_delay_ms
+            self.probe_at_ms = mono_ms + self._probe_delay_ms
         else:
             self._change(LinkState.DEGRADED, mono_ms)
-            self._probe_at_ms = mono_ms
+            self.probe_at_ms = mono_ms
 
     def maintenance(self, on: bool, mono_ms: int) -> None:
         """A person closes or opens the link; opening it asks the host first."""
@@ -105,13 +105,13 @@ class LinkHealth:
             return
         self._maintenance = on
         self._change(LinkState.MAINTENANCE if on else LinkState.DOWN, mono_ms)
-        self._probe_at_ms = mono_ms
+        self.probe_at_ms = mono_ms
 
     def probe_due_ms(self) -> int | None:
         """When the next probe is to be sent; None while one is under way or none makes sense."""
         if self.probing or not self.connected or self._maintenance:
             return None
-        return self._probe_at_ms
+        return self.probe_at_ms
 
     def probe_sent(self) -> None:
         """One probe at a time: no echo storm."""
@@ -122,7 +122,7 @@ class LinkHealth:
         self.probing = False
         self._missing = 0
         self._probe_delay_ms = self._settings.probe_min_ms
-        self._probe_at_ms = mono_ms + self._settings.echo_interval_ms
+        self.probe_at_ms = mono_ms + self._settings.echo_interval_ms
         if self._maintenance:
             return False
         was_down = self.state is LinkState.DOWN
@@ -135,7 +135,7 @@ class LinkHealth:
         """A probe that is not answered counts like any answer that stays away; probing backs off."""
         self.probing = False
         self.timed_out(mono_ms)
-        self._probe_at_ms = mono_ms + self._probe_delay_ms
+        self.probe_at_ms = mono_ms + self._probe_delay_ms
         self._probe_delay_ms = min(2 * self._probe_delay_ms, self._settings.echo_interval_ms)
 
     def _change(self, state: LinkState, mono_ms: int) -> None:
@@ -144,4 +144,5 @@ class LinkHealth:
         if state is LinkState.DOWN:
             self.outages += 1
         self.state = state
+        self.usable = state in _USABLE
         self.since_ms = mono_ms

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from gateway.core.lifecycle import Obligation
 from gateway.core.transaction import TERMINAL_REVERSAL, Kind, Request, Stored, StoredMessage, Transaction
@@ -22,6 +23,11 @@ REASON_TERMINAL_FAULT = "96"
 REASON_WRONG_MAC = "A0"
 REASON_OTHER = "06"
 _MAC_FIELDS = (64, 128)
+
+# Names of what every message meets: a member of an enumeration costs ten times as much to come by.
+_DE_90: Final = OriginalForm.DE_90
+_ADVICE: Final = Kind.ADVICE
+_REVERSAL: Final = Obligation.REVERSAL
 
 
 def transmission_time(utc_ms: int) -> str:
@@ -51,7 +57,7 @@ def advice_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: int
     for number in host.advice_drop_fields:
         if number in fields:
             del fields[number]
-    if transaction.kind is Kind.ADVICE:
+    if transaction.kind is _ADVICE:
         mti = first_mti(stored.request.mti)
     else:
         mti = advice_mti(transaction, stored.request, host)
@@ -69,7 +75,7 @@ def advice_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: int
 
 def advice_mti(transaction: Transaction, request: StoredMessage, host: HostRules) -> str:
     """0220 for a sale and 0120 for an authorisation, by the host's advice MTI."""
-    if transaction.kind is Kind.ADVICE:
+    if transaction.kind is _ADVICE:
         return first_mti(request.mti)
     return _of_class(host.advice_mti, request.mti[1])
 
@@ -91,7 +97,7 @@ def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: i
         fields[38] = transaction.approval
     if host.reason_field:
         fields[host.reason_field] = _reason_code(stored)
-    if host.original is OriginalForm.DE_90:
+    if host.original is _DE_90:
         _complete(fields, transaction, host)
         fields[90] = _original_data(stored, host)
         fields[11] = f"{transaction.id % 999_999 + 1:06}"
@@ -106,7 +112,7 @@ def reversal_message(stored: Stored, host: HostRules, *, repeat: bool, utc_ms: i
 def inquiry_message(request: Request, host: HostRules, utc_ms: int) -> Message:
     """An inquiry as it goes upstream: its fields as they are, its MAC dropped (D10)."""
     fields = request.fields | request.sensitive
-    if host.original is OriginalForm.DE_90 and 7 not in fields:
+    if host.original is _DE_90 and 7 not in fields:
         fields[7] = transmission_time(utc_ms)
     return Message(first_mti(request.mti), fields)
 
@@ -148,7 +154,7 @@ def _settling_fields(transaction: Transaction, host: HostRules, template: Fields
 def probe_message(host: HostRules, stan: int, utc_ms: int) -> Message:
     """The echo test that keeps a link known, and closes an outage."""
     fields = {**host.echo_fields, 11: f"{stan % 999_999 + 1:06}"}
-    if host.original is OriginalForm.DE_90:
+    if host.original is _DE_90:
         fields[7] = transmission_time(utc_ms)
     return Message(host.echo_mti, fields)
 
@@ -156,7 +162,7 @@ def probe_message(host: HostRules, stan: int, utc_ms: int) -> Message:
 def outgoing(stored: Stored, host: HostRules, *, utc_ms: int) -> Message:
     """What a stored transaction owes upstream, as a message. `attempts` counts this sending."""
     repeat = stored.transaction.attempts > 1
-    if stored.transaction.obligation is Obligation.REVERSAL:
+    if stored.transaction.obligation is _REVERSAL:
         return reversal_message(stored, host, repeat=repeat, utc_ms=utc_ms)
     return advice_message(stored, host, repeat=repeat, utc_ms=utc_ms)
 
@@ -165,7 +171,7 @@ def _complete(fields: Fields, transaction: Transaction, host: HostRules) -> None
     """Hosts that know originals by field 7 must get one; it follows from the time of acceptance (D8, D12)."""
     if not transaction.stan:
         fields[11] = transaction.sent_stan
-    if host.original is OriginalForm.DE_90 and 7 not in fields:
+    if host.original is _DE_90 and 7 not in fields:
         fields[7] = transmission_time(transaction.accepted_ms)
 
 

@@ -35,9 +35,9 @@ def part(fields: Fields, number: int, start: int, length: int) -> str:
     return fields.get(number, "")[start : start + length]
 
 
-def identifier(fields: Fields, number: int, *, required: bool) -> str:
-    """The id of a terminal or merchant, without the blanks around it. Raises: BadRequest."""
-    text = fields.get(number, "").strip()
+def identifier(text: str, number: int, *, required: bool) -> str:
+    """The id of a terminal or merchant, without the blanks around it in its field. Raises: BadRequest."""
+    text = text.strip()
     if not text and required:
         raise BadRequest("30", f"field {number} is missing")
     if len(text) > _IDENTIFIER_MAX:
@@ -50,15 +50,16 @@ def identifier(fields: Fields, number: int, *, required: bool) -> str:
 def digits(fields: Fields, number: int, length: int) -> str:
     """A field of so many digits. Raises: BadRequest."""
     text = fields.get(number, "")
-    if len(text) != length or not all_digits(text):
+    if len(text) != length or not text.isdecimal() or not text.isascii():
         raise BadRequest("30", f"field {number} must have {length} digits" if text else f"field {number} is missing")
     return text
 
 
 def batch_number(fields: Fields, rules: TerminalRules) -> str:
     """The batch that a message names; empty where it names none. Raises: BadRequest."""
-    text = part(fields, rules.batch_field, rules.batch_start, rules.batch_length)
-    if len(text) != rules.batch_length:
+    start, length = rules.batch_start, rules.batch_length
+    text = fields.get(rules.batch_field, "")[start : start + length]
+    if len(text) != length:
         return ""
     if not all_digits(text):
         raise BadRequest("30", f"the batch number in field {rules.batch_field} must be digits")

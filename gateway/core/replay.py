@@ -21,6 +21,18 @@ from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
 from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST, is_known
 
+# Names of what every replay meets: a member of an enumeration costs ten times as much to come by.
+_REVERSING: Final = State.REVERSING
+_STORED_CANCELLED: Final = State.STORED_CANCELLED
+_APPROVED: Final = State.APPROVED
+_REVERSED: Final = State.REVERSED
+_SENDING: Final = EntryKind.SENDING
+_ANSWERED: Final = EntryKind.ANSWERED
+_SETTLEMENT: Final = Kind.SETTLEMENT
+_REVERSAL: Final = Obligation.REVERSAL
+_SEND_REVERSAL: Final = Purpose.REVERSAL
+_SEND_ADVICE: Final = Purpose.ADVICE
+
 _TRY_AGAIN: Final = RETRY_LATER | SIGN_ON_FIRST
 _SUSPECT_ATTEMPTS: Final = 3
 _REPLAYED: Final = {state: f"replayed.{state.name.lower()}" for state in State}
@@ -105,7 +117,7 @@ class Replay:
             return
         run = self._take_head(lane)
         self.active += 1
-        work.update(run, Update(EntryKind.SENDING, run.transaction), lambda _: self._recorded(run))
+        work.update(run, Update(_SENDING, run.transaction), lambda _: self._recorded(run))
 
     def _take_head(self, lane: Lane) -> Run:
         """The lane's head is under way from now on; what it takes to record it is left to the caller."""
@@ -113,8 +125,11 @@ class Replay:
         stored = lane.heads.popleft()
         before = stored.transaction
         lane.flight_over_ms.pop(before.id, None)
+        row = before.evolved(work.utc_ms, before.state)
+        row.attempts += 1
+        row.not_before_ms = 0
         run = Run(
-            transaction=before.evolved(work.utc_ms, before.state, attempts=before.attempts + 1, not_before_ms=0),
+            transaction=row,
             lane=lane,
             message=stored.request,
             sensitive=stored.sensitive,
@@ -137,7 +152,7 @@ class Replay:
         if self.stopping or not link.usable or self.active > link.window or not self._within_rate():
             return False
         following = lane.heads[0].transaction
-        return following.kind is not Kind.SETTLEMENT and not self._work.flight_left_ms(lane, following)
+        return following.kind is not _SETTLEMENT and not self._work.flight_left_ms(lane, following)
 
     def _recorded(self, run: Run) -> None:
         # A crash from here on: the next send is a repeat (D9).
@@ -145,14 +160,14 @@ class Replay:
         if not work.link.usable:
             self._give_back(run)
             return
-        if run.transaction.kind is Kind.SETTLEMENT:
+        if run.transaction.kind is _SETTLEMENT:
             self._closing.begin(run, partial(self._sent, run))
             return
         message = outgoing(run.stored, work.host, utc_ms=work.utc_ms)
-        is_reversal = run.transaction.obligation is Obligation.REVERSAL
+        is_reversal = run.transaction.obligation is _REVERSAL
         work.counts["sent.reversal" if is_reversal else "sent.advice"] += 1
         work.send(
-            Purpose.REVERSAL if is_reversal else Purpose.ADVICE,
+            _SEND_REVERSAL if is_reversal else _SEND_ADVICE,
             message,
             work.settings.reply_timeout_ms,
             partial(self._sent, run),
@@ -185,49 +200,47 @@ class Replay:
 
     def _answered(self, run: Run, code: str) -> None:
         state = run.transaction.state
-        if state is State.REVERSING:
+        if state is _REVERSING:
             if code == "00":
-                self._settle(run, State.REVERSED, "answer.code-00")
+                self._settle(run, _REVERSED, "answer.code-00")
             elif code in REVERSAL_DONE:
                 # A late approval may make it owed again; it is then repeated with the reason that it had (D8, D16).
-                self._settle(run, State.REVERSED, f"answer.code-{code}{PARKED_FROM}{run.transaction.reason}")
+                self._settle(run, _REVERSED, f"answer.code-{code}{PARKED_FROM}{run.transaction.reason}")
             elif code in _TRY_AGAIN:
                 self._retry_later(run, f"answer.code-{code}")
             else:
                 self._park(run, f"answer.code-{code}")
         elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
-            if state is State.STORED_CANCELLED:
-                self._settle(run, State.REVERSING, run.transaction.reason)
+            if state is _STORED_CANCELLED:
+                self._settle(run, _REVERSING, run.transaction.reason)
             else:
-                self._settle(run, State.APPROVED, f"answer.code-{code}")
+                self._settle(run, _APPROVED, f"answer.code-{code}")
         elif code in _TRY_AGAIN:
             self._retry_later(run, f"answer.code-{code}")
-        elif state is State.STORED_CANCELLED and run.transaction.attempts == 1 and is_known(code):
+        elif state is _STORED_CANCELLED and run.transaction.attempts == 1 and is_known(code):
             self._settle(run, State.CANCELLED, f"answer.code-{code}")
-        elif state is State.STORED_CANCELLED:
+        elif state is _STORED_CANCELLED:
             # Refused now; but an earlier send of it may still be on its way, and be booked (D13).
-            self._settle(run, State.REVERSING, run.transaction.reason, wait_ms=self._work.settings.longest_flight_ms)
+            self._settle(run, _REVERSING, run.transaction.reason, wait_ms=self._work.settings.longest_flight_ms)
         else:
             self._park(run, f"answer.code-{code}")
 
     def _settle(self, run: Run, state: State, reason: str, *, wait_ms: int = 0) -> None:
         work = self._work
         before = run.transaction
-        after = before.evolved(
-            work.utc_ms,
-            state,
-            reason=reason,
-            exposed=False,
-            attempts=0 if state is State.REVERSING else before.attempts,
-            not_before_ms=work.not_before_ms(run.lane, before.id, wait_ms),
-        )
+        after = before.evolved(work.utc_ms, state)
+        after.reason = reason
+        after.exposed = False
+        if state is _REVERSING:
+            after.attempts = 0
+        after.not_before_ms = work.not_before_ms(run.lane, before.id, wait_ms)
         run.transaction = after
-        change = Update(EntryKind.ANSWERED, after, release=counters_of(before))
-        if state is State.REVERSING or not self._may_follow(run):
+        change = Update(_ANSWERED, after, release=counters_of(before))
+        if state is _REVERSING or not self._may_follow(run):
             work.update(run, change, lambda _: self._settled(run))
             return
         following = self._take_head(run.lane)
-        record = Update(EntryKind.SENDING, following.transaction)
+        record = Update(_SENDING, following.transaction)
         work.update_both(run, change, following, record, partial(self._followed, run, following))
 
     def _followed(self, run: Run, following: Run) -> None:
@@ -240,7 +253,7 @@ class Replay:
     def _settled(self, run: Run) -> None:
         state = run.transaction.state
         self._work.counts[_REPLAYED[state]] += 1
-        if state is State.REVERSING:
+        if state is _REVERSING:
             run.lane.owes_more(in_order=False)
         self._release(run)
 

@@ -34,6 +34,20 @@ from gateway.core.work import SendResult, Sent, Work, WriteResult
 from protocol.iso8583.message import Fields
 from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, SIGN_ON_FIRST, is_known
 
+# Names of what every request meets: a member of an enumeration costs ten times as much to come by.
+_ADVICE: Final = Kind.ADVICE
+_REQUEST: Final = Purpose.REQUEST
+_ASKING: Final = State.ASKING
+_ASKING_CANCELLED: Final = State.ASKING_CANCELLED
+_STORED: Final = State.STORED
+_REVERSING: Final = State.REVERSING
+_APPROVED: Final = State.APPROVED
+_PARKED: Final = State.PARKED
+_ACCEPTED_ENTRY: Final = EntryKind.ACCEPTED
+_STOOD_IN_ENTRY: Final = EntryKind.STOOD_IN
+_ANSWERED_ENTRY: Final = EntryKind.ANSWERED
+_OUTCOME: Final = {state: f"outcome.{state.name.lower()}" for state in State}
+
 _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 """Answers to a request that leave open whether the card was debited: reverse (response codes)."""
 
@@ -55,11 +69,11 @@ class Requests:
         if self._retries.settled_at_the_door(terminal_token, request):
             return
         # What an advice tells of has happened, in whatever batch (D18).
-        asks = request.batch and request.kind is not Kind.ADVICE
-        if asks and not self._batches.may_begin(terminal_token, request, partial(self.arrive, terminal_token, request)):
+        is_advice = request.kind is _ADVICE
+        if request.batch and not is_advice and not self._batches.may_begin(terminal_token, request, self.arrive):
             return
         run = Run(
-            transaction=new_transaction(request, State.ASKING, work.utc_ms),
+            transaction=new_transaction(request, _ASKING, work.utc_ms),
             lane=work.lanes.of(request.lane),
             message=stored_message(request),
             sensitive=request.sensitive,
@@ -68,7 +82,7 @@ class Requests:
             writing=True,
         )
         work.begin(run)
-        if request.kind is Kind.ADVICE:
+        if is_advice:
             self._take_advice(run, request)
         elif not work.link.usable:
             self._stand_in(run, request)
@@ -104,9 +118,7 @@ class Requests:
     def _ask(self, run: Run, request: Request) -> None:
         work = self._work
         run.lane.busy = run
-        change = Create(
-            EntryKind.ACCEPTED, run.transaction, run.message, retained(request), None, (), request.horizon_ms
-        )
+        change = Create(_ACCEPTED_ENTRY, run.transaction, run.message, retained(request), None, (), request.horizon_ms)
         work.create(run, with_alias(change, request), partial(self._accepted, run, request))
 
     def _accepted(self, run: Run, request: Request, event: WriteResult) -> None:
@@ -128,7 +140,7 @@ class Requests:
         work.counts["sent.request"] += 1
         run.sent_at_ms = work.mono_ms
         run.first_sent_ms = run.first_sent_ms if repeat else work.mono_ms
-        work.send(Purpose.REQUEST, message, work.settings.reply_timeout_ms, partial(self._sent, run, request, repeat))
+        work.send(_REQUEST, message, work.settings.reply_timeout_ms, partial(self._sent, run, request, repeat))
 
     def _sent(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
         work = self._work
@@ -153,7 +165,7 @@ class Requests:
                 self._in_doubt(run, request, "answer.none")
             else:
                 self._not_sent(run, request, event.reason)
-        elif self._work.host.repeat_request and not repeat and run.transaction.state is State.ASKING:
+        elif self._work.host.repeat_request and not repeat and run.transaction.state is _ASKING:
             self._work.unanswered.pop(event.token, None)  # the repeat's answer counts now; this one proves nothing
             self._repeat(run, request)
         else:
@@ -161,7 +173,7 @@ class Requests:
 
     def _repeat(self, run: Run, request: Request) -> None:
         """Send 0101/0201 once, where the profile is certified for it (D7)."""
-        change = run.transaction.evolved(self._work.utc_ms, State.ASKING, attempts=1)
+        change = run.transaction.evolved(self._work.utc_ms, _ASKING, attempts=1)
         run.transaction = change
         self._work.update(run, Update(EntryKind.SENDING, change), lambda _: self._send(run, request, repeat=True))
 
@@ -175,11 +187,11 @@ class Requests:
                     key=request.key,
                 )  # fmt: skip
                 self._in_doubt(run, request, f"answer.{changed}-changed", approval=fields.get(38, ""))
-            elif run.transaction.state is State.ASKING_CANCELLED:
+            elif run.transaction.state is _ASKING_CANCELLED:
                 self._in_doubt(run, request, "answer.approved", approval=fields.get(38, ""))
             else:
                 answer = relayed_answer(request.mti, request.fields, fields, request.rules)
-                self._settle(run, EntryKind.ANSWERED, State.APPROVED, answer, "answer.approved")
+                self._settle(run, _ANSWERED_ENTRY, _APPROVED, answer, "answer.approved")
         elif not is_known(code):
             # A blank, malformed or unheard-of code is no proof of a decline: the money may have been taken.
             self._in_doubt(run, request, "answer.code-unknown")
@@ -191,14 +203,14 @@ class Requests:
         elif code == "94":
             # Never "declined": the host holds another transaction under this key (response codes, 94).
             answer = relayed_answer(request.mti, request.fields, fields, request.rules)
-            self._settle(run, EntryKind.PARKED, State.PARKED, answer, "answer.code-94")
+            self._settle(run, EntryKind.PARKED, _PARKED, answer, "answer.code-94")
             work.alarm(
                 Severity.ALARM, "request-duplicate-at-host", "the acquirer knows this STAN as another transaction",
                 key=request.key,
             )  # fmt: skip
         else:
             answer = relayed_answer(request.mti, request.fields, fields, request.rules)
-            self._settle(run, EntryKind.ANSWERED, State.DECLINED, answer, f"answer.code-{code}")
+            self._settle(run, _ANSWERED_ENTRY, State.DECLINED, answer, f"answer.code-{code}")
 
     def _in_doubt(
         self, run: Run, request: Request, reason: str, fields: Fields | None = None, *, approval: str = ""
@@ -219,10 +231,10 @@ class Requests:
             wait_ms = self._still_in_flight_ms(run.sent_at_ms)
         else:  # the answer to a repeat says nothing of where the first send is
             wait_ms = self._still_in_flight_ms(run.first_sent_ms) if run.transaction.attempts else 0
-        if run.transaction.state is State.ASKING_CANCELLED:
+        if run.transaction.state is _ASKING_CANCELLED:
             reason = run.transaction.reason  # the terminal's
-        kind = EntryKind.UNANSWERED if unanswered else EntryKind.ANSWERED
-        self._settle(run, kind, State.REVERSING, answer, reason, approval=approval, wait_ms=wait_ms)
+        kind = EntryKind.UNANSWERED if unanswered else _ANSWERED_ENTRY
+        self._settle(run, kind, _REVERSING, answer, reason, approval=approval, wait_ms=wait_ms)
 
     def _settle(
         self,
@@ -236,16 +248,14 @@ class Requests:
         wait_ms: int = 0,
     ) -> None:
         work = self._work
-        transaction = run.transaction.evolved(
-            work.utc_ms,
-            state,
-            response=answer.fields[39],
-            reason=reason,
-            attempts=0 if state is State.REVERSING else run.transaction.attempts,
-            approval=answer.fields.get(38, "") if state is State.APPROVED else approval,
-            not_before_ms=work.not_before_ms(run.lane, run.transaction.id, wait_ms),
-            resume=State.CANCELLED if state is State.PARKED else None,
-        )
+        transaction = run.transaction.evolved(work.utc_ms, state)
+        transaction.response = answer.fields[39]
+        transaction.reason = reason
+        if state is _REVERSING:
+            transaction.attempts = 0
+        transaction.approval = answer.fields.get(38, "") if state is _APPROVED else approval
+        transaction.not_before_ms = work.not_before_ms(run.lane, transaction.id, wait_ms) if wait_ms else 0
+        transaction.resume = State.CANCELLED if state is _PARKED else None
         run.transaction = transaction
         run.answer = answer
         work.update(run, Update(kind, transaction, answer), lambda _: self._settled(run, answer))
@@ -256,13 +266,13 @@ class Requests:
 
     def _settled(self, run: Run, answer: Answer) -> None:
         # The outcome is durable. A crash before the reply reaches the terminal: its retry gets this outcome (D3).
-        self._work.counts[f"outcome.{run.transaction.state.name.lower()}"] += 1
+        self._work.counts[_OUTCOME[run.transaction.state]] += 1
         self._conclude(run, answer)
 
     # Stand-in
 
     def _not_sent(self, run: Run, request: Request, reason: str) -> None:
-        if run.transaction.state is State.ASKING_CANCELLED:
+        if run.transaction.state is _ASKING_CANCELLED:
             answer = self._local(request, "12")
             self._settle(run, EntryKind.CANCELLED, State.CANCELLED, answer, run.transaction.reason)
         elif reason.startswith("unencodable"):
@@ -281,25 +291,23 @@ class Requests:
         answer = local_answer(
             request.mti, run.message.fields, "00", request.rules, run.transaction.accepted_ms, approval=approval
         )
-        asked = run.transaction.id != 0
-        transaction = run.transaction.evolved(
-            work.utc_ms, State.STORED, response="00", reason="standin.approved", exposed=True, advised=True,
-            approval=approval,
-        )  # fmt: skip
-        if not asked:
+        before = run.transaction
+        transaction = before.evolved(work.utc_ms, _STORED)
+        transaction.response, transaction.reason, transaction.approval = "00", "standin.approved", approval
+        transaction.exposed = transaction.advised = True
+        if not before.id:
             transaction.revision = 1
-        if self._unencodable(transaction, run.message, request, answer):
+        if not request.fits and self._unencodable(transaction, run.message, request, answer):
             self._refuse(run, request, "30", "request.unencodable")
             return
-        before = run.transaction
         run.transaction, run.answer = transaction, answer
         then = partial(self._stood_in, run, request, before)
-        if asked:
+        if before.id:
             change = Update(EntryKind.NOT_SENT, transaction, answer, reserve=decision.limits)
             work.update(run, change, then)
         else:
             create = Create(
-                EntryKind.STOOD_IN, transaction, run.message, retained(request), answer, decision.limits,
+                _STOOD_IN_ENTRY, transaction, run.message, retained(request), answer, decision.limits,
                 request.horizon_ms,
             )  # fmt: skip
             self._create_beside(run, with_alias(create, request), then)
@@ -354,7 +362,7 @@ class Requests:
         work = self._work
         self._batches.note_late(request, request.key)
         answer = local_answer(request.mti, run.message.fields, "00", request.rules, work.utc_ms)
-        transaction = new_transaction(request, State.STORED, work.utc_ms)
+        transaction = new_transaction(request, _STORED, work.utc_ms)
         transaction.response, transaction.reason, transaction.advised = "00", "terminal.advice", True
         if self._unencodable(transaction, run.message, request, answer):
             self._refuse(run, request, "30", "request.unencodable")
@@ -409,8 +417,8 @@ class Requests:
 
     def _conclude(self, run: Run, answer: Answer) -> None:
         state = run.transaction.state
-        if state is State.STORED or state is State.REVERSING:
-            run.lane.owes_more(in_order=state is State.STORED)
+        if state is _STORED or state is _REVERSING:
+            run.lane.owes_more(in_order=state is _STORED)
         self._forget_with(run, answer)
 
     def _forget_with(self, run: Run, answer: Answer) -> None:
@@ -424,10 +432,12 @@ class Requests:
         assert run.request is not None
         self._work.end(run)
         run.writing = False
-        if run.lane.busy is run:
-            run.lane.busy = None
-        self.lane_freed(run.lane)
-        self._work.go_on(run)
+        lane = run.lane
+        if lane.busy is run:
+            lane.busy = None
+        self.lane_freed(lane)
+        if run.deferred:
+            self._work.go_on(run)
 
     def _local(self, request: Request, code: str) -> Answer:
         return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)

@@ -34,7 +34,7 @@ class Retries:
     def settled_at_the_door(self, terminal_token: int, request: Request) -> bool:
         """Whether nothing new is to begin: a retry of what is under way, or one transaction too many (INV-9)."""
         work = self._work
-        if self.joined(terminal_token, request):
+        if work.under_way(request.key) and self.joined(terminal_token, request):
             return True
         if len(work.running) < work.settings.in_flight_max:
             return False

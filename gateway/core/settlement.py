@@ -48,7 +48,7 @@ class Settlement:
         if self._retries.settled_at_the_door(terminal_token, request):
             return
         if request.kind is Kind.UPLOAD:
-            if self._batches.may_begin(terminal_token, request, partial(self.arrive, terminal_token, request)):
+            if self._batches.may_begin(terminal_token, request, self.arrive):
                 self._upload(self._begin(terminal_token, request), request)
             return
         if (lane := self._work.lanes.get(request.lane)) is not None and lane.runs:

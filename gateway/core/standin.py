@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from gateway.core.effects import Limit
 from gateway.core.transaction import Kind, Request, Transaction
@@ -19,6 +20,13 @@ class StandInMode(StrEnum):
     ON = "on"
     OFF = "off"
     DRY_RUN = "dry-run"
+
+
+# Names of what every request is compared with: a member of an enumeration costs ten times as much to come by.
+_SALE: Final = Kind.SALE
+_AUTHORISATION: Final = Kind.AUTHORISATION
+_OFF: Final = StandInMode.OFF
+_DRY_RUN: Final = StandInMode.DRY_RUN
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -83,17 +91,18 @@ class Refusal:
 
 def decide(request: Request, policy: Policy) -> StandIn | Refusal:
     """Apply the policy to one request. The first rule that refuses names the reason."""
-    if policy.mode is StandInMode.OFF:
+    mode = policy.mode
+    if mode is _OFF:
         return Refusal("standin.off")
     if reason := _refused_by(request, policy):
         return Refusal(reason)
-    if policy.mode is StandInMode.DRY_RUN:
+    if mode is _DRY_RUN:
         return Refusal("standin.dry-run-would-approve")
     return StandIn(_limits(request, policy))
 
 
 def _refused_by(request: Request, policy: Policy) -> str:
-    if request.kind is not Kind.SALE and request.kind is not Kind.AUTHORISATION:
+    if request.kind is not _SALE and request.kind is not _AUTHORISATION:
         return "standin.kind"
     if request.fields.get(3, "")[:2] not in policy.processing_codes:
         return "standin.processing-code"
@@ -109,14 +118,12 @@ def _refused_by(request: Request, policy: Policy) -> str:
         return "standin.hot-card"
     if policy.bin_ranges and not _in_ranges(request.pan, policy.bin_ranges):
         return "standin.bin-range"
-    return _refused_for_sensitive_data(request, policy)
+    return _refused_for_sensitive_data(request, policy) if request.sensitive else ""
 
 
 def _refused_for_sensitive_data(request: Request, policy: Policy) -> str:
     """What may not be stored cannot be forwarded later: each needs the profile's explicit permission (D10, D21)."""
     sensitive = request.sensitive
-    if not sensitive:
-        return ""
     if 55 in sensitive and not policy.allow_chip_without_issuer:
         return "standin.chip-needs-issuer"
     has_pin = sensitive.get(52, "").strip("0") != ""
@@ -133,16 +140,13 @@ def _in_ranges(pan: str, ranges: tuple[tuple[str, str], ...]) -> bool:
 
 
 def _limits(request: Request, policy: Policy) -> tuple[Limit, ...]:
-    overall, terminal, card = counters(request.lane, request.card, request.currency)
+    names = counters(request.lane, request.card, request.currency)
+    overall, terminal, card = policy.overall, policy.terminal, policy.card
     return (
-        _limit(overall, policy.overall, "standin.overall"),
-        _limit(terminal, policy.terminal, "standin.terminal"),
-        _limit(card, policy.card, "standin.card"),
+        Limit(names[0], overall.count_max, overall.total_minor_max, overall.age_ms_max, "standin.overall"),
+        Limit(names[1], terminal.count_max, terminal.total_minor_max, terminal.age_ms_max, "standin.terminal"),
+        Limit(names[2], card.count_max, card.total_minor_max, card.age_ms_max, "standin.card"),
     )
-
-
-def _limit(counter: str, exposure: Exposure, reason: str) -> Limit:
-    return Limit(counter, exposure.count_max, exposure.total_minor_max, exposure.age_ms_max, reason)
 
 
 def counters(lane: str, card: bytes, currency: str) -> tuple[str, str, str]:

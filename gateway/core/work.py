@@ -133,12 +133,14 @@ class Work:
         self._started_ms = mono_ms
         self._last_token = 0
         self._last_timer = 0
-        self._writes: dict[int, tuple[Callable[[WriteResult], None], tuple[Change, ...]]] = {}
+        self._writes: dict[int, tuple[Callable[[WriteResult], None], tuple[Change, ...], Run | None]] = {}
+        """Writes under way, by token: whom to tell, what was written, and the run whose row it is, if it is one's."""
         self._lookups: dict[int, Callable[[Found], None]] = {}
         self._fetches: dict[int, Callable[[Heads], None]] = {}
         self._batches: dict[int, Callable[[BatchRead], None]] = {}
         self._sends: dict[int, Callable[[SendResult], None]] = {}
-        self._timers: list[tuple[int, int, Callable[[], None]]] = []
+        self.timers: list[tuple[int, int, Callable[[], None]]] = []
+        """A heap: monotonic time, number, what to call."""
 
     # Asking the world
 
@@ -148,20 +150,23 @@ class Work:
 
     def write(self, changes: tuple[Change, ...], then: Callable[[WriteResult], None]) -> None:
         """Hand changes to the journal. A refused update is handed over again until it is taken; a Create is not."""
-        token = self._token()
-        self._writes[token] = (then, changes)
+        self._write(changes, then, None)
+
+    def _write(self, changes: tuple[Change, ...], then: Callable[[WriteResult], None], run: Run | None) -> None:
+        self._last_token = token = self._last_token + 1
+        self._writes[token] = (then, changes, run)
         self.effects.append(Write(token, changes))
 
     def create(self, run: Run, changes: tuple[Change, ...], then: Callable[[WriteResult], None]) -> None:
         """Write a run's first row; afterwards, whoever waited for the row goes on."""
         run.writing = True
-        self.write(changes, lambda event: self._written(run, then, event))
+        self._write(changes, then, run)
 
     def update(self, run: Run, change: Update, then: Callable[[WriteResult], None]) -> None:
         """Write a run's next row. The run must not be writing already."""
         assert not run.writing
         run.writing = True
-        self.write((change,), lambda event: self._written(run, then, event))
+        self._write((change,), then, run)
 
     def update_both(self, run: Run, change: Update, following: Run, record: Update, then: Callable[[], None]) -> None:
         """Write the next rows of two runs in one commit. Neither run must be writing already."""
@@ -175,11 +180,6 @@ class Work:
         then()
         self.go_on(run)
         self.go_on(following)
-
-    def _written(self, run: Run, then: Callable[[WriteResult], None], event: WriteResult) -> None:
-        run.writing = False
-        then(event)
-        self.go_on(run)
 
     def go_on(self, run: Run) -> None:
         """Call what was deferred on this run, one by one, for as long as its row is not being written."""
@@ -295,24 +295,30 @@ class Work:
     def after(self, delay_ms: int, call: Callable[[], None]) -> None:
         """Call back when `delay_ms` have passed."""
         self._last_timer += 1
-        heapq.heappush(self._timers, (self.mono_ms + max(0, delay_ms), self._last_timer, call))
+        heapq.heappush(self.timers, (self.mono_ms + max(0, delay_ms), self._last_timer, call))
 
     # Hearing from the world
 
     def written(self, event: WriteResult) -> None:
         """The journal answered a write."""
-        then, changes = self._writes[event.token]
+        then, changes, run = self._writes[event.token]
         if isinstance(event, WriteRefused) and not isinstance(changes[0], Create):
             # What is under way must be recorded sooner or later: try again until there is room.
             self.counts["journal.update-refused"] += 1
             self.after(REFUSED_WRITE_RETRY_MS, partial(self._write_again, event.token))
             return
         del self._writes[event.token]
+        if run is None:
+            then(event)
+            return
+        run.writing = False
         then(event)
+        if run.deferred:
+            self.go_on(run)
 
     def _write_again(self, token: int) -> None:
-        then, changes = self._writes.pop(token)
-        self.write(changes, then)
+        then, changes, run = self._writes.pop(token)
+        self._write(changes, then, run)
 
     def found(self, event: Found) -> None:
         """The journal answered a lookup."""
@@ -332,12 +338,12 @@ class Work:
 
     def run_timers(self) -> None:
         """Call everything whose time has come."""
-        while self._timers and self._timers[0][0] <= self.mono_ms:
-            heapq.heappop(self._timers)[2]()
+        while self.timers and self.timers[0][0] <= self.mono_ms:
+            heapq.heappop(self.timers)[2]()
 
     def next_timer_ms(self) -> int | None:
         """Monotonic time of the next timer."""
-        return self._timers[0][0] if self._timers else None
+        return self.timers[0][0] if self.timers else None
 
     @property
     def quiet(self) -> bool:

@@ -26,6 +26,9 @@ class ConnectionOwner(Protocol):
     def may_take(self, connection: TerminalConnection) -> bool:
         """Whether this turn of the loop has time for a frame; else `go_on` is called when there is."""
 
+    def schedule(self, connection: TerminalConnection) -> None:
+        """Call its `turn` in the next turn of the loop."""
+
     def take(self, connection: TerminalConnection, frame: bytes) -> None:
         """A frame has come and its turn too."""
 
@@ -158,10 +161,10 @@ class TerminalConnection(Accepted):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
-        begun_before = reader.pending_bytes > 0
         keepalives_before = reader.keepalives
         bad: FramingError | None = None
-        self._begin_second()
+        now_ms = self._now_ms()
+        self._begin_second(now_ms)
         keepalives_left = self._settings.keepalives_per_s_max - keepalives_before + self._keepalives_before_second
         try:
             frames = reader.feed(data, keepalives_left)
@@ -169,11 +172,11 @@ class TerminalConnection(Accepted):
             frames, bad = error.frames, error
         progressed = bool(frames) or reader.keepalives != keepalives_before
         if progressed:
-            self._active_ms = self._now_ms()
+            self._active_ms = now_ms
         if reader.pending_bytes == 0:
             self._frame_since_ms = None
-        elif progressed or not begun_before:
-            self._frame_since_ms = self._now_ms()
+        elif progressed or self._frame_since_ms is None:
+            self._frame_since_ms = now_ms
         self._frames.extend(frames)
         if bad is not None:
             if isinstance(bad, KeepAliveFloodError):
@@ -181,7 +184,7 @@ class TerminalConnection(Accepted):
             else:
                 self._owner.bad_framing(self, str(bad))
             self.hang_up(drop_frames=False)
-        self._take_frames()
+        self._take_frames(now_ms)
 
     def eof_received(self) -> None:
         self._write_answers()  # those queued in this turn; the transport closes after them
@@ -208,10 +211,10 @@ class TerminalConnection(Accepted):
     def _schedule_turn(self) -> None:
         if not self._turn_scheduled:
             self._turn_scheduled = True
-            self._loop.call_soon(self._turn)
+            self._owner.schedule(self)
 
-    def _turn(self) -> None:
-        """Once per turn of the loop: write the answers, then take frames and read again if there is room now."""
+    def turn(self) -> None:
+        """Once per turn of the loop where there is something to do: write answers, then take frames and read again."""
         self._turn_scheduled = False
         self._taken_in_turn = 0
         if self._transport is None:
@@ -219,23 +222,24 @@ class TerminalConnection(Accepted):
         if self._answers:
             self._write_answers()
             self._active_ms = self._now_ms()
-        if self.in_flight <= self._settings.in_flight_per_connection_low:
+        if self._full and self.in_flight <= self._settings.in_flight_per_connection_low:
             self._full = False
-        self._take_or_read()
+        if not self._reading:
+            self._take_or_read()
         if self._hanging_up and self.in_flight == 0 and not self._frames and not self._answers:
             self.close()
 
     def _take_or_read(self) -> None:
         if not self._reading and not self._full and self._transport is not None:
-            self._take_frames()
+            self._take_frames(self._now_ms())
             if not self._frames and not self._hanging_up and not self.gone:
                 self._resume_reading()
 
-    def _take_frames(self) -> None:
+    def _take_frames(self, now_ms: int) -> None:
         settings = self._settings
         frames = self._frames
         if frames:
-            self._begin_second()
+            self._begin_second(now_ms)
             self._schedule_turn()  # what this turn has taken is forgotten there
         while frames:
             if self.in_flight >= settings.in_flight_per_connection_high:
@@ -254,8 +258,7 @@ class TerminalConnection(Accepted):
             self._taken_in_second += 1
             self._owner.take(self, frames.popleft())
 
-    def _begin_second(self) -> None:
-        now_ms = self._now_ms()
+    def _begin_second(self, now_ms: int) -> None:
         if now_ms - self._second_began_ms >= _SECOND_MS:
             self._second_began_ms = now_ms
             self._taken_in_second = 0
@@ -274,9 +277,8 @@ class TerminalConnection(Accepted):
         self._schedule_turn()
 
     def _write_answers(self) -> None:
-        answers = self._answers
-        if answers and self.writable:
-            transport = cast("asyncio.Transport", self._transport)
+        answers, transport = self._answers, self._transport
+        if answers and transport is not None and not transport.is_closing():
             self._answers = []
             transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
 

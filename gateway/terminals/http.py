@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -37,6 +38,7 @@ _UNREPORTED = frozenset({404, 405, 409})
 """Statuses that a till in good order gets; they are counted."""
 
 _RETRY_SPREAD_S = 4
+_REPLIES: Final = HttpCount.REPLIES
 
 _ACCEPTING = ("connections_", "accept_", "handshake_")
 
@@ -182,7 +184,7 @@ class HttpListener:
         """
         told = Told(answer, recorded)
         if self._sales.told(terminal_token, told):
-            self.count(HttpCount.REPLIES)
+            self._counts[_REPLIES] += 1
             return
         future = self._waiting.get(terminal_token)
         if future is None:
@@ -235,21 +237,17 @@ class HttpListener:
         first send may be under way or approved, before a restart too (D3, INV-6). A retry that is known as one may have
         a place of those kept for retries.
         """
-        name = (terminal, asks.key) if asks is not None else None
-        first = asks is not None and asks.refused_first
+        name, first, peer = None, False, ""
+        if asks is not None:
+            name, first, peer = (terminal, asks.key), asks.refused_first, asks.address
         wait_ms = self._journal_wait_ms() if first else 0
         hurried = wait_ms > self._settings.journal_wait_ms_max or self._in_flight.total >= self._unreserved
-        peer = asks.address if asks is not None else ""
         reserved = first and hurried and self._asked.seen(name) and self._reserve.has_room(peer)
-        if not self._admitting:
-            share: Share | None = Share.FULL
-        elif first and hurried and not reserved:
-            share = Share.FULL
-        else:
-            share = self._in_flight.enter(terminal)
-        if share is Share.FULL:
+        if not self._admitting or (first and hurried and not reserved):
             raise self._no_room(name, wait_ms)
-        if share is Share.TERMINAL:
+        if (share := self._in_flight.enter(terminal)) is not None:
+            if share is Share.FULL:
+                raise self._no_room(name, wait_ms)
             raise Refused(ProblemKind.FAIR_SHARE, "wait for the answers to what is under way")
         if name is not None:
             self._asked.add(name, self.now_ms())

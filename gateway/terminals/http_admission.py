@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum, auto
 from types import TracebackType
@@ -32,14 +32,17 @@ class Rates:
 
     def spend(self, terminal: str, now_ms: int) -> int:
         """Take one request into account; returns 0, or how long to wait where there are too many."""
-        full_ms = max(self._full_again_ms.get(terminal, 0.0), float(now_ms))
+        table = self._full_again_ms
+        full_ms = table.get(terminal, 0.0)
+        if full_ms < now_ms:
+            full_ms = float(now_ms)
         early_ms = full_ms - now_ms - self._tolerance_ms
         if early_ms > 0:
             return max(1, round(early_ms))
-        self._full_again_ms[terminal] = full_ms + self._interval_ms
-        self._full_again_ms.move_to_end(terminal)
-        if len(self._full_again_ms) > self._terminals_max:
-            self._full_again_ms.popitem(last=False)
+        table[terminal] = full_ms + self._interval_ms
+        table.move_to_end(terminal)
+        if len(table) > self._terminals_max:
+            table.popitem(last=False)
         return 0
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class InFlight:
     def __init__(self, total_max: int, per_terminal_max: int) -> None:
         self._total_max = total_max
         self._per_terminal_max = per_terminal_max
-        self._by_terminal: Counter[str] = Counter()
+        self._by_terminal: dict[str, int] = {}
         self.total = 0
 
     def enter(self, terminal: str) -> Share | None:
@@ -75,10 +78,11 @@ class InFlight:
     def leave(self, terminal: str) -> None:
         """Give a place back."""
         self.total -= 1
-        if self._by_terminal[terminal] == 1:
-            del self._by_terminal[terminal]
+        left = self._by_terminal[terminal] - 1
+        if left:
+            self._by_terminal[terminal] = left
         else:
-            self._by_terminal[terminal] -= 1
+            del self._by_terminal[terminal]
 
 
 class Place:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from protocol.http_api import GATEWAY_MODE, MEDIA_TYPE
@@ -15,7 +16,7 @@ from protocol.http_api import GATEWAY_MODE, MEDIA_TYPE
 _FIXED: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "holdfast"}
 
 
-class Made(NamedTuple):
+class Made(msgspec.Struct, frozen=True, gc=False):
     """An answer.
 
     Attributes:
@@ -50,11 +51,12 @@ class AnswerWriter:
 
     def written(self, made: Made, *, last: bool) -> bytes:
         """An answer as bytes; `last` says that the connection is closed behind it."""
+        body = made.body
         head = _head(made.status, made.media_type, self._mode(), self._utc_ms() // 1000)
-        more = "".join([f"{name}: {value}\r\n" for name, value in made.headers]) if made.headers else ""
-        if last:
-            more += "Connection: close\r\n"
-        return b"%b%b%d\r\n\r\n%b" % (head, f"{more}Content-Length: ".encode(), len(made.body), made.body)
+        if last or made.headers:
+            more = "".join([f"{name}: {value}\r\n" for name, value in made.headers])
+            head += f"{more}Connection: close\r\n".encode() if last else more.encode()
+        return b"".join((head, b"Content-Length: ", str(len(body)).encode(), b"\r\n\r\n", body))
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -50,6 +50,10 @@ Search = Callable[[str, str, int, int], Awaitable[list[Transaction]]]
 
 SALES: Final = "/v1/transactions"
 
+# Names of what every sale is compared with: a member of an enumeration costs ten times as much to come by.
+_ADVICE: Final = TransactionType.ADVICE
+_UNSEEN: Final = Kind.UNSEEN
+
 
 class Refused(Exception):
     """An answer that is a problem.
@@ -82,7 +86,7 @@ def refused(error: Exception) -> Refused:
     return Refused(ProblemKind.INTERNAL, "the gateway's log says more", type(error).__name__)
 
 
-class Asks(NamedTuple):
+class Asks(msgspec.Struct, frozen=True, gc=False):
     """What a request that is to be recorded asks for.
 
     Attributes:
@@ -96,7 +100,7 @@ class Asks(NamedTuple):
     refused_first: bool
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """What the core says of a request: the answer, and the row that it is about; None where it does not say."""
 
     answer: Answer
@@ -141,13 +145,6 @@ class Core:
     mode: Callable[[], Mode]
     utc_ms: Callable[[], int]
     receipt_of: ReceiptOf | None = None
-
-
-class Begun(NamedTuple):
-    """A sale that is to be handed to the core, and its place."""
-
-    request: Request
-    place: Place
 
 
 class Steps:
@@ -204,8 +201,8 @@ class Steps:
         if wait_ms := self._rates.spend(terminal, self._desk.now_ms()):
             raise Refused(ProblemKind.RATE_LIMITED, "Retry-After tells how long to wait", retry_after_ms=wait_ms)
 
-    def begin(self, names: TerminalNames, key: str, body: NewTransaction, address: str) -> Begun:
-        """Admit a sale and give it a place, which the caller gives back.
+    def begin(self, names: TerminalNames, key: str, body: NewTransaction, address: str) -> tuple[Request, Place]:
+        """Admit a sale and give it a place, which the caller gives back; returns what to hand to the core, and it.
 
         Args:
             key: its Idempotency-Key.
@@ -213,12 +210,12 @@ class Steps:
         Raises: Refused.
         """
         self.admit(names, body.terminal)
-        new = body.type is not TransactionType.ADVICE
+        new = body.type is not _ADVICE
         place = self._desk.place(body.terminal, Asks(key, address, new))
         core = self._core
         try:
             now_ms, fit = core.utc_ms(), core.always_fit
-            return Begun(request_of(body, key, core.rules, core.hashing, now_ms, always_fit=fit), place)
+            return request_of(body, key, core.rules, core.hashing, now_ms, always_fit=fit), place
         except BadRequest as error:
             place.leave()
             raise Refused(ProblemKind.INVALID_REQUEST, error.reason) from None
@@ -247,7 +244,7 @@ class Steps:
         """
         code = answer.fields.get(39, "")
         approved_codes = self._settings.approved_codes
-        if recorded is not None and recorded.kind is not Kind.UNSEEN and recorded.fingerprint != request.fingerprint:
+        if recorded is not None and recorded.kind is not _UNSEEN and recorded.fingerprint != request.fingerprint:
             recorded = None  # a STAN used again
         if recorded is None or code != recorded.response:
             if code == KEY_REUSED:
@@ -262,8 +259,7 @@ class Steps:
         told = view(recorded, answer, approved_codes, code)
         if not self._settings.receipts:
             return made(told)
-        link = f'<{SALES}/{told.id}/receipt>; rel="{RECEIPT_RELATION}"'
-        return made(told)._replace(headers=(("Link", link),))
+        return made(told, (("Link", f'<{SALES}/{told.id}/receipt>; rel="{RECEIPT_RELATION}"'),))
 
     async def in_time(self, asked: Awaitable[_T], late: ProblemKind = ProblemKind.OVERLOADED) -> _T:
         """Wait for the journal; `late` is IN_PROGRESS where something may have been recorded. Raises: Refused."""
@@ -295,6 +291,6 @@ def damaged() -> Refused:
 _encode = msgspec.json.Encoder().encode
 
 
-def made(value: msgspec.Struct) -> Made:
-    """An answer that is not a problem."""
-    return Made(_encode(value))
+def made(value: msgspec.Struct, headers: tuple[tuple[str, str], ...] = ()) -> Made:
+    """An answer that is not a problem. `headers` as of Made."""
+    return Made(_encode(value), headers=headers)

@@ -8,13 +8,17 @@ where parsers differ (framing, names that come twice, blanks, control characters
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
+
+import msgspec
 
 _FORM: Final = re.compile(
     rb"(GET|POST) (/[!-~]*+) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z-]++: [!-~][ -~]*+\r\n)++)"
     rb"\r\n"
 )
+_VALUE: Final = re.compile(rb"[!-~][ -~]*+")
 _TAKEN: Final = frozenset(
     {
         "host", "content-type", "content-length", "idempotency-key", "authorization", "connection",
@@ -25,9 +29,14 @@ _TAKEN: Final = frozenset(
 """Names that are known not to change how a message is framed or understood. None of them may come twice."""
 
 _LENGTH_DIGITS_MAX: Final = 9
+_END: Final = b"\r\n\r\n"
+_KEY: Final = "idempotency-key"
+_KEY_BEGINS: Final = b"\r\nIdempotency-Key: "
+_SECRET: Final = b"authorization"
+_HEADS: Final = 256
 
 
-class Plain(NamedTuple):
+class Plain(msgspec.Struct, frozen=True, gc=False):
     """A request of the plain form.
 
     Attributes:
@@ -41,25 +50,64 @@ class Plain(NamedTuple):
     body: bytes
 
 
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    """What a head says; never changed once made, for it may be that of many requests."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    length: int
+
+
 def plain_request(received: bytes, head_bytes_max: int, headers_max: int) -> Plain | None:
     """The one request that `received` is from its first byte to its last; None where it is anything else."""
-    found = _FORM.match(received)
+    at = received.find(_END) + len(_END)
+    if not len(_END) <= at <= head_bytes_max:
+        return None
+    # A till's heads differ in their Idempotency-Key alone: what they have in common is read once. Heads with an
+    # Authorization are each of their own, and nothing of them is kept.
+    head, key = received[:at], b""
+    begins = head.find(_KEY_BEGINS)
+    if begins >= 0 and _SECRET not in head.lower():
+        value = begins + len(_KEY_BEGINS)
+        ends = head.index(b"\r", value)
+        key = head[value:ends]
+        if not _VALUE.fullmatch(key):
+            return None
+        found = _known(head[:begins] + head[ends:])
+    else:
+        found = _read(head)
+    if found is None or found.length != len(received) - at:
+        return None
+    headers = found.headers
+    if key:
+        if _KEY in headers:
+            return None
+        headers = {**headers, _KEY: key.decode("ascii").rstrip(" ")}
+    if len(headers) > headers_max:
+        return None
+    return Plain(found.method, found.target, headers, received[at:])
+
+
+def _read(head: bytes) -> _Head | None:
+    """A head up to and with its empty line; None where it is not of the plain form."""
+    found = _FORM.fullmatch(head)
     if found is None:
         return None
-    at = found.end()
-    lines = found[3].decode("ascii").split("\r\n")
-    if at > head_bytes_max or len(lines) - 1 > headers_max:
-        return None
     headers: dict[str, str] = {}
-    for line in lines[:-1]:
+    for line in found[3].decode("ascii").split("\r\n")[:-1]:
         name, _, value = line.partition(": ")
         name = name.lower()
         if name not in _TAKEN or name in headers:
             return None
         headers[name] = value.rstrip(" ")
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > _LENGTH_DIGITS_MAX or int(length) != len(received) - at:
+    if not length.isdecimal() or len(length) > _LENGTH_DIGITS_MAX:
         return None
     if "host" not in headers or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
-    return Plain(found[1].decode(), found[2].decode(), headers, received[at:])
+    return _Head(found[1].decode(), found[2].decode(), headers, int(length))
+
+
+_known: Final = lru_cache(maxsize=_HEADS)(_read)
+"""Of heads without their Idempotency-Key; each has at most `head_bytes_max` bytes."""

@@ -7,6 +7,7 @@ message first, and read from there (D1, D2).
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
 from datetime import UTC, datetime
@@ -78,6 +79,9 @@ _LONG_NUMBER: Final = re.compile("[2-689](?:[ -]?[0-9]){12}")
 """What every card number has (protocol.masking), and few keys: looked for first, for it is found in one pass."""
 
 _INQUIRY: Final = Kind.INQUIRY
+_APPROVED: Final = TransactionState.APPROVED
+_APPROVED_OFFLINE: Final = TransactionState.APPROVED_OFFLINE
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _KEPT_KEY_MAX: Final = 128
 """An alias, like any key, has at most 255 bytes in the journal (protocol.journal_entry)."""
 
@@ -234,7 +238,8 @@ def transaction_id(transaction: Transaction) -> str:
     text = transaction.key
     if text.startswith(_HORIZON):
         text += f"|{transaction.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    encoded = binascii.b2a_base64(text.encode(), newline=False).rstrip(b"=")
+    return encoded.translate(_URL_SAFE).decode()
 
 
 def key_of(identifier: str) -> str | None:
@@ -287,7 +292,7 @@ def view(
 def _state(transaction: Transaction, approved_codes: frozenset[str], code: str) -> TransactionState:
     """What is told to a till that asks is the same each time; to one that looks, where the transaction stands."""
     if code in approved_codes:
-        return TransactionState.APPROVED_OFFLINE if transaction.advised else TransactionState.APPROVED
+        return _APPROVED_OFFLINE if transaction.advised else _APPROVED
     if transaction.state in _UNDOING and transaction.response not in approved_codes and transaction.response:
         return TransactionState.IN_DOUBT if transaction.state is State.REVERSING or code else TransactionState.REVERSED
     return _STATES[transaction.state]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from gateway.core.events import Requested
 from gateway.core.transaction import Request
@@ -23,9 +25,10 @@ from protocol.http_api import MEDIA_TYPE, NewTransaction, ProblemKind
 _JSON: Final = frozenset({MEDIA_TYPE, f"{MEDIA_TYPE}; charset=utf-8", f"{MEDIA_TYPE};charset=utf-8"})
 UNKNOWN_YET: Final = "the outcome is not known yet; send the same request again, with the same Idempotency-Key"
 CLOSING: Final = "send the same request again in a while"
+_REQUESTS: Final = HttpCount.REQUESTS
 
 
-class _Sale(NamedTuple):
+class _Sale(msgspec.Struct, frozen=True):
     line: HttpConnection
     request: Request
     place: Place
@@ -81,7 +84,7 @@ class Sales:
         token = next(self._tokens)
         sale = _Sale(line, request, place, self._desk.now_ms())
         self._under_way[token] = sale
-        self._desk.count(HttpCount.REQUESTS)
+        self._desk.count(_REQUESTS)
         try:
             self._submit(Requested(token, request))
         except Exception as error:  # noqa: BLE001

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
 from gateway.core.answers import local_answer
 from gateway.core.events import Requested
@@ -22,7 +23,9 @@ from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count, List
 from gateway.terminals.receipts import LogHead, with_receipt
 from gateway.terminals.reserve import Reserve
 from gateway.terminals.sessions import Admitted, Refused, TerminalSessions
-from gateway.terminals.turns import Turns
+from gateway.terminals.turns import Together, Turns
+from gateway.terminals.unanswered import Unanswered
+from gateway.tls import TerminalNames
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect
@@ -39,17 +42,6 @@ _FIRST_SEND: Final = "0"
 _ESSENTIAL_FIELDS = frozenset({4, 11, 39, 41, 42})
 
 
-class _Waiting(NamedTuple):
-    """Where the answer to a request goes, and what it carries back."""
-
-    connection: TerminalConnection
-    tpdu: bytes
-    header: bytes
-    admitted: Admitted
-    since_ms: int
-    reserved: bool  # a retry with one of the places that are kept for retries
-
-
 _NO_SESSION = Admitted()  # of an answer without MAC and keys
 
 
@@ -59,6 +51,12 @@ class _Room(Enum):
     ORDINARY = auto()
     RESERVED = auto()
     """In the reserve, for a retry."""
+
+
+# Each is asked for with every frame: a member of an enumeration costs ten times as much to come by, and so does an
+# entry of `_counts`, whose hash is made of its name.
+_ORDINARY: Final = _Room.ORDINARY
+_RESERVED: Final = _Room.RESERVED
 
 
 class Iso8583Listener:
@@ -114,9 +112,11 @@ class Iso8583Listener:
         self._report = RateLimitedReport(report, settings.report_interval_ms)
         self._tokens = tokens if tokens is not None else itertools.count(1)
         self._counts = dict.fromkeys(Count, 0)
-        self._waiting: dict[int, _Waiting] = {}
+        self._frames_taken = self._requests = self._replies = 0
+        self._waiting: dict[int, Unanswered] = {}
         self._connections: set[TerminalConnection] = set()
         self._acceptor = Acceptor(settings, self._connection, self.count, self._refused_connection)
+        self._together = Together()
         self._turns = Turns(settings.taking_ms_per_turn_max)
         self._overload_told = 0
         self._admitting = False
@@ -182,13 +182,13 @@ class Iso8583Listener:
         if self._receipt_spec is not None and self._log_head is not None and recorded is not None:
             number, spec = self._settings.receipt_field, self._receipt_spec
             answer = Answer(answer.mti, with_receipt(answer.fields, number, spec, recorded.id, self._log_head))
-        connection = waiting.connection
         self._settled(waiting)
-        self._answer(connection, waiting.tpdu, waiting.header, answer, waiting.admitted)
+        self._answer(waiting.connection, waiting.tpdu, waiting.header, answer, waiting.admitted)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by the names in `Count`."""
-        return {count.value: total for count, total in self._counts.items()}
+        often = {Count.FRAMES: self._frames_taken, Count.REQUESTS: self._requests, Count.REPLIES: self._replies}
+        return {count.value: total + often.get(count, 0) for count, total in self._counts.items()}
 
     def gauges(self) -> dict[str, int]:
         """Open connections (handshakes included) and unanswered requests."""
@@ -224,9 +224,13 @@ class Iso8583Listener:
         """Whether this turn of the loop has time for a frame; else the connection goes on when there is."""
         return self._turns.may_take(connection)
 
+    def schedule(self, connection: TerminalConnection) -> None:
+        """Call its `turn` in the next turn of the loop."""
+        self._together.add(connection)
+
     def take(self, connection: TerminalConnection, frame: bytes) -> None:
         """Admit a frame to the core, or answer it here, or hang up."""
-        self._counts[Count.FRAMES] += 1
+        self._frames_taken += 1
         try:
             message = self._codec.decode(frame)
         except CodecError as error:
@@ -236,9 +240,9 @@ class Iso8583Listener:
             self._bad(connection, Count.BAD_MTI_CLOSED, {"mti": message.mti})
             connection.hang_up(drop_frames=True)
             return
-        if not self._permitted(connection, message):
+        if connection.names is not None and not self._permitted(connection.names, connection, message):
             return
-        admitted = self._admitted(connection, message, frame)
+        admitted = _NO_SESSION if self._sessions is None else self._admitted(self._sessions, connection, message, frame)
         if admitted is None:
             return
         room = self._room(connection, message, admitted)
@@ -250,14 +254,15 @@ class Iso8583Listener:
             self._bad(connection, Count.BAD_REQUEST, {"mti": message.mti, "detail": error.reason, "code": error.code})
             self._refuse(connection, message, error.code, admitted)
             return
-        reserved = room is _Room.RESERVED
+        reserved = room is _RESERVED
         if reserved:
             self._reserve.enter(connection.address)
-        self._asked.add(_named(message), self._now_ms())
+        now_ms = self._now_ms()
+        self._asked.add(_named(message), now_ms)
         token = next(self._tokens)
-        self._waiting[token] = _Waiting(connection, message.tpdu, message.header, admitted, self._now_ms(), reserved)
+        self._waiting[token] = Unanswered(connection, message.tpdu, message.header, admitted, now_ms, reserved)
         connection.in_flight += 1
-        self._counts[Count.REQUESTS] += 1
+        self._requests += 1
         self._submit(Requested(token, request))
 
     def _room(self, connection: TerminalConnection, message: Message, admitted: Admitted) -> _Room | None:
@@ -271,14 +276,14 @@ class Iso8583Listener:
         settings, under_way, stopping = self._settings, len(self._waiting), not self._admitting
         unhurried = under_way < self._unreserved and self._journal_wait_ms() <= settings.journal_wait_ms_max
         if unhurried and not stopping:
-            return _Room.ORDINARY
+            return _ORDINARY
         full = stopping or under_way >= settings.in_flight_max
         request = message.mti[:3] in _REQUESTS
         if not request and not full:
-            return _Room.ORDINARY
+            return _ORDINARY
         name = _named(message)
         if request and not full and self._asked.seen(name) and self._reserve.has_room(connection.address):
-            return _Room.RESERVED
+            return _RESERVED
         if request and (message.mti[3] != _FIRST_SEND or not self._asked.surely_new(name, self._now_ms())):
             self.count(Count.IN_PROGRESS)
             self._refuse(connection, message, IN_PROGRESS, admitted)
@@ -287,29 +292,28 @@ class Iso8583Listener:
             self._refuse(connection, message, OUR_FAULT, admitted)
         return None
 
-    def _permitted(self, connection: TerminalConnection, message: Message) -> bool:
+    def _permitted(self, names: TerminalNames, connection: TerminalConnection, message: Message) -> bool:
         """Whether the connection's certificate lets it speak for the terminal that a message names, else answer 58.
 
         Field 41 is compared as core.identity reads it: without the blanks around it, whole, case-sensitively. A network
         message may name none; anything else without a terminal is refused when its request is made.
         """
-        names = connection.names
         terminal = message.fields.get(41, "").strip()
-        if names is None or not terminal or terminal in names:
+        if not terminal or terminal in names:
             return True
         facts = {"mti": message.mti, "detail": "its certificate names other terminals", "certificate": str(names)}
         self._bad(connection, Count.NOT_PERMITTED, facts)
         self._refuse(connection, message, _NOT_PERMITTED)
         return False
 
-    def _admitted(self, connection: TerminalConnection, message: Message, frame: bytes) -> Admitted | None:
+    def _admitted(
+        self, sessions: TerminalSessions, connection: TerminalConnection, message: Message, frame: bytes
+    ) -> Admitted | None:
         """What sessions say of a message: how to answer it, or None where it has been refused (D10, A0).
 
         Nothing else has looked at the fields by then but the check of field 41 against the certificate.
         """
-        if self._sessions is None:
-            return _NO_SESSION
-        judged = self._sessions.admit(message, frame, self._utc_ms())
+        judged = sessions.admit(message, frame, self._utc_ms())
         if isinstance(judged, Refused):
             known = {"terminal": judged.terminal} if judged.terminal else {}
             self._bad(connection, judged.count, {"mti": message.mti, "detail": judged.detail, **known})
@@ -350,15 +354,15 @@ class Iso8583Listener:
         if not connection.writable:
             self.count(Count.REPLIES_DROPPED)
             return
-        swapped = tpdu[:1] + tpdu[3:5] + tpdu[1:3]
+        message = Message(answer.mti, answer.fields, _swapped(tpdu), header)
         try:
-            framed = self._framing.wrap(self._sealed(Message(answer.mti, answer.fields, swapped, header), admitted))
+            framed = self._framing.wrap(self._sealed(message, admitted))
         except (CodecError, FramingError) as error:
             # The outcome is durable, and the terminal's retry would fail the same way: a person must see this.
             field = str(error.field or "") if isinstance(error, CodecError) else ""
             self._bad(connection, Count.REPLIES_UNENCODABLE, {"field": field, "detail": str(error)})
             return
-        self._counts[Count.REPLIES] += 1
+        self._replies += 1
         connection.answer(framed)
 
     def _sealed(self, message: Message, admitted: Admitted) -> bytes:
@@ -400,7 +404,7 @@ class Iso8583Listener:
             "terminal.refused", count.value, {"listener": self._settings.name, "peer": peer, **facts}, self._now_ms()
         )
 
-    def _settled(self, waiting: _Waiting) -> None:
+    def _settled(self, waiting: Unanswered) -> None:
         """A request is not awaited any more."""
         if waiting.reserved:
             self._reserve.leave(waiting.connection.address)
@@ -452,7 +456,13 @@ class Iso8583Listener:
         return int(self._loop.time() * 1000)
 
 
+@lru_cache(maxsize=1024)
+def _swapped(tpdu: bytes) -> bytes:
+    """A TPDU with its addresses exchanged (D3)."""
+    return tpdu[:1] + tpdu[3:5] + tpdu[1:3]
+
+
 def _named(message: Message) -> tuple[str | None, ...]:
     """What names a request among those of a short time: class, merchant, terminal and STAN, alike in each dialect."""
-    fields = message.fields
-    return message.mti[:2], fields.get(42, "").strip(), fields.get(41, "").strip(), fields.get(11)
+    get = message.fields.get
+    return message.mti[:2], get(42, "").strip(), get(41, "").strip(), get(11)

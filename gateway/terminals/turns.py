@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -12,6 +14,46 @@ class Waiting(Protocol):
 
     def go_on(self) -> None:
         """Its turn has come: take what there is, asking `may_take` before each message."""
+
+
+class NextTurn(Protocol):
+    """A connection with something to do in the next turn of the loop."""
+
+    def turn(self) -> None:
+        """That turn has come."""
+
+
+class Together:
+    """Connections that have something to do in the next turn of the loop, in one callback of the loop for all.
+
+    A callback for each would cost more than what most of them do.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[NextTurn] = deque()
+        self._soon: Callable[[Callable[[], None]], object] | None = None
+
+    def add(self, who: NextTurn) -> None:
+        """Call its `turn` in the next turn of the loop; what adds itself there is called in the one after it."""
+        if not self._waiting:
+            self._schedule()
+        self._waiting.append(who)
+
+    def _schedule(self) -> None:
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon
+        self._soon(self._go)
+
+    def _go(self) -> None:
+        now, self._waiting = self._waiting, deque()
+        try:
+            while now:
+                now.popleft().turn()
+        finally:
+            if now:  # one has raised, which the loop reports; the others are called all the same
+                if not self._waiting:
+                    self._schedule()
+                self._waiting.extendleft(reversed(now))
 
 
 class Turns:

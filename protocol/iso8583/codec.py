@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from protocol.iso8583.compiler import IRREGULAR, Irregular, compile_decoder
+from protocol.iso8583.compiler import IRREGULAR, Decoder, Irregular, compile_decoder
 from protocol.iso8583.encoder import Encoder, bitmap_of, compile_encoder
 from protocol.iso8583.fields import FieldError, field_writer
 from protocol.iso8583.layout import CodecError, Layout, MtiEncoding
@@ -17,21 +17,41 @@ from protocol.iso8583.walker import walk
 
 __all__ = ["Codec", "CodecError", "Layout"]
 
+DECODERS_MAX: Final = 128
+"""Decoders of one dialect that are compiled for a single bitmap. What has another is read by the dialect's own."""
+
 ENCODERS_MAX: Final = 256
 """Compiled encoders of one dialect: one for each set of fields met, in their order. Above, the plain way is taken."""
 
 
 class Codec:
-    """Decodes and encodes the frames of one dialect; its decoder is compiled when it is made, encoders as they are met.
+    """Decodes and encodes the frames of one dialect.
+
+    Its decoder is compiled when it is made; encoders, and decoders of single bitmaps, as they are met.
 
     Safe to share: what is remembered of it changes no result.
     """
 
-    __slots__ = ("_decode", "_encoders", "_kinds", "_layout", "_writers")
+    __slots__ = (
+        "_bitmap_at",
+        "_bitmap_end",
+        "_decode",
+        "_decoders",
+        "_encoders",
+        "_header_bytes",
+        "_kinds",
+        "_layout",
+        "_tpdu_bytes",
+        "_writers",
+    )
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._decode = compile_decoder(layout)
+        self._decoders: dict[bytes, Decoder] = {}
+        self._tpdu_bytes, self._header_bytes = layout.tpdu_bytes, layout.header_bytes
+        self._bitmap_at = layout.bitmap_offset
+        self._bitmap_end = layout.bitmap_offset + layout.bitmap_bytes
         self._writers = {number: field_writer(spec) for number, spec in layout.fields.items()}
         self._encoders: dict[tuple[int, ...], Encoder] = {}
         self._kinds: dict[str, bytes] = {}
@@ -47,10 +67,23 @@ class Codec:
         Raises:
             CodecError: the first departure from the dialect, with field and offset.
         """
+        bitmap = frame[self._bitmap_at : self._bitmap_end]
+        decoder = self._decoders.get(bitmap)
         try:
-            return self._decode(frame)
+            return decoder(frame) if decoder is not None else self._decode_first(frame, bitmap)
         except IRREGULAR:
             return walk(self._layout, frame)
+
+    def _decode_first(self, frame: bytes, bitmap: bytes) -> Message:
+        """Read a frame with a bitmap that was not met yet; the next one will be read faster."""
+        message = self._decode(frame)
+        if len(self._decoders) < DECODERS_MAX:
+            self._decoders[bitmap] = compile_decoder(self._layout, bitmap)
+        return message
+
+    def writes(self, numbers: tuple[int, ...]) -> bool:
+        """Whether messages with these fields, in this order, have been written, so that the dialect has all of them."""
+        return numbers in self._encoders
 
     def encode(self, message: Message) -> bytes:
         """Write a message as a frame without length prefix.
@@ -59,8 +92,7 @@ class Codec:
             CodecError: a value does not have its field's format, or a part is missing or not known to the dialect.
         """
         fields, mti, tpdu, header = message.fields, message.mti, message.tpdu, message.header
-        layout = self._layout
-        if len(tpdu) == layout.tpdu_bytes and len(header) == layout.header_bytes:
+        if len(tpdu) == self._tpdu_bytes and len(header) == self._header_bytes:
             shape = tuple(fields)
             try:
                 encoder = self._encoders.get(shape) or self._encoder(shape)

@@ -15,7 +15,7 @@ so that eight absent fields cost one test. What the function looks like, for a p
             if b0 & 0x20:
                 e = p + 6
                 f[3] = v = h[p:e]
-                if not v.isdecimal(): raise Irregular
+                if not v.encode().isdigit(): raise Irregular
                 p = e
         ...
             if b7 & 0x04:
@@ -25,6 +25,10 @@ so that eight absent fields cost one test. What the function looks like, for a p
         if p != len(h): raise Irregular     # also catches every field that was cut short
         return Message(mti, f, frame[:5], frame[5:11])
 
+Terminals and hosts send the same few bitmaps again and again. For a given bitmap the same function is written without
+its tests (`compile_decoder`, `bitmap`): only what such a frame holds is left of it.
+
+Digits are checked as bytes: `bytes.isdigit` costs less than `str.isdecimal` from a dozen on, and knows 0 to 9 only.
 Digits come from slices of one hex text, characters from slices of one latin-1 text. The function says only *that* a
 frame is irregular, by any of IRREGULAR; `walker.walk` then says what and where. Its source is made of numbers and of
 literals written here or passed through repr, so a dialect file cannot put code into it.
@@ -63,13 +67,16 @@ IRREGULAR: Final = (ValueError, KeyError, IndexError)
 Decoder = Callable[[bytes], Message]
 
 
-def compile_decoder(layout: Layout) -> Decoder:
+def compile_decoder(layout: Layout, bitmap: bytes | None = None) -> Decoder:
     """Build the decoder of a layout; see the module's text.
 
+    Args:
+        bitmap: the primary bitmap as it stands on the wire, of a frame that the layout's decoder has accepted; the
+            function is then for frames with this one only. None for any.
     Returns:
         a function that returns the message, or raises one of IRREGULAR.
     """
-    writer = _SourceWriter(layout)
+    writer = _SourceWriter(layout, bitmap)
     source = writer.decoder()
     names: dict[str, Any] = {
         "Message": Message,
@@ -88,8 +95,11 @@ class _SourceWriter:
     Where any part is packed, positions count hex digits (two a byte), else bytes.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, bitmap: bytes | None) -> None:
         self._layout = layout
+        self._primary: bytes | None = None
+        if bitmap is not None:
+            self._primary = bitmap if layout.bitmap is BitmapEncoding.BINARY else bytes.fromhex(bitmap.decode())
         self._packed = layout.mti is MtiEncoding.BCD or any(s.is_packed for s in layout.fields.values())
         self._unit = 2 if self._packed else 1
         self._table_names: dict[tuple[tuple[bytes, ...], int, int], str] = {}
@@ -103,17 +113,21 @@ class _SourceWriter:
             lines.append("    h = frame.hex()")
         lines.append('    t = frame.decode("latin-1")')
         lines += [f"    {line}" for line in self._mti()]
-        lines += [f"    {line}" for line in self._bitmap("b", layout.bitmap_offset)]
+        primary = self._primary
+        if primary is None:
+            lines += [f"    {line}" for line in self._bitmap("b", layout.bitmap_offset)]
+        secondary = layout.has_secondary and (primary is None or primary[0] & 0x80)
+        two = "    if b0 & 0x80:" if primary is None else "    if True:"
         lines.append("    f = {}")
         lines.append(f"    p = {after * self._unit}")
-        if layout.has_secondary:
-            lines.append("    if b0 & 0x80:")
+        if secondary:
+            lines.append(two)
             lines += [f"        {line}" for line in self._bitmap("c", after)]
             lines.append(f"        p = {(after + layout.bitmap_bytes) * self._unit}")
             lines.append("        if not (c0 or c1 or c2 or c3 or c4 or c5 or c6 or c7): raise Irregular")
-        lines += [f"    {line}" for line in self._fields("b", 0)]
-        if layout.has_secondary:
-            lines.append("    if b0 & 0x80:")
+        lines += [f"    {line}" for line in (self._fields("b", 0) if primary is None else self._given(primary))]
+        if secondary:
+            lines.append(two)
             lines += [f"        {line}" for line in self._fields("c", 64)]
         lines.append(f"    if p != len({'h' if self._packed else 't'}): raise Irregular")
         tpdu, mti = layout.tpdu_bytes, layout.mti_offset
@@ -158,6 +172,26 @@ class _SourceWriter:
             lines.append(self._stretch_check())
         return lines
 
+    def _given(self, primary: bytes) -> list[str]:
+        """The fields that a bitmap promises, one after the other; neighbours of nothing but digits have one check."""
+        lines: list[str] = []
+        within = False
+        bits = int.from_bytes(primary, "big")
+        for number in range(2, 65):
+            if not bits >> (64 - number) & 1:
+                continue
+            spec = self._layout.fields[number]
+            only_digits = self._is_digits(spec)
+            if only_digits and not within:
+                lines.append("r = p")
+            elif within and not only_digits:
+                lines.append(self._stretch_check())
+            within = only_digits
+            lines += self._field(number, spec, checked=not only_digits)
+        if within:
+            lines.append(self._stretch_check())
+        return lines
+
     def _bitmap_byte(self, name: str, first: int, specs: list[FieldSpec | None], *, checked: bool) -> list[str]:
         known: list[str] = []
         unknown = 0
@@ -179,7 +213,7 @@ class _SourceWriter:
         return spec.prefix_digits == 0 or spec.length_encoding is wanted
 
     def _stretch_check(self) -> str:
-        return f"if p != r and not {'h' if self._packed else 't'}[r:p].isdecimal(): raise Irregular"
+        return f"if p != r and not {'h' if self._packed else 't'}[r:p].encode().isdigit(): raise Irregular"
 
     def _field(self, number: int, spec: FieldSpec, *, checked: bool) -> list[str]:
         """Code that reads one field at `p`, puts it into `f` and moves `p` behind it.
@@ -217,9 +251,9 @@ class _SourceWriter:
             ]
         if not checked:
             return [*lines, f"f[{number}] = {text}"]
-        # A variable field may be empty, and "".isdecimal() is False.
+        # A variable field may be empty, and b"".isdigit() is False.
         some = "" if spec.prefix_digits == 0 else "v and "
-        return [*lines, f"f[{number}] = v = {text}", f"if {some}not v.isdecimal(): raise Irregular"]
+        return [*lines, f"f[{number}] = v = {text}", f"if {some}not v.encode().isdigit(): raise Irregular"]
 
     def _extent(self, spec: FieldSpec) -> list[str]:
         """Code that sets `s` and `p` to the ends of the value."""
@@ -261,7 +295,7 @@ class _SourceWriter:
         if not spec.is_packed:
             return [
                 f"f[{number}] = v = {text}",
-                'if v[0] not in "CD" or not v[1:].isdecimal(): raise Irregular',
+                'if v[0] not in "CD" or not v[1:].encode().isdigit(): raise Irregular',
             ]
         lines = ["v = h[s + 2:p]"]
         if spec.length % 2:
@@ -269,7 +303,7 @@ class _SourceWriter:
             lines += [f"if {pad} != {spec.pad_nibble!r}: raise Irregular", f"v = {rest}"]
         return [
             *lines,
-            "if not v.isdecimal(): raise Irregular",
+            "if not v.encode().isdigit(): raise Irregular",
             f'f[{number}] = {{"43": "C", "44": "D"}}[h[s:s + 2]] + v',
         ]
 
@@ -307,6 +341,6 @@ class _SourceWriter:
             return [f"f[{number}] = {digits}.translate(TRACK_OF_NIBBLE)"]
         if not checked:
             return [f"f[{number}] = {digits}"]
-        # A variable field may be empty, and "".isdecimal() is False; a fixed one that is empty was cut short.
+        # A variable field may be empty, and b"".isdigit() is False; a fixed one that is empty was cut short.
         some = "" if spec.prefix_digits == 0 else "v and "
-        return [f"f[{number}] = v = {digits}", f"if {some}not v.isdecimal(): raise Irregular"]
+        return [f"f[{number}] = v = {digits}", f"if {some}not v.encode().isdigit(): raise Irregular"]

@@ -55,7 +55,7 @@ class Dialect:
 
     def carried(self, fields: Fields) -> Fields:
         """The fields that this dialect has at all: what is left of a message that comes from another dialect."""
-        if fields.keys() <= self.fields.keys():
+        if self.codec.writes(tuple(fields)) or fields.keys() <= self.fields.keys():
             return fields
         return {number: value for number, value in fields.items() if number in self.fields}
 

@@ -8,7 +8,7 @@ by side become one hex text, characters side by side one latin-1 text. For field
         v3 = f[3]; v4 = f[4]; v39 = f[39]; v41 = f[41]
         if len(v3) != 6 or len(v4) != 12 or len(v39) != 2 or len(v41) != 8: raise Irregular
         d = f"{v3}{v4}"
-        if not (d.isascii() and d.isdecimal()): raise Irregular
+        if not d.encode().isdigit(): raise Irregular
         return fromhex(f"3000000002800000{v3}{v4}") + f"{v39}{v41}".encode("latin-1")
 
 As with the compiled decoder it says only *that* a value does not fit, by any of IRREGULAR; the plain writers of
@@ -99,7 +99,7 @@ class _SourceWriter:
             lines.append(f"    if {' or '.join(self._sizes)}: raise Irregular")
         if self._digits:
             lines.append(f'    d = f"{"".join(self._digits)}"')
-            lines.append("    if not (d.isascii() and d.isdecimal()): raise Irregular")
+            lines.append("    if not d.encode().isdigit(): raise Irregular")
         lines.append(f"    return {' + '.join(self._expression(*piece) for piece in self._pieces)}")
         return "\n".join(lines) + "\n"
 

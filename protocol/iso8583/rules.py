@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from protocol.mac_method import MacMethod
 
@@ -14,6 +15,9 @@ class Period(StrEnum):
     BATCH = "batch"
     DATE = "date"
     HORIZON = "horizon"
+
+
+_BATCH: Final = Period.BATCH  # every message asks for it, and a member of an enumeration costs ten times as much
 
 
 class OriginalForm(StrEnum):
@@ -113,7 +117,7 @@ class TerminalRules:
     @property
     def settles(self) -> bool:
         """Whether terminals close batches here: by 0500 with totals, for batches that their keys name."""
-        return self.period is Period.BATCH and self.totals_field > 0
+        return self.period is _BATCH and self.totals_field > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

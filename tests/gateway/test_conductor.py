@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 from gateway.conductor import Conductor
 from gateway.core.effects import Effect
 from gateway.core.engine import Engine
@@ -16,6 +18,8 @@ from gateway.core.work import EngineSettings
 from gateway.journal.keyring import create_keyring
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from protocol.iso8583.rules import HostRules
+
+pytestmark = pytest.mark.interpreted  # it watches the engine by inheriting it
 
 
 class Steps:

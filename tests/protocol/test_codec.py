@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.iso8583.codec import ENCODERS_MAX, Codec, CodecError
-from protocol.iso8583.compiler import IRREGULAR
+from protocol.iso8583.codec import DECODERS_MAX, ENCODERS_MAX, Codec, CodecError
+from protocol.iso8583.compiler import IRREGULAR, Decoder, compile_decoder
 from protocol.iso8583.dialect import Dialect, load_dialect, shipped_dialects
 from protocol.iso8583.message import Message
 from protocol.iso8583.walker import walk
@@ -36,8 +36,17 @@ def dialect_ids(dialect: Dialect) -> str:
     return dialect.name
 
 
+BITMAPS_MET: dict[tuple[str, bytes], Decoder] = {}
+"""Decoders for a single bitmap, by dialect, of every bitmap that a good frame had."""
+
+
+def primary_bitmap(dialect: Dialect, frame: bytes) -> bytes:
+    layout = dialect.codec.layout
+    return frame[layout.bitmap_offset : layout.bitmap_offset + layout.bitmap_bytes]
+
+
 def judged_alike(dialect: Dialect, frame: bytes) -> Message | None:
-    """Decode by the compiled decoder and by the plain one; they must agree, and what is accepted must be lossless."""
+    """Decode by the compiled decoders and by the plain one; they must agree, and what is accepted must be lossless."""
     codec = dialect.codec
     try:
         plain: Message | None = walk(codec._layout, frame)
@@ -48,6 +57,15 @@ def judged_alike(dialect: Dialect, frame: bytes) -> Message | None:
     except IRREGULAR:
         compiled = None
     assert compiled == plain
+    met = (dialect.name, primary_bitmap(dialect, frame))
+    if plain is not None and met not in BITMAPS_MET:
+        BITMAPS_MET[met] = compile_decoder(codec.layout, met[1])
+    if met in BITMAPS_MET:
+        try:
+            for_bitmap: Message | None = BITMAPS_MET[met](frame)
+        except IRREGULAR:
+            for_bitmap = None
+        assert for_bitmap == plain
     if plain is not None:
         assert list(plain.fields) == sorted(plain.fields)
         assert codec.encode(plain) == frame
@@ -110,6 +128,29 @@ def test_when_the_compiled_encoders_are_full_messages_are_written_all_the_same()
     assert len(codec._encoders) == ENCODERS_MAX
 
 
+def test_when_the_compiled_decoders_are_full_frames_are_read_all_the_same() -> None:
+    dialect = load_dialect("unionpay")
+    codec = Codec(dialect.codec.layout)
+    rng = random.Random(1)
+    numbers = list(dialect.fields)
+    for _ in range(DECODERS_MAX + 50):
+        shape = sorted(rng.sample(numbers, 7))
+        message = Message("0200", {n: some_value(dialect.fields[n], rng) for n in shape}, bytes(5), bytes(6))
+        frame = codec.encode(message)
+        assert [codec.decode(frame), codec.decode(frame)] == [message, message]
+    assert len(codec._decoders) == DECODERS_MAX
+
+
+def test_a_frame_that_is_refused_leaves_no_decoder_behind() -> None:
+    dialect = load_dialect("unionpay")
+    codec = Codec(dialect.codec.layout)
+    frame = codec.encode(Message("0200", {3: "000000", 11: "000001"}, bytes(5), bytes(6)))
+    for bad in (frame[:-1], frame + b"0", frame[:13], b""):
+        with pytest.raises(CodecError):
+            codec.decode(bad)
+    assert not codec._decoders
+
+
 @pytest.mark.parametrize("name", shipped_dialects())
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
@@ -132,6 +173,7 @@ def test_damaged_frames_are_refused_or_lossless_and_both_decoders_agree(dialect:
     rng = random.Random(f"damage {dialect.name}")
     for _ in range(100):
         frame = bytearray(dialect.codec.encode(some_message(dialect, rng)))
+        assert judged_alike(dialect, bytes(frame)) is not None
         for _ in range(6):
             damaged = bytearray(frame)
             place = rng.randrange(len(damaged))

@@ -15,7 +15,9 @@ from protocol.journal_entry import (
     EntryError,
     PartCommitment,
     decode_entry,
+    decode_part,
     encode_entry,
+    encode_values,
 )
 from protocol.transparency.tree import leaf_hash
 
@@ -126,6 +128,19 @@ PART = PartCommitment(1, 1, bytes(32), bytes(32))
 def test_what_does_not_fit_is_not_encoded(wrong: dict[str, object]) -> None:
     with pytest.raises(EntryError):
         encode_entry(replace(PLAIN, **wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parts", [(b"",), (b"\x01" * 68,), (b"\x01" * 69, b"\x01" * 69), (b"\x02" * 69, b"\x01" * 69)])
+def test_encoded_parts_of_another_size_or_out_of_order_are_not_taken(parts: tuple[bytes, ...]) -> None:
+    with pytest.raises(EntryError, match="part"):
+        encode_values(5, 3, 7, 0, 2, 1, 12_345, "key", b"", "156", "", "", "", parts)
+
+
+def test_a_part_is_read_from_where_it_stands() -> None:
+    encoded = encode_entry(replace(PLAIN, parts=(PART,)))
+    assert decode_part(encoded, len(encoded) - 69) == PART
+    with pytest.raises(EntryError, match="cut off"):
+        decode_part(encoded, len(encoded) - 68)
 
 
 def test_an_error_says_where_and_shows_nothing_of_the_entry() -> None:

@@ -22,7 +22,7 @@ from gateway.core.parts import BadRequest
 from gateway.core.transaction import Stored
 from gateway.terminals import http_mapping as mapping
 from gateway.terminals.http_connection import Phase
-from gateway.terminals.http_head import Plain, plain_request
+from gateway.terminals.http_head import Plain, _known, plain_request
 from gateway.terminals.http_mapping import fitting, request_of
 from protocol.http_api import Card, NewTransaction, TransactionType
 from protocol.iso8583.codec import CodecError
@@ -124,6 +124,54 @@ def test_what_a_till_sends_is_plain() -> None:
     assert plain_request(received, 2_048, 3) is None
     assert plain_request(received[:-1], 2_048, 32) is None
     assert plain_request(received + b"P", 2_048, 32) is None
+
+
+def _with_lines(*more: str, key: str = "key-1") -> bytes:
+    return request(b"{}", "Accept: */*", *more, key=key)
+
+
+def test_a_head_that_is_known_is_read_with_the_key_and_within_the_limits_of_each_request() -> None:
+    for key in ("key-1", "key-2", "key 3  ", "KEY-4", "k"):
+        plain = plain_request(_with_lines(key=key), 2_048, 32)
+        assert plain is not None
+        assert plain.headers == {
+            "host": "till", "content-type": "application/json", "content-length": "2", "accept": "*/*",
+            "idempotency-key": key.rstrip(),
+        }  # fmt: skip
+        assert plain.body == b"{}"
+    known = _with_lines(key="key-6")
+    head_bytes = len(known) - 2
+    assert plain_request(known, head_bytes, 5) is not None
+    assert plain_request(known, head_bytes - 1, 5) is None
+    assert plain_request(known, head_bytes, 4) is None
+    assert plain_request(known + b" ", 2_048, 32) is None
+    assert plain_request(known[:-1], 2_048, 32) is None
+    for key in ("", " key", "k\x7f", "k\x00", "k\ty", "k\n"):
+        assert plain_request(_with_lines(key=key), 2_048, 32) is None, key
+    for name in ("Idempotency-Key", "idempotency-key", "IDEMPOTENCY-KEY"):
+        assert plain_request(_with_lines(f"{name}: key-7"), 2_048, 32) is None, name
+
+
+def test_a_request_read_leaves_nothing_of_its_headers_to_the_next() -> None:
+    first, second = (plain_request(_with_lines(key=key), 2_048, 32) for key in ("key-1", "key-2"))
+    assert first is not None
+    assert second is not None
+    first.headers["host"] = "another"
+    again = plain_request(_with_lines(key="key-3"), 2_048, 32)
+    assert again is not None
+    assert (second.headers["host"], again.headers["host"]) == ("till", "till")
+
+
+def test_of_heads_with_an_authorization_and_of_keys_nothing_is_kept() -> None:
+    _known.cache_clear()
+    for number in range(5):
+        for name in ("Authorization", "authorization"):
+            signed = _with_lines(f"{name}: Holdfast-HMAC nonce={number}", key=f"key-{number}")
+            assert plain_request(signed, 2_048, 32) is not None
+    assert _known.cache_info().currsize == 0
+    for number in range(5):
+        assert plain_request(_with_lines(key=f"key-{number}"), 2_048, 32) is not None
+    assert _known.cache_info().currsize == 1
 
 
 @on_each_loop

@@ -19,7 +19,7 @@ from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
 from gateway.terminals.reserve import Reserve
-from gateway.terminals.turns import Turns
+from gateway.terminals.turns import Together, Turns
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import TerminalRules
@@ -208,6 +208,37 @@ def test_in_a_turn_without_time_those_who_came_first_go_on_first() -> None:
         turns.leave(gone)
         await until(lambda: len(went) == 2, "both have gone on")
         assert went == [("first", True), ("second", True)]
+
+    asyncio.run(play())
+
+
+def test_all_that_have_something_to_do_are_called_once_in_the_next_turn_even_after_one_that_raises() -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        raised: list[object] = []
+        loop.set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        together, called, turn = Together(), [], 0
+
+        class Connection:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def turn(self) -> None:
+                called.append((turn, self.name))
+                if self.name == "again" and called.count((turn, self.name)) == 1 and turn == 1:
+                    together.add(self)
+                if self.name == "bad":
+                    raise ArithmeticError
+
+        for name in ("again", "bad", "third", "fourth"):
+            together.add(Connection(name))
+        assert called == [], "not in this turn"
+        for _ in range(4):
+            turn += 1
+            await asyncio.sleep(0)
+        assert called[:2] == [(1, "again"), (1, "bad")]
+        assert called[2:] == [(2, "third"), (2, "fourth"), (2, "again")]
+        assert [type(each) for each in raised] == [ArithmeticError]
 
     asyncio.run(play())
 
