@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test format lint types floors unit crash nightly safeguards simulate fuzz clean
+# Tests start hundreds of gateways: where Python may not keep its bytecode, each would compile all of it again.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: install compiled interpreted run test tests format lint types floors unit crash nightly safeguards simulate fuzz clean
 
 install: $(STAMP)
 
@@ -15,10 +18,24 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Compiles the busiest modules beside their sources; wants a C compiler and some minutes (docs/compiled.md).
+compiled: install
+	@echo "compiling; this takes some minutes ..."
+	@HOLDFAST_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+
+interpreted:
+	@find gateway protocol \( -name 'compiled.*.json' -o -name '*.so' \) -delete
+
 run: install
 	@$(BIN)/python -m bench story
 
-test: lint types floors unit crash
+# What takes seconds first; then the types beside the tests.
+test: lint floors
+	@$(MAKE) --no-print-directory -j2 types tests
+
+# All of them in one run, so that no core waits at the end of a part.
+tests: install
+	$(BIN)/pytest -n auto --dist worksteal
 
 format: install
 	$(BIN)/ruff format .
@@ -34,16 +51,17 @@ types: install
 floors: install
 	$(BIN)/lint-imports
 
+# A part of them: all but the next.
 unit: install
 	$(BIN)/pytest -n auto --dist worksteal --ignore tests/crash
 
 # Power cuts, failing disks, kill -9. Wants gcc, libc6-dev, strace, e2fsprogs, root and a loop device; skips what it lacks.
 crash: install
-	$(BIN)/pytest -n 2 --dist worksteal tests/crash
+	$(BIN)/pytest -n auto --dist worksteal tests/crash
 
 # Ten times as many seeds, cuts, kills and flips, other ones than by day.
 nightly: install
-	TESTS_TIMES=10 $(BIN)/pytest -n 2 --dist worksteal tests/simulation tests/networks tests/crash
+	TESTS_TIMES=10 $(BIN)/pytest -n auto --dist worksteal tests/simulation tests/networks tests/crash tests/audit
 
 # Takes every safeguard away in turn, and demands that a check notices.
 safeguards: install
@@ -60,5 +78,5 @@ SECONDS ?= 60
 fuzz: install
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-clean:
+clean: interpreted
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .demo

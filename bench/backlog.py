@@ -10,7 +10,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from bench.acquirer import Acquirer
 from bench.child import Gateway, GatewayBroken, Setup, free_ports
 from bench.records import LedgerEvent, read_lines
 from bench.screen import Screen
-from bench.usage import resident_bytes
+from bench.usage import resident_bytes, resident_peaks
 from gateway.clock import SystemClock
 from gateway.conductor import Conductor
 from gateway.config import load_config
@@ -42,6 +42,7 @@ START_MS_MAX: Final = 2_000
 RESIDENT_BYTES_MAX: Final = 250 * 1024 * 1024
 _CARDS: Final = ("4111111111111111", "5555555555554444", "6212345678900000003", "4012888888881881")
 _PROGRESS_S: Final = 1.0
+_LINE_EVERY_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,9 @@ class BacklogReport:
         stored_per_s: by core and journal alone, each terminal one in flight.
         bytes_per_transaction: of the journal's files.
         start_ms: from the spawn of the process to the first 200 of /readyz.
-        resident_at_start_bytes, resident_most_bytes: of the gateway process: when ready, and at most until drained.
+        resident_at_start_bytes, resident_most_bytes: of the gateway and the journal's process together: when ready, and
+            at most until drained.
+        gateway_most_bytes, journal_most_bytes: the most of each by itself.
         drained_per_s: 0 where it did not drain.
         left: still owed at the end; out_of_order, doubled, missing: from the acquirer's ledger.
     """
@@ -73,6 +76,8 @@ class BacklogReport:
     start_ms: float = 0.0
     resident_at_start_bytes: int = 0
     resident_most_bytes: int = 0
+    gateway_most_bytes: int = 0
+    journal_most_bytes: int = 0
     drain_s: float = 0.0
     drained_per_s: float = 0.0
     left: int = 0
@@ -119,7 +124,7 @@ async def _measure(folder: Path, options: BacklogOptions, screen: Screen) -> Bac
     await gateway.start()
     try:
         report.start_ms = gateway.start_ms[-1]
-        report.resident_at_start_bytes = report.resident_most_bytes = resident_bytes(gateway.pid)
+        report.resident_at_start_bytes = resident_bytes(gateway.pid)
         ledger = folder / "ledger.jsonl"
         acquirer = Acquirer(ledger, dialect=setup.acquirer_dialect, port=setup.acquirer_port)
         screen.phase(time.monotonic() - began, "the acquirer is back: replay")
@@ -141,10 +146,19 @@ async def _drain(gateway: Gateway, report: BacklogReport, until: float, screen: 
     left = report.transactions
     while left and time.monotonic() < until:
         await asyncio.sleep(_PROGRESS_S)
-        left = await gateway.queue_depth() or 0
-        report.resident_most_bytes = max(report.resident_most_bytes, resident_bytes(gateway.pid))
+        depth = await gateway.queue_depth()
+        left = left if depth is None else depth
+        _look(gateway, report)
         screen.counts({"owed": left, "resident MB": report.resident_most_bytes >> 20})
     return left
+
+
+def _look(gateway: Gateway, report: BacklogReport) -> None:
+    """Note the most memory so far; of both processes together it is at most the sum."""
+    own, *others = resident_peaks(gateway.pid) or [0]
+    report.gateway_most_bytes = max(report.gateway_most_bytes, own)
+    report.journal_most_bytes = max(report.journal_most_bytes, sum(others))
+    report.resident_most_bytes = report.gateway_most_bytes + report.journal_most_bytes
 
 
 def _judge(ledger: Path, report: BacklogReport) -> None:
@@ -164,6 +178,12 @@ def _judge(ledger: Path, report: BacklogReport) -> None:
     report.missing = report.transactions - len(booked)
 
 
+def pace(stored: int, transactions: int, took_s: float) -> dict[str, int]:
+    """How far it is, for the screen: stored, a second, seconds left at that rate; 0 left while none is stored."""
+    left_s = took_s * (transactions - stored) / stored if stored else 0.0
+    return {"stored": stored, "a second": round(stored / max(took_s, 0.001)), "seconds left": round(left_s)}
+
+
 def journal_bytes(folder: Path) -> int:
     """Size of the journal's files."""
     return sum(path.stat().st_size for path in folder.glob("journal.sqlite3*"))
@@ -172,7 +192,19 @@ def journal_bytes(folder: Path) -> int:
 class Filling:
     """Stores the backlog through core and journal: every terminal has one sale in flight until all are stored."""
 
-    def __init__(self, config_path: Path, options: BacklogOptions, screen: Screen) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        options: BacklogOptions,
+        screen: Screen,
+        *,
+        sold: Callable[[int, int], Message] | None = None,
+    ) -> None:
+        """Make core and journal as the configuration says.
+
+        Args:
+            sold: the sale of a terminal's index and a STAN; where not given, `sale`.
+        """
         config = load_config(config_path)
         clock = SystemClock()
         keyring = load_keys(config.journal)
@@ -181,7 +213,7 @@ class Filling:
         self._clock = clock
         self._hashing = KeyedHash(keyring.fingerprint_key)
         self._rules = load_dialect(config.terminals[0].dialect).terminal
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._journal = SqliteJournal(
             SqliteJournalSettings(path=config.journal.path),
             keyring,
@@ -209,6 +241,13 @@ class Filling:
         )
         self._stans = [0] * options.terminals
         self._sent = self._stored = 0
+        self._sold = sale if sold is None else sold
+        self._line_at = time.monotonic() + _LINE_EVERY_S
+
+    @property
+    def sales(self) -> list[int]:
+        """How many each terminal has sold; their STANs begin with 1."""
+        return list(self._stans)
 
     async def run(self) -> float:
         """Store everything; returns the seconds that it took.
@@ -221,22 +260,30 @@ class Filling:
         try:
             for terminal in range(min(self._options.terminals, self._options.transactions)):
                 self._sell(terminal)
-            while self._stored < self._options.transactions:
-                done, _ = await asyncio.wait([self._failure], timeout=_PROGRESS_S)
-                for failure in done:
-                    failure.result()
-                self._screen.counts({"stored": self._stored})
+            while not self._ended.done():
+                await asyncio.wait([self._ended], timeout=_PROGRESS_S)
+                self._show(time.monotonic() - began)
+            self._ended.result()
             return time.monotonic() - began
         finally:
             self._conductor.close()
             await self._journal.close()
+
+    def _show(self, took_s: float) -> None:
+        """How far it is; a line now and then where there is no terminal to draw on."""
+        self._screen.counts(pace(self._stored, self._options.transactions, took_s))
+        if not self._screen.live and time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + _LINE_EVERY_S
+            self._screen.phase(took_s, "storing")
 
     def _sell(self, terminal: int) -> None:
         if self._sent >= self._options.transactions:
             return
         self._sent += 1
         self._stans[terminal] += 1
-        request = request_from(sale(terminal, self._stans[terminal]), self._rules, self._hashing, self._clock.utc_ms())
+        request = request_from(
+            self._sold(terminal, self._stans[terminal]), self._rules, self._hashing, self._clock.utc_ms()
+        )
         self._conductor.submit(Requested(terminal, request))
 
     def _replied(self, terminal: int, answer: Answer, _: Transaction | None) -> None:
@@ -244,6 +291,8 @@ class Filling:
             self._fail(GatewayBroken(f"a sale of the backlog was answered {answer.fields[39]}"))
             return
         self._stored += 1
+        if self._stored == self._options.transactions and not self._ended.done():
+            self._ended.set_result(None)
         asyncio.get_running_loop().call_soon(self._sell, terminal)
 
     def _journalled(self, events: Sequence[JournalEvent]) -> None:
@@ -256,8 +305,8 @@ class Filling:
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        if not self._failure.done():
-            self._failure.set_exception(error)
+        if not self._ended.done():
+            self._ended.set_exception(error)
 
 
 def sale(terminal: int, stan: int) -> Message:

@@ -102,6 +102,38 @@ def backlog(
 
 
 @app.command()
+def growth(
+    transactions: Annotated[
+        int, typer.Option(min=1, max=50_000_000, help="Sales in the large journal, before any load.")
+    ] = 5_000_000,
+    beside: Annotated[int, typer.Option(min=1, max=50_000_000, help="Sales in the small journal.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Rounds, by turns; figures are medians.")] = 9,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each turn, after its warm-up.")] = 2.0,
+    terminals: Annotated[int, typer.Option(min=1, max=100_000, help="Terminals that the stored sales are of.")] = 1_000,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where both journals are: a folder on the disk that is meant.", exists=True, file_okay=False),
+    ] = None,
+    json_path: Json = None,
+) -> None:
+    """Measure what a sale costs with a large journal and with a small one, by turns, and the memory with either."""
+    from bench.growth import GrowthOptions, OptionsWrong, run
+
+    try:
+        options = GrowthOptions(
+            transactions=transactions,
+            beside=beside,
+            rounds=rounds,
+            seconds=seconds,
+            terminals=terminals,
+            folder=folder,
+        )
+    except OptionsWrong as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(run(options, json_path))
+
+
+@app.command()
 def story() -> None:
     """Tell the short story of an outage, with a gateway in `.demo/`; on a terminal it stays up afterwards."""
     from bench import story as told

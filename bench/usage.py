@@ -26,7 +26,17 @@ def cpu_s(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and its children; 0 where it is gone. What they share counts for each."""
-    return sum(_resident_bytes(each) for each in family(pid))
+    return sum(resident_each(pid))
+
+
+def resident_peaks(pid: int) -> list[int]:
+    """The most resident memory of a process, then of each of its children, since each was started; empty where gone."""
+    return [_status_bytes(each, "VmHWM:") for each in family(pid)]
+
+
+def resident_each(pid: int) -> list[int]:
+    """Resident memory of a process, then of each of its children; empty where it is gone."""
+    return [_resident_bytes(each) for each in family(pid)]
 
 
 def _cpu_s(pid: int) -> float:
@@ -42,3 +52,11 @@ def _resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), 0)

@@ -377,10 +377,14 @@ def dialect_learn(
 
 @app.command("version")
 def version_command(as_json: AsJson = False) -> None:
-    """Show which release this is."""
+    """Show which release this is, and whether it runs compiled."""
     from gateway.operations.release import version  # noqa: PLC0415
+    from protocol.compiled import code_kind, compiled_modules  # noqa: PLC0415
 
-    _print_json({"holdfast": version()}) if as_json else typer.echo(f"holdfast {version()}")
+    if as_json:
+        _print_json({"holdfast": version(), "compiled_modules": compiled_modules()})
+    else:
+        typer.echo(f"holdfast {version()} ({code_kind()})")
 
 
 def _load(path: Path, *, starting: bool = False) -> Config:

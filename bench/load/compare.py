@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.load.compare_measures import RANKED_RUNS, Change, Verdict, changed, failures, measures
+from bench.load.interpreter import ran_on
 from bench.load.report_text import report_console
 from bench.load.report_words import lasting, size
 from bench.load.results import Results, ResultsUnreadable, read_results
@@ -196,6 +197,8 @@ def _notes(base: Sequence[Results], now: Sequence[Results]) -> list[str]:
         for name in sorted(a.versions.keys() | b.versions.keys())
         if a.versions.get(name) != b.versions.get(name)
     ]
+    if a.python is not None and b.python is not None and ran_on(a) != ran_on(b):
+        notes.append(f"ran on: {ran_on(a)}, now {ran_on(b)}")
     if a.kernel != b.kernel:
         notes.append(f"kernel: {a.kernel}, now {b.kernel}")
     if a.configuration != b.configuration:

@@ -16,7 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from bench.load.interpreter import python_build
 from bench.load.results import Fingerprint
+from protocol.compiled import code_kind
 
 WITHHELD: Final = "(withheld)"
 """Stands where a configuration or an option had something that a report does not tell."""
@@ -56,6 +58,8 @@ def fingerprint(folder: Path, configuration: str = "") -> Fingerprint:
         sync_us=round(sync_us(folder), 1),
         versions=_versions(),
         configuration=disclosed(configuration),
+        python=python_build(),
+        gateway_code=code_kind(),
     )
 
 

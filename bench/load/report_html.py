@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.load.fingerprint import disclosed, disclosed_options
+from bench.load.interpreter import interpreter_remark, ran_on
 from bench.load.report_page import page
 from bench.load.report_plots import Pictured, bars, plots
 from bench.load.report_svg import NARROW, WIDE, draw, draw_bars
@@ -167,6 +168,8 @@ def _where(where: Fingerprint) -> str:
         ("Sync of the disk", f"{lasting(where.sync_us)}, median of an fdatasync after 4 KiB"),
         *((name, told(version)) for name, version in where.versions.items()),
     ]
+    words = (("Ran on", ran_on(where)), ("Worth a look", interpreter_remark(where)))
+    rows += [(name, told(said)) for name, said in words if said]
     return f'<section class="sort"><h2>Measured on</h2>{_table(("", ""), rows, "", head=False)}</section>'
 
 

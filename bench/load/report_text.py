@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.load.interpreter import interpreter_remark, ran_on
 from bench.load.report_words import NONE, digits, facts, lasting, rate, share, size, told
 from bench.load.results import Percentiles, Phase, Results
 
@@ -43,14 +44,15 @@ def show(results: Results, console: Console | None = None) -> None:
         console.print(_figures(results))
     console.print()
     where = results.fingerprint
-    console.print(
-        Text(
-            f"{where.processor}, {where.cores} cores, {size(where.memory_bytes)}, {where.kernel}, "
-            f"{where.file_system} with a sync in {lasting(where.sync_us)}",
-            style="dim" if console.is_terminal else "",
-        ),
-        soft_wrap=True,
+    machine = (
+        f"{where.processor}, {where.cores} cores, {size(where.memory_bytes)}, {where.kernel}, "
+        f"{where.file_system} with a sync in {lasting(where.sync_us)}"
     )
+    for line in (machine, ran_on(where)):
+        if line:
+            console.print(Text(line, style="dim" if console.is_terminal else ""), soft_wrap=True)
+    if remark := interpreter_remark(where):
+        console.print(Text(f"worth a look: {remark}"), soft_wrap=True)
 
 
 def _table(*heads: str, left: int = 1) -> Table:

@@ -56,14 +56,14 @@ class Terminal:
     """Sells, and nothing else.
 
     Attributes:
-        told: by STAN, from 1.
+        told: by STAN, from the first that it used.
         pending: the frame that awaits its answer; empty for none.
         sent_at: when it was last written, monotonic seconds.
         resent, stale, disagreed: frames sent again; answers that nobody awaited; answers to a retry that differ from
             the first.
     """
 
-    def __init__(self, index: int, frames: SaleFrames, loop: Reports, wire: Wire) -> None:
+    def __init__(self, index: int, frames: SaleFrames, loop: Reports, wire: Wire, first_stan: int = 1) -> None:
         self.index = index
         self.frames = frames
         self.told = bytearray()
@@ -73,7 +73,7 @@ class Terminal:
         self.resent = self.stale = self.disagreed = 0
         self._loop = loop
         self._wire = wire
-        self._stan = 0
+        self._stan = first_stan - 1
 
     def send(self, number: int) -> None:  # noqa: ARG002 - the STAN is the terminal's own
         """The next request."""

@@ -44,6 +44,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         connections: terminals share so many; 0 for one each. HTTP: always one each.
         ca_file: of the server's certificate; empty for no TLS.
         poisson: arrivals know nothing of each other, else they are evenly spaced.
+        first_terminal, first_stan: where names and STANs begin; for sales over ISO 8583.
     """
 
     port: int
@@ -57,6 +58,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     ca_file: str = ""
     answer_within_s: float = 5.0
+    first_terminal: int = 0
+    first_stan: int = 1
 
 
 class Order(msgspec.Struct, omit_defaults=True):
@@ -135,7 +138,8 @@ class Worker:
         lines = [IsoLine(self._dialled, self._reader) for _ in range(settings.connections or settings.terminals)]
         for index in range(settings.terminals):
             line = lines[index % len(lines)]
-            terminal = self._terminal(index, SaleFrames(dialect, index, self._now, self._amounts), line)
+            frames = SaleFrames(dialect, settings.first_terminal + index, self._now, self._amounts)
+            terminal = self._terminal(index, frames, line)
             self._loop.add(terminal)
             line.carry(terminal)
             self._terminals.append(terminal)
@@ -147,7 +151,7 @@ class Worker:
             return RepeatingTerminal(index, frames, self._loop, line, settings.seed)
         if settings.business == "mixed":
             return MixedTerminal(index, frames, self._loop, line, settings.seed, self._amounts)
-        return Terminal(index, frames, self._loop, line)
+        return Terminal(index, frames, self._loop, line, settings.first_stan)
 
     def _broken(self, error: Exception) -> None:
         """The bench is wrong, or the gateway's answers are: whoever reads the results must know."""

@@ -11,6 +11,7 @@ from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
 from gateway.journal.port import JournalHealth
 from gateway.notary.status import NotaryStatus
 from gateway.operations.view import Explanation, GatewayStatus, KeysStatus
+from protocol.compiled import compiled_modules
 from protocol.iso8583.message import Fields
 from protocol.masking import mask_pans, masked_fields
 
@@ -168,6 +169,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     log: LogReport | None = None
     keys: SensitiveEpochsReport | None = None
+    compiled_modules: int = 0
 
 
 def iso_utc(utc_ms: int) -> str:
@@ -265,6 +267,7 @@ def status_report(status: GatewayStatus, ready: bool, reasons: tuple[str, ...]) 
         counters=dict(status.counters),
         log=None if status.log is None else log_report(status.log),
         keys=None if status.keys is None else _sensitive_epochs(status.keys),
+        compiled_modules=compiled_modules(),
     )
 
 

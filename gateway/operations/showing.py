@@ -32,6 +32,7 @@ def show_status(status: StatusReport) -> None:
             ("mode", status.mode or ""),
             ("ready", "yes" if status.ready else f"no: {'; '.join(status.reasons)}"),
             ("up for", f"{status.uptime_s:.0f} s"),
+            ("code", f"compiled, {status.compiled_modules} modules" if status.compiled_modules else "interpreted"),
             ("acquirer", f"{acquirer.name}: link {acquirer.link} since {acquirer.since}"),
             ("endpoints", f"{len(up)} of {len(acquirer.endpoints)} connected {' '.join(up)}".rstrip()),
         ]

@@ -222,10 +222,10 @@ def test_a_tally_enters_each_answer_under_the_second_of_its_sale() -> None:
 def test_a_small_run_works_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "overload.json"
     options = OverloadOptions(
-        seconds=3,
-        capacity_s=2,
-        normal_s=2,
-        after_s=2,
+        seconds=2,
+        capacity_s=1,
+        normal_s=1,
+        after_s=1,
         storm_s=1,
         connections=60,
         terminals=8_000,

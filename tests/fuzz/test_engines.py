@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,13 @@ import pytest
 from tests.fuzz import every
 from tests.fuzz.engines import CRASHED, run_hypothesis
 from tests.fuzz.surface import Surface
+
+
+@pytest.fixture(autouse=True)
+def _logs_again() -> Iterator[None]:
+    """An engine turns all logs off, and has its process to itself; here other tests look at logs afterwards."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def careless(data: bytes) -> None:

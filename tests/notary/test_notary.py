@@ -121,6 +121,7 @@ def witness_of(scene: Scene) -> WitnessHost:
 
 def test_heads_are_signed_while_entries_come_and_nothing_is_written_while_none_do(scene: Scene) -> None:
     desk = Desk(scene).start()
+    desk.until("it has looked at the empty log", lambda: desk.state() is NotaryState.SIGNING)
     for entries in (1, 40, 300):
         scene.grow(entries)
         desk.until_signed()
@@ -183,6 +184,7 @@ def test_it_can_be_stopped_before_it_was_started(scene: Scene) -> None:
 
 def test_a_disk_that_refuses_the_head_is_told_once_and_tried_again(scene: Scene) -> None:
     desk = Desk(scene).start()
+    desk.until("it has looked at the empty log", lambda: desk.state() is NotaryState.SIGNING)
     scene.grow(5)
     desk.until_signed()
     obstacle = scene.folder / ".journal.db-checkpoint.new"

@@ -9,6 +9,7 @@ from tests.simulation.safeguards import SAFEGUARDS, Safeguard, find
 from tests.simulation.table import renewed
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("safeguard", SAFEGUARDS, ids=lambda safeguard: safeguard.name.replace(" ", "-"))
 def test_a_removed_safeguard_is_missed(safeguard: Safeguard) -> None:
     caught = find(safeguard)

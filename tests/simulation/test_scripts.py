@@ -20,6 +20,7 @@ def test_what_once_was_hard_holds(path: Path) -> None:
     assert outcome.failure is None, f"`python -m tests.simulation replay {path}` shows how: {outcome.failure}"
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("path", _GUARDING, ids=lambda path: path.stem)
 def test_a_script_that_names_a_safeguard_breaks_without_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
