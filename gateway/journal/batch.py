@@ -178,7 +178,8 @@ class Batcher:
                 draft.note(note)
             damages_met = [*damages, *self._reader.noted, *self._counters.noted]
             reported = put_aside(self._connection, self._reader, draft, damages_met)
-            if draft.entries or reported or damages or probe or self._leaving.written:
+            wrote = bool(draft.entries or reported or damages or probe or self._leaving.written)
+            if wrote:
                 if draft.entries:
                     frontier = write_entries(self._connection, draft, frontier)
                     write_rows(self._connection, self._codec, draft)
@@ -193,7 +194,8 @@ class Batcher:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        self.head = draft.head
+        if wrote:  # else the head in the database is still the one before, and so is its number of commits
+            self.head = draft.head
         self.frontier = frontier
         if draft.entries:
             self.newest_leaf = draft.leaves[-1]

@@ -50,6 +50,10 @@ class Plain(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
+class _NotPlain(Exception):
+    """A head of another form. It is raised where heads are kept, for what raises is not kept."""
+
+
 class _Head(msgspec.Struct, frozen=True, gc=False):
     """What a head says; never changed once made, for it may be that of many requests."""
 
@@ -66,6 +70,7 @@ def plain_request(received: bytes, head_bytes_max: int, headers_max: int) -> Pla
         return None
     # A till's heads differ in their Idempotency-Key alone: what they have in common is read once. Heads with an
     # Authorization are each of their own, and nothing of them is kept.
+    found: _Head | None
     head, key = received[:at], b""
     begins = head.find(_KEY_BEGINS)
     if begins >= 0 and _SECRET not in head.lower():
@@ -74,7 +79,10 @@ def plain_request(received: bytes, head_bytes_max: int, headers_max: int) -> Pla
         key = head[value:ends]
         if not _VALUE.fullmatch(key):
             return None
-        found = _known(head[:begins] + head[ends:])
+        try:
+            found = _known(head[:begins] + head[ends:])
+        except _NotPlain:
+            return None
     else:
         found = _read(head)
     if found is None or found.length != len(received) - at:
@@ -109,5 +117,10 @@ def _read(head: bytes) -> _Head | None:
     return _Head(found[1].decode(), found[2].decode(), headers, int(length))
 
 
-_known: Final = lru_cache(maxsize=_HEADS)(_read)
-"""Of heads without their Idempotency-Key; each has at most `head_bytes_max` bytes."""
+@lru_cache(maxsize=_HEADS)
+def _known(head: bytes) -> _Head:
+    """As `_read`, of a head without its Idempotency-Key, of at most `head_bytes_max` bytes. Raises: _NotPlain."""
+    found = _read(head)
+    if found is None:
+        raise _NotPlain
+    return found

@@ -34,7 +34,11 @@ class Together:
         self._soon: Callable[[Callable[[], None]], object] | None = None
 
     def add(self, who: NextTurn) -> None:
-        """Call its `turn` in the next turn of the loop; what adds itself there is called in the one after it."""
+        """Call its `turn` soon; what adds itself there is called in the turn after.
+
+        In the next turn of the loop, or later in this one, where others wait for it already: a connection takes then at
+        most twice in a turn what it may.
+        """
         if not self._waiting:
             self._schedule()
         self._waiting.append(who)

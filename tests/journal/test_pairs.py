@@ -9,10 +9,12 @@ from typing import Final
 
 import pytest
 
+from gateway.core.events import Existing
 from gateway.journal import upkeep
 from gateway.journal.keyring import Keyring
 from gateway.journal.mark import mark_path
-from tests.journal.rig import Rig, sqlite_make
+from gateway.journal.sqlite import SqliteJournal
+from tests.journal.rig import Rig, sale, sqlite_make
 from tests.journal.test_mark import FILES, refusal, sell
 
 SEED: Final = 20_261
@@ -112,6 +114,29 @@ def test_what_a_crash_leaves_at_any_moment_between_checkpoints_is_opened_whole(
         other.close()
     rig.close()
     assert len(set(sizes)) > 3, "no checkpoint has moved anything"
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_retries_before_a_checkpoint_do_not_make_a_killed_journal_look_older_than_its_log(
+    tmp_path: Path, keyring: Keyring, retries: int
+) -> None:
+    """A batch that writes nothing is no commit: the head that the database has says how many there were."""
+    folder, after = tmp_path / "live", tmp_path / "after"
+    folder.mkdir()
+    after.mkdir()
+    rig = Rig(sqlite_make(folder / "journal.db", keyring)).open()
+    sell(rig, 1, 1)
+    for _ in range(retries):
+        assert isinstance(rig.write(sale("k|000001")), Existing)
+    assert isinstance(rig.journal, SqliteJournal)
+    rig.run(rig.journal._writer.run(rig.journal._upkeep._checkpoint))
+    sell(rig, 2, 2)
+    for name in FILES:
+        shutil.copy(folder / name, after / name)
+    rig.close()
+    other = Rig(sqlite_make(after / "journal.db", keyring)).open()
+    assert other.listed() == [1, 2]
+    other.close()
 
 
 def test_a_database_from_before_a_checkpoint_while_running_does_not_pass_beside_the_log_after_it(

@@ -365,3 +365,14 @@ def test_what_is_said_to_fit_can_be_forwarded(tills: str, acquirer: str) -> None
             message = advice_message(stored, target.host, repeat=False, utc_ms=UTC_MS)
             assert _encodable(target, message), (tills, acquirer, asked.fields)
     assert fits or 60 not in fit
+
+
+def test_nothing_is_kept_of_a_head_that_is_not_plain() -> None:
+    _known.cache_clear()
+    head = (
+        b"POST /v1/transactions HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert plain_request(head, 4096, 64) is None
+    assert _known.cache_info().currsize == 0
+    assert plain_request(head.replace(b"Cookie: a=b\r\n", b""), 4096, 64) is not None
+    assert _known.cache_info().currsize == 1
