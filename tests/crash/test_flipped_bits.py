@@ -18,6 +18,7 @@ import pytest
 from gateway.core.events import Lookup
 from gateway.core.lifecycle import REPLAYABLE
 from gateway.core.transaction import Stored
+from gateway.journal import upkeep
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.port import JournalError
 from tests.crash.amounts import LIMIT_S, TIMES
@@ -60,13 +61,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     folder = tmp_path_factory.mktemp("flips")
     keyring = create_keyring(folder / "keys")
     path = folder / "journal.db"
-    rig = Rig(sqlite_make(path, keyring)).open()
-    fill(rig, RECORDS // 2)
-    rig.reopen()
-    truth = fill_more(rig)
-    head = rig.run(rig.journal.health()).entries
-    files = {name: (folder / name).read_bytes() for name in FLIPS}
-    rig.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upkeep, "_LULL_FRAMES", 1_000_000)  # else the log would be moved while it is filled
+        rig = Rig(sqlite_make(path, keyring)).open()
+        fill(rig, RECORDS // 2)
+        rig.reopen()
+        truth = fill_more(rig)
+        head = rig.run(rig.journal.health()).entries
+        files = {name: (folder / name).read_bytes() for name in FLIPS}
+        rig.close()
     (folder / "flipped").mkdir()
     lay(folder / "flipped", files)
     rig = Rig(sqlite_make(folder / "flipped" / "journal.db", keyring)).open()

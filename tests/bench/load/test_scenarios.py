@@ -34,7 +34,9 @@ def test_a_scheduled_scenario_holds_and_answers_all_that_was_due(scenario: Scena
     results = _played(replace(SHORT, scenario=scenario, seconds=seconds), tmp_path)
     total = results.total
     assert total is not None
-    assert total.failed == 0
+    # A sale that is on its way to the acquirer when that is cut off is told 68 and reversed (D11).
+    in_doubt_max = 5 if scenario in (Scenario.OUTAGE, Scenario.FLAPPING) else 0
+    assert total.failed <= in_doubt_max
     assert total.answered >= 0.5 * SHORT.rate * seconds
     assert sum(p.offered for p in results.phases) == sum(p.answered for p in results.phases)
     assert total.latency.response.p50_us >= total.latency.service.p50_us > 0
@@ -50,7 +52,7 @@ def test_a_scheduled_scenario_holds_and_answers_all_that_was_due(scenario: Scena
         assert "reversed by their terminals" in results.verdict[0]
         assert total.declined > 0
     else:
-        assert total.declined == 0
+        assert total.declined <= in_doubt_max
 
 
 @pytest.mark.parametrize("acquirer", ["there", "away"])
