@@ -102,10 +102,11 @@ class HttpConnection(asyncio.Protocol):
             self.reset()
         elif self._host.paused:
             self.transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._pause)  # uvloop begins to read after this call
+            asyncio.get_running_loop().call_soon(self._pause)  # uvloop, and asyncio up to 3.11.2, read after this call
 
     def _pause(self) -> None:
         if self._host.paused and not self.transport.is_closing():
+            self.transport.resume_reading()  # else one that calls itself paused would not pause
             self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
