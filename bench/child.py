@@ -164,6 +164,11 @@ class Gateway:
             raise GatewayBroken("the gateway was not started")
         return self._child.pid
 
+    def check_running(self) -> None:
+        """Raises GatewayBroken where the child has ended, with the end of its log."""
+        if not self.running:
+            raise GatewayBroken(f"the gateway ended by itself\n{self.log_end()}")
+
     async def prepare(self) -> None:
         """Have the gateway make its keys, and write its configuration.
 

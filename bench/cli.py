@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.load.commands import add_load_commands
+from bench.load.options import OptionsWrong, drawn
 
 app = typer.Typer(
     name="holdfast-bench",
@@ -20,23 +21,25 @@ app = typer.Typer(
 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.", dir_okay=False)]
 DialectName = Annotated[str, typer.Option("--dialect", help="A shipped dialect's name, or the path of a dialect file.")]
+AcquirerDialect = Annotated[str, typer.Option(help="The dialect of the simulated acquirer.")]
+Keep = Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")]
+Kill = Annotated[bool, typer.Option("--kill", help="kill -9 the gateway, in the outage and in the replay.")]
+Seed = Annotated[int | None, typer.Option(help="Repeats a run; drawn and printed where not given.")]
 
 
 @app.command()
 def outage(
     terminals: Annotated[int, typer.Option(min=1, max=5000, help="Terminals that sell.")] = 50,
     seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds of traffic.")] = 20.0,
-    kill: Annotated[bool, typer.Option("--kill", help="kill -9 the gateway, in the outage and in the replay.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Repeats a run; drawn and printed where not given.")] = None,
+    kill: Kill = False,
+    seed: Seed = None,
     json_path: Json = None,
     dialect: DialectName = "unionpay",
-    acquirer_dialect: Annotated[str, typer.Option(help="The dialect of the simulated acquirer.")] = "iso87-binary",
+    acquirer_dialect: AcquirerDialect = "iso87-binary",
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Sales a second of each terminal.")] = 4.0,
-    keep: Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")] = None,
+    keep: Keep = None,
 ) -> None:
     """Sell through an outage, and check that nothing was lost, doubled, reordered, changed or left unsettled."""
-    import secrets
-
     from bench.outage import run
     from bench.scenario import Options
 
@@ -46,7 +49,7 @@ def outage(
         terminals=terminals,
         seconds=seconds,
         kill=kill,
-        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        seed=drawn(seed),
         dialect=dialect,
         acquirer_dialect=acquirer_dialect,
         sales_per_second=rate,
@@ -59,15 +62,13 @@ def outage(
 def day(
     terminals: Annotated[int, typer.Option(min=1, max=2000, help="UnionPay terminals that work.")] = 200,
     seconds: Annotated[float, typer.Option(min=3, max=86_400, help="Seconds of traffic; settlement follows.")] = 30.0,
-    kill: Annotated[bool, typer.Option("--kill", help="kill -9 the gateway, in the outage and in the replay.")] = False,
+    kill: Kill = False,
     seed: Annotated[int | None, typer.Option(help="Repeats a day; drawn and printed where not given.")] = None,
     json_path: Json = None,
     rate: Annotated[float, typer.Option(min=0.01, max=10, help="Transactions a second of each terminal.")] = 0.8,
-    keep: Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")] = None,
+    keep: Keep = None,
 ) -> None:
     """Work a day of UnionPay terminals by TLS with MACs, from sign-on through an outage to balanced batches."""
-    import secrets
-
     from bench.day import run
     from bench.scenario import Options
 
@@ -76,7 +77,7 @@ def day(
         terminals=terminals,
         seconds=seconds,
         kill=kill,
-        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        seed=drawn(seed),
         dialect="unionpay",
         acquirer_dialect="unionpay",
         sales_per_second=rate,
@@ -117,7 +118,7 @@ def growth(
     json_path: Json = None,
 ) -> None:
     """Measure what a sale costs with a large journal and with a small one, by turns, and the memory with either."""
-    from bench.growth import GrowthOptions, OptionsWrong, run
+    from bench.growth import GrowthOptions, run
 
     try:
         options = GrowthOptions(
@@ -217,16 +218,13 @@ def slow(
     seconds: Annotated[float, typer.Option(min=1, max=3_600, help="Seconds of each phase.")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Quiet and slow phases, by turns.")] = 3,
     beyond: Annotated[bool, typer.Option("--beyond", help="Also with the default limit for one address.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Repeats a run; drawn and printed where not given.")] = None,
+    seed: Seed = None,
     json_path: Json = None,
 ) -> None:
     """Waste the gateway's time with slow and silent sockets; exit 1 if honest sales notice."""
-    import secrets
-
     from bench.slow import SlowOptions, run
 
-    drawn = secrets.randbelow(1_000_000) if seed is None else seed
-    options = SlowOptions(sockets=sockets, seconds=seconds, rounds=rounds, seed=drawn, beyond=beyond)
+    options = SlowOptions(sockets=sockets, seconds=seconds, rounds=rounds, seed=drawn(seed), beyond=beyond)
     raise typer.Exit(run(options, json_path))
 
 
@@ -242,12 +240,10 @@ def soak(
     json_path: Json = None,
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Sales a second of each caller.")] = 2.0,
     dialect: DialectName = "unionpay",
-    acquirer_dialect: Annotated[str, typer.Option(help="The dialect of the simulated acquirer.")] = "iso87-binary",
-    keep: Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")] = None,
+    acquirer_dialect: AcquirerDialect = "iso87-binary",
+    keep: Keep = None,
 ) -> None:
     """Make trouble at random for minutes or hours, judging all the while; memory, files and handles must stay flat."""
-    import secrets
-
     from bench.soak import run
     from bench.soak_plan import SoakOptions
 
@@ -257,7 +253,7 @@ def soak(
         minutes=minutes,
         terminals=terminals,
         tills=tills,
-        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        seed=drawn(seed),
         sales_per_second=rate,
         dialect=dialect,
         acquirer_dialect=acquirer_dialect,
@@ -301,7 +297,7 @@ def codec(
     from protocol.iso8583.codec import CodecError
 
     try:
-        measured.run(None if json_path is None else str(json_path), frame or None)
+        measured.run(json_path, frame or None)
     except CodecError as error:
         raise typer.BadParameter(str(error), param_hint="--frame") from None
     except ValueError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 import platform
 import statistics
 import time
@@ -15,6 +14,7 @@ from typing import Any, Final
 import iso8583
 import iso8583.specs
 
+from bench.screen import write_json
 from protocol.emv import Tlv, build_tlv
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
@@ -100,15 +100,14 @@ def codec_report(frame: bytes | None = None) -> dict[str, Any]:
     }
 
 
-def run(json_path: str | None = None, frame_hex: str | None = None) -> dict[str, Any]:
+def run(json_path: Path | None = None, frame_hex: str | None = None) -> dict[str, Any]:
     """Print the report and, where a path is given, write it as JSON."""
     report = codec_report(bytes.fromhex(frame_hex) if frame_hex else None)
     print(f"decode  {report['decode_us']:8.2f} us  {report['fields']} fields, {report['frame_bytes']} bytes")
     print(f"encode  {report['encode_us']:8.2f} us")
     print(f"decode  {report['peer_decode_us']:8.2f} us  {report['peer']}, as many fields")
     print(f"{report['times_faster']} times faster; medians of {ROUNDS} rounds in turns")
-    if json_path:
-        Path(json_path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(json_path, report)
     return report
 
 

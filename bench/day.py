@@ -7,18 +7,13 @@ the acquirer doubts one batch. At the end everything is to be balanced.
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import signal
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import uvloop
 
 from bench.acquirer import NORMAL
 from bench.batches import check_batches
@@ -29,6 +24,8 @@ from bench.day_setup import GATEWAY_TERMINAL, DaySetup, Secrets, make_secrets
 from bench.day_shown import Seen, Shown, not_shown, surprises, worth_counting
 from bench.day_worker import Worker
 from bench.history import check
+from bench.interruption import through_phases
+from bench.playing import add_traffic, by_code, finish_all, run_play
 from bench.records import LedgerEvent, Owed, TerminalBatch, TerminalEvent, read_lines
 from bench.scenario import Options, Step
 from bench.screen import Screen
@@ -46,7 +43,6 @@ SETTLE_WITHIN_S: Final = 90.0
 """How long the gateway may take after that, until nothing is owed and the acquirer has closed every batch."""
 _HABITS: Final = Habits(power_loss=0, answer_loss=0, double_send=0, connect_pause_s=0.3)
 _HASTY: Final = replace(_HABITS, answer_timeout_s=0.6, tries=2)  # waits less than the gateway does: D17 broken outside
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WRONG_MACS: Final = 3
 _LAST_SETTLEMENTS_TENTHS_S: Final = 50
 
@@ -127,33 +123,11 @@ class Day:
             }
         )
 
-    async def _keep_counting(self) -> None:
-        while True:
-            await asyncio.sleep(0.25)
-            self._show_counts()
-
     # --- the day ---------------------------------------------------------------------------------------------------
 
     async def play(self) -> DayResult:
         """Run everything; an interruption (SIGINT, SIGTERM) goes straight to the verdict."""
-        loop = asyncio.get_running_loop()
-        phases = loop.create_task(self._phases())
-        counting = loop.create_task(self._keep_counting())
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, phases.cancel)
-        try:
-            await asyncio.wait({phases})
-            interrupted = phases.cancelled()
-            if not interrupted and (problem := phases.exception()) is not None:
-                if not isinstance(problem, GatewayBroken):
-                    raise problem
-                self._problems.append(str(problem))
-        finally:
-            await self._end()
-            counting.cancel()
-            await asyncio.wait({counting})
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        interrupted = await through_phases(self._phases(), self._show_counts, self._end, self._problems)
         return self._judge(interrupted=interrupted)
 
     async def _phases(self) -> None:
@@ -210,8 +184,7 @@ class Day:
 
     async def _wait_until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, self._began + at_s - time.monotonic()))
-        if not self._gateway.running:
-            raise GatewayBroken(f"the gateway ended by itself\n{self._gateway.log_end()}")
+        self._gateway.check_running()
 
     async def _take(self, step: Step) -> None:
         self._phase(step.text)
@@ -242,16 +215,8 @@ class Day:
         """Let the terminals come to their ends, at most so long."""
         for worker in self._workers:
             worker.terminal.line.finish_by = time.monotonic() + within_s
-        if self._working:
-            _, late = await asyncio.wait(self._working, timeout=within_s + 10)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-            for task in self._working:
-                if not task.cancelled() and (problem := task.exception()) is not None:
-                    raise problem
-            self._working = []
+        await finish_all(self._working, within_s + 10)
+        self._working = []
 
     async def _end(self) -> None:
         """Stop everything that was started, in whatever state it is."""
@@ -291,7 +256,7 @@ class Day:
             interrupted,
             self._problems,
             self._figures,
-            {name.removeprefix("code "): n for name, n in sorted(counts.items()) if name.startswith("code ")},
+            by_code(self._history),
             self._counters,
             batches=batches,
             pans_on_wire=self._watch.finish(),
@@ -333,19 +298,8 @@ class Day:
         return surprises(seen, self._ledger(), self._names[DOUBTED : DOUBTED + 1])
 
     def _figure(self, transactions: int) -> None:
-        counts, figures = self._history.counts, self._figures
-        for name in ("sent", "timed_out", "disconnected", "connect_failed", "unmatched", "gave_up"):
-            figures[name] = counts[name]
-        if traffic_s := figures.get("traffic_s"):
-            figures["transactions_per_s"] = round(transactions / traffic_s, 1)
-        latencies = sorted(self._history.latencies_ms)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-            if latencies:
-                place = min(len(latencies) - 1, int(share * len(latencies)))
-                figures[f"answer_{name}_ms"] = round(latencies[place], 1)
-        figures["restarts"] = max(0, self._gateway.starts - 1)
-        if self._gateway.start_ms:
-            figures["start_max_ms"] = round(max(self._gateway.start_ms), 0)
+        figures = self._figures
+        add_traffic(figures, self._history, self._gateway, transactions)
         figures["gateway_sign_ons"] = self._acquirer.sessions.sign_ons
         figures |= {name: n for name, n in sorted(self._acquirer.counts.items()) if name.startswith("reversals for")}
 
@@ -361,20 +315,9 @@ def with_batches(queue: list[Owed], history: list[TerminalEvent]) -> list[Owed]:
 
 def run(options: Options, json_path: Path | None = None, *, tls: bool = True) -> int:
     """Play one day, print its verdict, and give the exit status."""
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="holdfast-day-"))
-    folder.mkdir(parents=True, exist_ok=True)
     screen = Screen(f"Holdfast day, seed {options.seed}")
 
-    async def play() -> DayResult:
-        return await Day(options, folder, screen, tls=tls).play()
+    def play(folder: Path) -> Awaitable[DayResult]:
+        return Day(options, folder, screen, tls=tls).play()
 
-    with screen:
-        result = uvloop.run(play())
-    if result.held and options.keep is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        result.folder = folder
-    if json_path is not None:
-        json_path.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
-    tell(result, screen)
-    return 0 if result.held else 1
+    return run_play(screen, "holdfast-day-", options.keep, json_path, play, tell)

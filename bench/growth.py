@@ -9,7 +9,6 @@ small journal put back as it was filled: else it would not stay small for long.
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import signal
 import tempfile
@@ -24,12 +23,13 @@ import uvloop
 from bench.child import GatewayBroken
 from bench.growth_rig import NEW_FROM, WARM_UP_S, Load, Side
 from bench.growth_verdict import Callers, Growth, Size, figures, lines
+from bench.interruption import INTERRUPTED
 from bench.load.frames import STAN_MAX
 from bench.load.generator import GeneratorBroken
-from bench.screen import Screen
+from bench.load.options import OptionsWrong
+from bench.screen import Screen, write_json
 from gateway.journal.port import JournalError
 
-INTERRUPTED: Final = 130
 BYTES_PER_SALE: Final = 1_600
 """The most that a stored sale may take on disk."""
 RATE_MAX_PER_S: Final = 20_000
@@ -37,10 +37,6 @@ RATE_MAX_PER_S: Final = 20_000
 _SPARE_BYTES: Final = 512_000_000
 _GB: Final = 1_000_000_000
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-
-class OptionsWrong(ValueError):
-    """Options do not go together; the message says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +105,7 @@ def run(options: GrowthOptions, json_path: Path | None = None, *, free: Callable
     with tempfile.TemporaryDirectory(prefix="holdfast-growth-", dir=parent) as name, Screen("Growth") as screen:
         interrupted = uvloop.run(_measured(Path(name), options, growth, screen))
     print("\n".join(lines(growth)))
-    if json_path is not None:
-        json_path.write_text(json.dumps(figures(growth), indent=2) + "\n", encoding="utf-8")
+    write_json(json_path, figures(growth))
     if interrupted:
         return INTERRUPTED
     return 0 if growth.held else 1

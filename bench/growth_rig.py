@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.backlog import BacklogOptions, Filling, journal_bytes
 from bench.child import Gateway, GatewayBroken, free_ports
+from bench.filling import Filling
 from bench.growth_verdict import Callers, Life, Resident, Size, Turn
 from bench.load.frames import Amounts, Now, sale_message, terminal_name
 from bench.load.generator import Generator, GeneratorBroken
@@ -21,7 +21,7 @@ from bench.load.terminals import Told
 from bench.load.worker import Beat, WorkerSettings
 from bench.screen import Screen
 from bench.till import TEST_CARDS
-from bench.usage import cpu_s, resident_each, resident_peaks
+from bench.usage import cpu_s, journal_bytes, resident_each, resident_peaks
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
 
@@ -96,8 +96,8 @@ class Side:
         """Store the backlog. Raises: GatewayBroken, JournalError."""
         self.folder.mkdir()
         await self.gateway.prepare()
-        options = BacklogOptions(transactions=self.transactions, terminals=self.terminals, drain_within_s=0)
-        filling = Filling(self.gateway.config, options, screen, sold=Selling(self.setup.terminal_dialect))
+        sold = Selling(self.setup.terminal_dialect)
+        filling = Filling(self.gateway.config, self.transactions, self.terminals, screen, sold=sold)
         self.filled_s = await filling.run()
         self.stan = max(filling.sales)
 
@@ -185,8 +185,7 @@ class Side:
             told = await generator.told(self.folder.parent / "told.msgpack")
         finally:
             await generator.close()
-        if not self.gateway.running:
-            raise GatewayBroken(f"the gateway has ended\n{self.gateway.log_end()}")
+        self.gateway.check_running()
         if beat.problems or beat.left:
             raise GeneratorBroken("; ".join(beat.problems) or f"{beat.left} sales had no answer")
         approved = sum(one.count(Told.APPROVED) for one in told.values())

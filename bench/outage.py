@@ -7,20 +7,17 @@ but not equal.
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import signal
-import tempfile
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import uvloop
-
 from bench.acquirer import NORMAL, Acquirer
 from bench.child import Gateway, GatewayBroken, Setup, free_ports
 from bench.history import Defect, Verdict, check
+from bench.interruption import through_phases
+from bench.playing import add_traffic, by_code, finish_all, run_play
 from bench.records import LedgerEvent, Owed, TerminalEvent, read_lines
 from bench.scenario import Options, Step, plan
 from bench.screen import Screen
@@ -168,30 +165,8 @@ class Outage:
 
     async def play(self) -> Result:
         """Run everything; an interruption (SIGINT, SIGTERM) goes straight to the verdict."""
-        loop = asyncio.get_running_loop()
-        phases = loop.create_task(self._phases())
-        counting = loop.create_task(self._keep_counting())
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, phases.cancel)
-        try:
-            await asyncio.wait({phases})
-            interrupted = phases.cancelled()
-            if not interrupted and (problem := phases.exception()) is not None:
-                if not isinstance(problem, GatewayBroken):
-                    raise problem
-                self._problems.append(str(problem))
-        finally:
-            await self._end()
-            counting.cancel()
-            await asyncio.wait({counting})
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+        interrupted = await through_phases(self._phases(), self._show_counts, self._end, self._problems)
         return self._judge(interrupted=interrupted)
-
-    async def _keep_counting(self) -> None:
-        while True:
-            await asyncio.sleep(0.25)
-            self._show_counts()
 
     async def _phases(self) -> None:
         self._phase("starting the acquirer and the gateway")
@@ -223,8 +198,7 @@ class Outage:
 
     async def _wait_until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, self._began + at_s - time.monotonic()))
-        if not self._gateway.running:
-            raise GatewayBroken(f"the gateway ended by itself\n{self._gateway.log_end()}")
+        self._gateway.check_running()
 
     async def _take(self, step: Step) -> None:
         self._phase(step.text)
@@ -261,16 +235,8 @@ class Outage:
         self._stop.set()
         for terminal in self._terminals:
             terminal.finish_by = time.monotonic() + within_s
-        if self._selling:
-            _, late = await asyncio.wait(self._selling, timeout=within_s + 10)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-            for task in self._selling:
-                if not task.cancelled() and (problem := task.exception()) is not None:
-                    raise problem
-            self._selling = []
+        await finish_all(self._selling, within_s + 10)
+        self._selling = []
 
     async def _end(self) -> None:
         """Stop everything that was started, in whatever state it is."""
@@ -292,20 +258,8 @@ class Outage:
         history = read_lines(self._history.path, TerminalEvent)
         ledger = self._folder / "ledger.jsonl"
         verdict = check(history, read_lines(ledger, LedgerEvent) if ledger.exists() else [], self._queue)
-        counts, figures = self._history.counts, self._figures
-        responses = {name.removeprefix("code "): n for name, n in counts.items() if name.startswith("code ")}
-        for name in ("sent", "timed_out", "disconnected", "connect_failed", "unmatched", "gave_up"):
-            figures[name] = counts[name]
-        if traffic_s := figures.get("traffic_s"):
-            figures["transactions_per_s"] = round(verdict.transactions / traffic_s, 1)
-        latencies = sorted(self._history.latencies_ms)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-            if latencies:
-                place = min(len(latencies) - 1, int(share * len(latencies)))
-                figures[f"answer_{name}_ms"] = round(latencies[place], 1)
-        figures["restarts"] = max(0, self._gateway.starts - 1)
-        if self._gateway.start_ms:
-            figures["start_max_ms"] = round(max(self._gateway.start_ms), 0)
+        figures = self._figures
+        add_traffic(figures, self._history, self._gateway, verdict.transactions)
         figures["upstream_messages"] = sum(self._acquirer.counts.values()) - self._acquirer.counts["connections"]
         return Result(
             self._options,
@@ -313,7 +267,7 @@ class Outage:
             interrupted,
             self._problems,
             figures,
-            dict(sorted(responses.items())),
+            by_code(self._history),
             self._counters,
             self._remarks,
         )
@@ -321,23 +275,12 @@ class Outage:
 
 def run(options: Options, json_path: Path | None = None) -> int:
     """Play one run, print its verdict, and give the exit status."""
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="holdfast-outage-"))
-    folder.mkdir(parents=True, exist_ok=True)
     screen = Screen(f"Holdfast outage, seed {options.seed}")
 
-    async def play() -> Result:
-        return await Outage(options, folder, screen).play()
+    def play(folder: Path) -> Awaitable[Result]:
+        return Outage(options, folder, screen).play()
 
-    with screen:
-        result = uvloop.run(play())
-    if result.held and options.keep is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        result.folder = folder
-    if json_path is not None:
-        json_path.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
-    _print(result, screen)
-    return 0 if result.held else 1
+    return run_play(screen, "holdfast-outage-", options.keep, json_path, play, _print)
 
 
 def _again(options: Options) -> str:

@@ -1,11 +1,13 @@
-"""What the bench shows while it works: a live table on a terminal, plain lines anywhere else."""
+"""What the bench shows while it works (a live table on a terminal, plain lines anywhere else), and what it writes."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -66,3 +68,9 @@ class Screen:
     def line(self, text: str = "", style: str = "") -> None:
         """A line that stays."""
         self.console.print(Text(text, style=style if self.live else ""))
+
+
+def write_json(path: Path | None, document: Mapping[str, Any], *, indent: int = 2) -> None:
+    """Write what a run tells to a file, if one was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(document, indent=indent) + "\n", encoding="utf-8")

@@ -7,11 +7,9 @@ two runs of a seed are alike but not equal.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -25,7 +23,8 @@ import uvloop
 
 from bench.acquirer import Acquirer
 from bench.child import GatewayBroken, free_ports
-from bench.screen import Screen
+from bench.interruption import SIGNALS
+from bench.screen import Screen, write_json
 from bench.slow_crowd import HALF_CLOSED_SHARE, OPENS_PER_S, Orders, Spoken
 from bench.slow_honest import Caller, HttpTill, Tally, Terminal, sell_openly
 from bench.slow_rig import CrowdProcess, Look, SlowGateway, SlowSetup
@@ -244,8 +243,7 @@ def run(options: SlowOptions, json_path: Path | None = None) -> int:
                 shown.append(uvloop.run(_play(Slow(options, scenario, folder, screen))))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-    if json_path is not None:
-        json_path.write_text(json.dumps(report(options, shown), indent=1) + "\n", encoding="utf-8")
+    write_json(json_path, report(options, shown), indent=1)
     for one in shown:
         _print(one, screen)
     screen.line(f"\n  seed {options.seed}")
@@ -278,7 +276,7 @@ def _too_many(options: SlowOptions) -> str:
 async def _play(slow: Slow) -> Shown:
     loop = asyncio.get_running_loop()
     playing = asyncio.ensure_future(slow.play())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         loop.add_signal_handler(number, playing.cancel)
     return await playing
 

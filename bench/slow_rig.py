@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from bench.child import Gateway, GatewayBroken, Setup
+from bench.own_process import end_child, start_module
 from bench.slow_crowd import Counts, Orders
+
+_STOP_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +89,7 @@ class CrowdProcess:
 
     async def start(self) -> None:
         """Start it; it stays outside until it is told to enter."""
-        self._child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bench.slow_crowd",
-            msgspec.json.encode(self._orders).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        self._child = await start_module("bench.slow_crowd", self._orders, session=False)
         self._reading = asyncio.get_running_loop().create_task(self._read(self._child))
 
     def tell(self, order: str) -> None:
@@ -105,13 +101,7 @@ class CrowdProcess:
     async def stop(self) -> None:
         """End it. Safe to call twice."""
         child, self._child = self._child, None
-        if child is not None and child.stdin is not None:
-            child.stdin.close()
-            try:
-                await asyncio.wait_for(child.wait(), 5)
-            except TimeoutError:
-                child.kill()
-                await child.wait()
+        await end_child(child, _STOP_WITHIN_S)
         if self._reading is not None:
             await self._reading
 

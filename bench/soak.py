@@ -7,21 +7,18 @@ What is judged is forgotten, so that the bench does not grow either. The first f
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import shutil
-import signal
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
-
-import uvloop
 
 from bench.acquirer import NORMAL, Acquirer
 from bench.child import Gateway, GatewayBroken
 from bench.history import Finding
+from bench.interruption import SIGNALS
+from bench.playing import run_play
 from bench.screen import Screen
 from bench.soak_flat import judge_all
 from bench.soak_plan import SoakOptions, Step, round_steps
@@ -41,7 +38,6 @@ CHECK_EVERY_S: Final = 5.0
 QUIET_S: Final = 3.2
 """How long everything is left alone behind each window, so that samples of it are alike."""
 _PERSON_ROUNDS: Final = 5
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SoakFailed(Exception):
@@ -134,7 +130,7 @@ class Soak:
                 phases.cancel()
             self._interrupt.set()
 
-        for number in _SIGNALS:
+        for number in SIGNALS:
             loop.add_signal_handler(number, interrupted)
         try:
             await asyncio.wait({phases, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +141,7 @@ class Soak:
                 task.cancel()
             await asyncio.wait({phases, watching})
             await self._end(result)
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 loop.remove_signal_handler(number)
         result.ended_early = self._interrupt.is_set()
         result.minutes = self._at_s / 60
@@ -303,8 +299,8 @@ class Soak:
         while True:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due = max(due + 1.0, time.monotonic())
-            if self._up and not self._gateway.running:
-                raise GatewayBroken(f"the gateway ended by itself\n{self._gateway.log_end()}")
+            if self._up:
+                self._gateway.check_running()
             if (failed := self._shop.failed()) is not None:
                 raise failed
             if unexpected := [name for name in self._history.counts if name.startswith("unexpected")]:
@@ -365,20 +361,9 @@ class Soak:
 
 def run(options: SoakOptions, json_path: Path | None = None) -> int:
     """Play one soak, print its verdict, and give the exit status: 0 where it held, else 1."""
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
-    folder.mkdir(parents=True, exist_ok=True)
     screen = Screen(f"Holdfast soak, {options.minutes:g} minutes, seed {options.seed}")
 
-    async def play() -> SoakResult:
-        return await Soak(options, folder, screen).play()
+    def play(folder: Path) -> Awaitable[SoakResult]:
+        return Soak(options, folder, screen).play()
 
-    with screen:
-        result = uvloop.run(play())
-    if result.held and options.keep is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        result.folder = folder
-    if json_path is not None:
-        json_path.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
-    tell(result, screen)
-    return 0 if result.held else 1
+    return run_play(screen, "holdfast-soak-", options.keep, json_path, play, tell)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from bench.child import LOG_NAME
-from bench.usage import family
+from bench.usage import family, file_bytes
 
 JOURNAL_NAME: Final = "journal.sqlite3"
 
@@ -103,14 +103,6 @@ def _usage_of(pid: int) -> Usage | None:
     if "VmRSS" not in told:  # it has ended, and nobody has fetched its status yet
         return None
     return Usage(int(told["VmRSS"].split()[0]) * 1024, handles, int(told["Threads"]))
-
-
-def file_bytes(path: Path) -> int:
-    """Size of a file; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def journal_pages_bytes(folder: Path) -> int:

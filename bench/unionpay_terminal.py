@@ -32,7 +32,6 @@ from protocol.work_keys import WorkKeyError, open_work_keys
 
 NO_ANSWER: Final = "98"
 TERMINAL_FAULT: Final = "96"
-OTHER_REASON: Final = "06"
 _HEARD_BEFORE: Final = "94"
 _ASK_AGAIN: Final = frozenset({"09", "68", "90", "91", "92", "96", "98"})
 _NEW_TRANSACTIONS_MAX: Final = 3

@@ -1,4 +1,4 @@
-"""What a gateway uses of its machine: the process that was started, and the journal's process beside it."""
+"""What a gateway uses of its machine: the process that was started, the journal's process beside it, and the disk."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ def resident_peaks(pid: int) -> list[int]:
 def resident_each(pid: int) -> list[int]:
     """Resident memory of a process, then of each of its children; empty where it is gone."""
     return [_resident_bytes(each) for each in family(pid)]
+
+
+def journal_bytes(folder: Path) -> int:
+    """Size of the journal's files in a gateway's folder."""
+    return sum(file_bytes(path) for path in folder.glob("journal.sqlite3*"))
+
+
+def file_bytes(path: Path) -> int:
+    """Size of a file; 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _cpu_s(pid: int) -> float:

@@ -113,7 +113,7 @@ class Gateway:
             unencodable=upstream.unencodable, mono_ms=clock.mono_ms(), utc_ms=clock.utc_ms(),
         )  # fmt: skip
         self._conductor = Conductor(
-            engine, clock, self._journal, send=self._link.send, reply=self._reply,
+            engine, clock, self._journal, send=self._link.send, room=lambda: self._link.room, reply=self._reply,
             reply_operator=self._asking.replied, alarm=self._alarm,
         )  # fmt: skip
         self._keys = Keys(
@@ -178,7 +178,8 @@ class Gateway:
         return Iso8583Listener(
             listener_settings(section, tls), dialect, hashing, self._heard, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, sessions=self._sessions_of(section, dialect),
-            journal_wait_ms=self._journal_wait_ms, always_fit=self._always_fit(dialect),
+            journal_wait_ms=self._journal_wait_ms, acquirer_full=self._acquirer_full,
+            always_fit=self._always_fit(dialect),
             asked=self._asked[section.speaks], log_head=self._journal.log_head,
         )  # fmt: skip
 
@@ -200,7 +201,8 @@ class Gateway:
             http_settings(section, tls, self._approved_codes), dialect.terminal, hashing,
             self._heard, self._find, self._search, lambda: self._view.mode().value, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
-            journal_wait_ms=self._journal_wait_ms, asked=self._asked[Speaks.HTTP],
+            journal_wait_ms=self._journal_wait_ms, acquirer_full=self._acquirer_full,
+            asked=self._asked[Speaks.HTTP],
             always_fit=fitting(dialect, self._always_fit(dialect)), receipt_of=self._receipt_of,
         )  # fmt: skip
 
@@ -296,6 +298,9 @@ class Gateway:
     def _journal_wait_ms(self) -> int:
         return self._conductor.journal_wait_ms()
 
+    def _acquirer_full(self) -> bool:
+        return self._conductor.acquirer_full()
+
     def _journalled(self, events: Sequence[JournalEvent]) -> None:
         self._conductor.submit_all(self._asking.for_the_core(events))
 
@@ -331,9 +336,9 @@ class Gateway:
         return await self._asking.find(self._journal, keys)
 
     async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
-        """Transactions of a terminal, oldest first; second keys to them are left out."""
+        """Transactions of a terminal, oldest first."""
         return await self._journal.listing(
-            Listing(states=frozenset(), terminal=terminal, stan=stan, aliases=False, after_id=after, limit=limit)
+            Listing(states=frozenset(), terminal=terminal, stan=stan, after_id=after, limit=limit)
         )
 
 

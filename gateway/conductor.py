@@ -26,7 +26,7 @@ from gateway.core.effects import (
     Write,
 )
 from gateway.core.engine import Engine
-from gateway.core.events import Committed, Event, Existing, OverLimit, Ticked, WriteRefused
+from gateway.core.events import Committed, Event, Existing, OverLimit, Requested, Ticked, WriteRefused
 from gateway.core.transaction import Answer, Transaction
 from gateway.journal.port import Journal
 
@@ -116,6 +116,7 @@ class Conductor:
         journal: Journal,
         *,
         send: Callable[[Send], None],
+        room: Callable[[], int] = lambda: 0,
         reply: Callable[[int, Answer, Transaction | None], None],
         reply_operator: Callable[[OperatorReply], None],
         alarm: Callable[[Alarm], None],
@@ -124,6 +125,7 @@ class Conductor:
         self._clock = clock
         self._journal = journal
         self._reply = reply
+        self._room = room
         self._journal_wait = JournalWait()
         self._do: dict[type[Effect], Callable[[Any], None]] = {
             Write: self._write,
@@ -138,6 +140,7 @@ class Conductor:
             OperatorReply: reply_operator,
         }
         self._events: deque[Event] = deque()
+        self._unanswered = 0
         self._turn_scheduled = False
         self._now_ms = 0
         self._stepping = False
@@ -158,6 +161,8 @@ class Conductor:
         not kept waiting for the turn's end, so that the journal begins while it goes on.
         """
         self._events.append(event)
+        if type(event) is Requested:
+            self._unanswered += 1
         if not self._turn_scheduled:
             self._turn_scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
@@ -179,6 +184,10 @@ class Conductor:
     def journal_wait_ms(self) -> int:
         """How long a transaction that begins now will wait for the journal, as far as that can be told (INV-9)."""
         return self._journal_wait.wait_ms(self._clock.mono_ms())
+
+    def acquirer_full(self) -> bool:
+        """Whether a transaction that begins now would find no room with the acquirer, although it answers (INV-9)."""
+        return self.engine.overruns(self._unanswered, self._room(), self._clock.mono_ms())
 
     async def until_quiet(self, timeout_s: float) -> None:
         """Wait until nothing is under way in the core, at most `timeout_s`. Cancellation: nothing changes."""
@@ -211,6 +220,7 @@ class Conductor:
         self._journal.write(write)
 
     def _tell(self, reply: Reply) -> None:
+        self._unanswered -= 1
         self._reply(reply.terminal_token, reply.answer, reply.recorded)
 
     def _run(self) -> None:

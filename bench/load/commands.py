@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario
+from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario, drawn
 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.", dir_okay=False)]
 
 Clients = Annotated[int, typer.Option(min=1, max=10_000, help="Clients, each with one request in flight.")]
+Rounds = Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")]
 MeasuredFolder = Annotated[
     Path | None,
     typer.Option(help="Where everything is stored: a folder on the disk that is meant.", exists=True, file_okay=False),
@@ -40,8 +41,6 @@ def run(
     drain_within_s: Annotated[float, typer.Option(min=1, help=HELP["drain_within_s"])] = 600.0,
 ) -> None:
     """Put load on a gateway of its own; the verdict first, then rates, percentiles and what it cost."""
-    import secrets
-
     from bench.load.run import run as measure
     from protocol.iso8583.dialect import DialectError, load_dialect
 
@@ -58,7 +57,7 @@ def run(
             protocol=protocol,
             tls=tls,
             commit_delay_ms=commit_delay_ms,
-            seed=secrets.randbelow(1_000_000) if seed is None else seed,
+            seed=drawn(seed),
             json_path=json_path,
             report_path=report,
             keep=keep,
@@ -77,7 +76,7 @@ def run(
 
 def limits(
     clients: Clients = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")] = 3,
+    rounds: Rounds = 3,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each part and turn.")] = 2.0,
     folder: MeasuredFolder = None,
     json_path: Json = None,
@@ -90,7 +89,7 @@ def limits(
 
 def peers(
     clients: Clients = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")] = 5,
+    rounds: Rounds = 5,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each turn.")] = 4.0,
     commit_delay_ms: Annotated[
         int, typer.Option(min=0, max=1_000, help="Added to every commit of the gateway and of the plain handler only.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,8 @@ from typing import Final
 
 import msgspec
 
-from bench.load.closed_loop import ClosedLoop, ClosedResult
-from bench.load.frames import Amounts, AnswerReader, Now, SaleFrames
-from bench.load.lines import Dialled, IsoLine, connect_all
-from bench.load.terminals import EchoTerminal, Terminal
 from bench.load.worker import LENGTH, Beat, Order, WorkerSettings
-from protocol.iso8583.dialect import Dialect
+from bench.own_process import end_child, start_module
 
 _READY_WITHIN_S: Final = 60.0
 _OBEY_WITHIN_S: Final = 30.0
@@ -25,42 +20,6 @@ _STOP_WITHIN_S: Final = 10.0
 
 class GeneratorBroken(Exception):
     """The generator did not do what it was started for; the message says what it said."""
-
-
-async def drive_closed(
-    address: tuple[str, int], terminals: int, seconds: float, *, frames: Dialect, echo: bool = False
-) -> ClosedResult:
-    """Drive a server of ISO 8583 from this process: each terminal with a connection and one sale in flight.
-
-    Args:
-        frames: the dialect of the sales.
-        echo: the server sends back what it gets, so that an answer has no code.
-    Raises:
-        OSError, TimeoutError: the server cannot be reached.
-        GeneratorBroken: its answers are not what they should be.
-    """
-    loop = ClosedLoop()
-    broken: list[Exception] = []
-    dialled = Dialled(address, None, 0, broken.append)
-    reader = AnswerReader(frames, echo=echo)
-    lines = []
-    kind = EchoTerminal if echo else Terminal
-    now, amounts = Now(), Amounts()
-    for index in range(terminals):
-        line = IsoLine(dialled, reader)
-        terminal = kind(index, SaleFrames(frames, index, now, amounts), loop, line)
-        loop.add(terminal)
-        line.carry(terminal)
-        lines.append(line)
-    try:
-        await connect_all(lines)
-        result = await loop.run(seconds)
-    finally:
-        for line in lines:
-            line.close()
-    if broken:
-        raise GeneratorBroken(str(broken[0])) from broken[0]
-    return result
 
 
 class Generator:
@@ -82,16 +41,7 @@ class Generator:
 
     async def start(self) -> None:
         """Start the child and wait until its terminals are connected. Raises: GeneratorBroken."""
-        self._child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bench.load.worker",
-            msgspec.json.encode(self.settings).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=1 << 24,
-            start_new_session=True,
-        )
+        self._child = await start_module("bench.load.worker", self.settings, answer_bytes_max=1 << 24)
         ready = self._awaited("ready")
         self._reading = asyncio.get_running_loop().create_task(self._read(self._child))
         await self._answer(ready, _READY_WITHIN_S)
@@ -120,13 +70,7 @@ class Generator:
     async def close(self) -> None:
         """End the child. Safe to call twice."""
         child, self._child = self._child, None
-        if child is not None and child.stdin is not None:
-            child.stdin.close()
-            try:
-                await asyncio.wait_for(child.wait(), _STOP_WITHIN_S)
-            except TimeoutError:
-                child.kill()
-                await child.wait()
+        await end_child(child, _STOP_WITHIN_S)
         if self._reading is not None:
             await self._reading
             self._reading = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ import msgspec
 
 from bench.load.books import SavedLane, read_books
 from bench.load.host import HostCounts, HostOrder, HostSettings
+from bench.own_process import end_child, start_module
 
 _ANSWER_WITHIN_S: Final = 30.0
 _STOP_WITHIN_S: Final = 10.0
@@ -30,15 +30,7 @@ class HostProcess:
 
     async def start(self) -> None:
         """Start it. Raises: HostBroken."""
-        self._child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bench.load.host",
-            msgspec.json.encode(self._settings).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._child = await start_module("bench.load.host", self._settings)
         assert self._child.stdout is not None
         if await asyncio.wait_for(self._child.stdout.readline(), _ANSWER_WITHIN_S) != b"ready\n":
             raise HostBroken("the host did not start")
@@ -63,13 +55,7 @@ class HostProcess:
     async def close(self) -> None:
         """End it. Safe to call twice."""
         child, self._child = self._child, None
-        if child is not None and child.stdin is not None:
-            child.stdin.close()
-            try:
-                await asyncio.wait_for(child.wait(), _STOP_WITHIN_S)
-            except TimeoutError:
-                child.kill()
-                await child.wait()
+        await end_child(child, _STOP_WITHIN_S)
 
     async def _obeyed(self, order: HostOrder) -> HostCounts:
         child = self._child

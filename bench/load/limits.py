@@ -11,21 +11,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import uvloop
-
+from bench.load.by_turns import run_by_turns, start_standing
 from bench.load.fingerprint import disclosed_options, fingerprint
 from bench.load.limits_parts import leaf_rate, seal_rate, sqlite_rate, sync_times
 from bench.load.limits_servers import BareHttpPeer, EchoPeer
-from bench.load.peers import INTERRUPTED, show, until_signal
 from bench.load.peers_gateway import GatewayPeer, HttpGatewayPeer, RecordSizes
-from bench.load.peers_proof import prove
 from bench.load.peers_rounds import Load, Standing, measure, rotated
-from bench.load.peers_server import PeerBroken, measuring_folder, open_files
-from bench.load.results import Figure, Fingerprint, Results, write_results
+from bench.load.results import Figure, Fingerprint, Results
 from bench.screen import Screen
 
 _SMALL: Final = 64
@@ -83,17 +79,13 @@ def run(options: LimitsOptions, json_path: Path | None = None) -> int:
     Returns:
         0; 1 where a part could not be measured; 130 after Ctrl-C, with what was measured until then.
     """
-    began = datetime.now(UTC)
-    open_files()
-    with measuring_folder(options.folder) as folder, Screen("What this machine can do at most") as screen:
-        limits = uvloop.run(until_signal(lambda: measure_limits(options, folder, screen)))
-    results = report(options, limits, began)
-    show(results, screen)
-    if json_path is not None:
-        write_results(results, json_path)
-    if limits.interrupted:
-        return INTERRUPTED
-    return 0 if results.held else 1
+    return run_by_turns(
+        "What this machine can do at most",
+        options.folder,
+        json_path,
+        lambda folder, screen: measure_limits(options, folder, screen),
+        lambda limits, began: report(options, limits, began),
+    )
 
 
 async def measure_limits(options: LimitsOptions, folder: Path, screen: Screen) -> Limits:
@@ -117,7 +109,7 @@ async def measure_limits(options: LimitsOptions, folder: Path, screen: Screen) -
         limits.fingerprint = fingerprint(folder, gateway.setup.toml())
         for standing in limits.standings:
             phase(f"starting {standing.peer.name}")
-            await _started(standing)
+            await start_standing(standing, b"")
         sizes = gateway.sizes() if not limits.stored.problem else RecordSizes(body=200, account=300, row=240)
         limits.parts = parts(folder, sizes, options.seconds)
         load = Load(clients=options.clients, seconds=options.seconds, warm_up_s=options.seconds / 4, payload=b"")
@@ -142,16 +134,6 @@ async def measure_limits(options: LimitsOptions, folder: Path, screen: Screen) -
     for standing in limits.standings:
         standing.disclose(folder)
     return limits
-
-
-async def _started(standing: Standing) -> None:
-    """Start a server; one that keeps records proves that it does. What is wrong is noted."""
-    try:
-        await standing.peer.start()
-        if standing.peer.keeps:
-            await prove(standing.peer, b"")
-    except (PeerBroken, OSError) as broken:
-        standing.problem = str(broken)
 
 
 def parts(folder: Path, sizes: RecordSizes, seconds: float) -> list[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +55,11 @@ HELP: Final = {
     "drain_within_s": "How long the queue may take to become empty.",
 }
 """Help text of each option, by name."""
+
+
+def drawn(seed: int | None) -> int:
+    """The seed that was given, or one that is drawn now."""
+    return secrets.randbelow(1_000_000) if seed is None else seed
 
 
 class OptionsWrong(ValueError):

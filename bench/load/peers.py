@@ -9,33 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-import uvloop
-
+from bench.load.by_turns import run_by_turns, start_standing
 from bench.load.fingerprint import disclosed_options, fingerprint
 from bench.load.peers_gateway import GatewayPeer
 from bench.load.peers_nats import NatsPeer
 from bench.load.peers_plain import PlainPeer
 from bench.load.peers_postgresql import PostgresPeer
-from bench.load.peers_proof import prove
 from bench.load.peers_redis import RedisPeer
 from bench.load.peers_rounds import Load, Standing, measure
-from bench.load.peers_server import Peer, PeerBroken, PeerMissing, measuring_folder, open_files
-from bench.load.results import Figure, Fingerprint, Results, write_results
+from bench.load.peers_server import Peer
+from bench.load.results import Figure, Fingerprint, Results
 from bench.screen import Screen
 
 PEERS: Final = ("nats", "nats-streams", "postgresql", "redis", "plain")
 _STREAMS: Final = 8
-INTERRUPTED: Final = 130
 _PROOF_BYTES: Final = 500
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,39 +74,13 @@ def run(options: PeersOptions, json_path: Path | None = None) -> int:
         0; 1 where a server broke or lost something; 130 after Ctrl-C, with what was measured until then. A server that
         is not installed is a line and no failure.
     """
-    began = datetime.now(UTC)
-    open_files()
-    with measuring_folder(options.folder) as folder, Screen("Holdfast beside others") as screen:
-        comparison = uvloop.run(until_signal(lambda: compare(options, folder, screen)))
-    results = report(options, comparison, began)
-    show(results, screen)
-    if json_path is not None:
-        write_results(results, json_path)
-    if comparison.interrupted:
-        return INTERRUPTED
-    return 0 if results.held else 1
-
-
-async def until_signal(work: Callable[[], Awaitable[_T]]) -> _T:
-    """Do work that Ctrl-C and SIGTERM cancel, once: stopping the servers, which follows, is bounded in time."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    wished = False
-
-    def end() -> None:
-        nonlocal wished
-        if not wished:
-            wished = True
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
-    try:
-        return await work()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+    return run_by_turns(
+        "Holdfast beside others",
+        options.folder,
+        json_path,
+        lambda folder, screen: compare(options, folder, screen),
+        lambda comparison, began: report(options, comparison, began),
+    )
 
 
 def chosen(options: PeersOptions, folder: Path) -> list[Peer]:
@@ -140,7 +109,7 @@ async def compare(options: PeersOptions, folder: Path, screen: Screen, peers: Se
         comparison.fingerprint = fingerprint(folder)
         for standing in comparison.standings:
             screen.phase(time.monotonic() - began, f"starting {standing.peer.name}")
-            await _started(standing)
+            await start_standing(standing, os.urandom(_PROOF_BYTES))
         payload = os.urandom(options.payload_bytes or _gateway_record(comparison.standings[0]))
         comparison.payload_bytes = len(payload)
         load = Load(clients=options.clients, seconds=options.seconds, warm_up_s=options.warm_up_s, payload=payload)
@@ -161,17 +130,6 @@ async def compare(options: PeersOptions, folder: Path, screen: Screen, peers: Se
     for standing in comparison.standings:
         standing.disclose(folder)
     return comparison
-
-
-async def _started(standing: Standing) -> None:
-    """Start one server and prove that it stores, once, what it acknowledges; what is wrong is noted."""
-    try:
-        await standing.peer.start()
-        await prove(standing.peer, os.urandom(_PROOF_BYTES))
-    except PeerMissing as missing:
-        standing.problem, standing.missing = str(missing), True
-    except (PeerBroken, OSError) as broken:
-        standing.problem = f"{broken}"
 
 
 def _gateway_record(standing: Standing) -> int:
@@ -236,17 +194,3 @@ def _verdict(options: PeersOptions, comparison: Comparison) -> list[str]:
     if comparison.fingerprint is not None and comparison.fingerprint.file_system in ("tmpfs", "ramfs"):
         lines.append("the folder is in memory: syncs cost nothing here, and these figures say nothing; give --folder")
     return lines
-
-
-def show(results: Results, screen: Screen) -> None:
-    """Print the verdict, then each figure, Holdfast's rate as a fraction of it, and how it was measured."""
-    for number, line in enumerate(results.verdict):
-        screen.line(line, "bold" if not number else "")
-    screen.line()
-    width = max(len(figure.name) for figure in results.figures)
-    screen.line(f"  {'':<{width}} {'':>16} {'Holdfast is':>12}")
-    for figure in results.figures:
-        value = f"{figure.value:>11,.0f} {figure.unit:<4}" if figure.value else f"{'-':>11}     "
-        share = f"{figure.fraction:>10.3f} x" if figure.fraction else f"{'':>12}"
-        screen.line(f"  {figure.name:<{width}} {value} {share}")
-        screen.line(f"      {figure.note}", "dim")

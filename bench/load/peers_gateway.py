@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Sequence
@@ -53,11 +52,6 @@ class SaleClient(PeerClient):
         self._first = first_stan
         self._echo = echo
         self._unread = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        super().connection_made(transport)
-        self.ready.set_result(None)
 
     def send(self, number: int) -> None:
         """Send a sale."""

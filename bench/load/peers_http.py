@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -34,11 +33,6 @@ class HttpClient(PeerClient):
         self._request = request
         self._expected = expected
         self._unread = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        super().connection_made(transport)
-        self.ready.set_result(None)
 
     def send(self, number: int) -> None:
         """Post."""

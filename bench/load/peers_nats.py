@@ -50,9 +50,8 @@ class NatsClient(PeerClient):
         self._body_bytes = len(payload)
         self._unread = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop. The PONG says that the subscription stands."""
-        super().connection_made(transport)
+    def greet(self) -> None:
+        """Subscribe; the PONG says that it stands."""
         self.transport.write(_CONNECT + b"SUB %s 1\r\nPING\r\n" % self._inbox)
 
     def send(self, number: int) -> None:

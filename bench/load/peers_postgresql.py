@@ -90,9 +90,8 @@ class PostgresClient(PeerClient):
         self._unread = b""
         self._began = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        super().connection_made(transport)
+    def greet(self) -> None:
+        """Begin the session."""
         self.transport.write(_startup())
 
     def send(self, number: int) -> None:

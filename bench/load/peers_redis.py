@@ -42,11 +42,6 @@ class RedisClient(PeerClient):
         self._tail = b"\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(_STREAM), _STREAM, len(payload), payload)
         self._unread = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        super().connection_made(transport)
-        self.ready.set_result(None)
-
     def send(self, number: int) -> None:
         """Call the script."""
         self.last = number

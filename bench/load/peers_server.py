@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import pwd
-import resource
 import shutil
 import signal
 import subprocess
@@ -81,6 +80,11 @@ class PeerClient(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self.transport = cast("asyncio.Transport", transport)
+        self.greet()
+
+    def greet(self) -> None:
+        """Say what comes before the first request; by default nothing, and the client is ready."""
+        self.ready.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
@@ -152,13 +156,6 @@ def measuring_folder(parent: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="holdfast-peers-", dir=parent, ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)
         yield Path(name)
-
-
-def open_files() -> None:
-    """As many connections as the system allows, for the servers, too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def unprivileged() -> str | None:

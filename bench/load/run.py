@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import shutil
 import signal
 import tempfile
@@ -14,6 +13,7 @@ from typing import Final
 import uvloop
 
 from bench.child import GatewayBroken
+from bench.interruption import INTERRUPTED
 from bench.load.fingerprint import disclosed_options, fingerprint
 from bench.load.generator import GeneratorBroken
 from bench.load.histogram import LatencyRecorder
@@ -25,10 +25,10 @@ from bench.load.report_text import show
 from bench.load.results import Cost, Results, write_results
 from bench.load.scenarios import play
 from bench.load.stage import Findings, Rig
+from bench.own_process import open_files
 from bench.screen import Screen
 from gateway.journal.port import JournalError
 
-INTERRUPTED: Final = 130
 GENERATOR_SHARE_MAX: Final = 0.9
 LATE_SHARE_MAX: Final = 0.01
 
@@ -40,7 +40,7 @@ def run(options: RunOptions) -> int:
         0 where everything held; 1 where not; 130 after Ctrl-C, with what was measured until then.
     """
     began = datetime.now(UTC)
-    _open_files()
+    open_files()
     folder = Path(tempfile.mkdtemp(prefix="holdfast-load-"))
     interrupted = False
     try:
@@ -175,10 +175,3 @@ def _put_away(folder: Path, keep: Path | None) -> None:
         keep.mkdir(parents=True, exist_ok=True)
         shutil.copytree(folder, keep, dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _open_files() -> None:
-    """As many connections as the system allows, for the children, too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

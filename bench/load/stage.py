@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.backlog import BacklogOptions, Filling, sale
 from bench.certificates import Authority
 from bench.child import Gateway, GatewayBroken, free_ports
+from bench.filling import Filling, sale
 from bench.load.books import SavedLane
 from bench.load.frames import Amounts
 from bench.load.generator import Generator
@@ -22,13 +22,14 @@ from bench.load.setup import TLS_FOLDER, LoadSetup
 from bench.load.tally import Outcome
 from bench.load.terminals import Told
 from bench.load.truth import Truth, judge
-from bench.load.watching import Watch, journal_bytes
+from bench.load.watching import Watch
 from bench.load.worker import Beat, WorkerSettings
 from bench.screen import Screen
+from bench.usage import journal_bytes
 
 HOST_DIALECT: Final = "iso87-binary"
 _BUSINESS: Final = {Scenario.DUPLICATES: "duplicates", Scenario.MIXED: "mixed"}
-_BACKLOG_AMOUNTS: Final = Amounts(base=100, step=1, count=900)  # what bench.backlog.sale makes of a STAN
+_BACKLOG_AMOUNTS: Final = Amounts(base=100, step=1, count=900)  # what bench.filling.sale makes of a STAN
 _ONLINE_WITHIN_S: Final = 20.0
 _ANSWERED_WITHIN_S: Final = 20.0
 _LOOK_S: Final = 0.25
@@ -58,15 +59,6 @@ class Findings:
     commits: int = 0
     syncs: int = -1
     host_share: float = 0.0
-
-
-class _Filling(Filling):
-    """Stores the backlog."""
-
-    @property
-    def sales(self) -> list[int]:
-        """How many each terminal has sold; their STANs begin with 1."""
-        return list(self._stans)
 
 
 class Rig:
@@ -121,8 +113,7 @@ class Rig:
             ca_file = str(authority.ca_file)
         if options.scenario is Scenario.DRAIN:
             self._show(f"storing {options.backlog:,} sales of {options.terminals:,} terminals")
-            filled = BacklogOptions(transactions=options.backlog, terminals=options.terminals, drain_within_s=0)
-            filling = _Filling(self.gateway.config, filled, self._screen)
+            filling = Filling(self.gateway.config, options.backlog, options.terminals, self._screen)
             await filling.run()
             self._backlog_of = filling.sales
         await self._host.start()
@@ -176,8 +167,7 @@ class Rig:
         until = time.monotonic() + seconds
         while (left_s := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left_s, 1.0))
-            if not self.gateway.running:
-                raise GatewayBroken(f"the gateway has ended\n{self.gateway.log_end()}")
+            self.gateway.check_running()
 
     async def cut(self) -> None:
         """The acquirer goes away."""
@@ -207,8 +197,7 @@ class Rig:
         looked = began
         while booked < self.options.backlog and time.monotonic() - began < self.options.drain_within_s:
             await asyncio.sleep(_LOOK_S)
-            if not self.gateway.running:
-                raise GatewayBroken(f"the gateway has ended\n{self.gateway.log_end()}")
+            self.gateway.check_running()
             now_booked = (await self._host.counts()).booked
             now = time.monotonic()
             self._sample(self.parts.at_s, (now_booked - booked) / (now - looked), 0)
@@ -302,8 +291,7 @@ class Rig:
             self._sample(self.parts.at_s, 0.0, 0)
             if self.watch.depth == 0 or time.monotonic() > until:
                 return self.watch.depth
-            if not self.gateway.running:
-                raise GatewayBroken(f"the gateway has ended\n{self.gateway.log_end()}")
+            self.gateway.check_running()
             await asyncio.sleep(_LOOK_S)
 
     async def _count(self, told: dict[str, bytes]) -> None:

@@ -124,15 +124,3 @@ class Terminal:
     def note(self, told: Told) -> None:
         """Write down what was told of the newest STAN."""
         self.told.append(told)
-
-
-class EchoTerminal(Terminal):
-    """Takes any answer for an approval: its server sends everything back."""
-
-    def answered(self, answer: Answer, frame: bytes) -> None:  # noqa: ARG002
-        """An answer for this terminal."""
-        if not self.pending or answer.stan != self.pending_stan:
-            self.stale += 1
-            return
-        self.pending = b""
-        self._loop.acknowledged(self.index)

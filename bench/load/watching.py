@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from bench.child import Commits, Gateway
 from bench.load.results import Sample
-from bench.usage import cpu_s, resident_bytes
-
-
-def journal_bytes(folder: Path) -> int:
-    """Size of the journal's files."""
-    return sum(_size(path) for path in folder.glob("journal.sqlite3*"))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+from bench.usage import cpu_s, file_bytes, resident_bytes
 
 
 class Watch:
@@ -81,7 +68,7 @@ class Watch:
     def enter(self, at_s: float, rate_per_s: float, p99_us: float) -> Sample:
         """Take a sample, with what the generator has counted."""
         resident = resident_bytes(self._gateway.pid) if self._gateway.running else 0
-        log = _size(self._log)
+        log = file_bytes(self._log)
         self.resident_max_bytes = max(self.resident_max_bytes, resident)
         self.log_max_bytes = max(self.log_max_bytes, log)
         _ = self.cpu_s  # so that little is missed of a process that is killed

@@ -59,6 +59,7 @@ class HttpLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
         self._told_connected = False
+        self.room = 0
         self._refusals: list[NotSent] = []
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_ms = 0
@@ -325,7 +326,8 @@ class HttpLink:
             self._deliver(refusal)
 
     def _tell_connected(self) -> None:
-        connected = self.connected
+        self.room = self._settings.in_flight_max * sum(endpoint.connected for endpoint in self._endpoints)
+        connected = self.room > 0
         if connected is not self._told_connected:
             self._told_connected = connected
             self._deliver(Connected(connected))

@@ -83,6 +83,7 @@ class Iso8583Link:
             first_stan = 1 + secrets.randbelow(999_999)  # a restart does not begin with the STANs of the last start
             self._signing_on = SigningOn(settings.session, self._session, self._endpoints, self, mono_ms, first_stan)
         self._told_connected = False
+        self.room = 0
         self._refusals: list[NotSent] = []
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_ms = 0
@@ -373,7 +374,8 @@ class Iso8583Link:
         self._deliver(TimedOut(flight.token))
 
     def _tell_connected(self) -> None:
-        connected = self.connected
+        self.room = self._settings.in_flight_max * sum(endpoint.connected for endpoint in self._endpoints)
+        connected = self.room > 0
         if connected is not self._told_connected:
             self._told_connected = connected
             self._deliver(Connected(connected))

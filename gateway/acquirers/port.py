@@ -79,6 +79,9 @@ class Link(Protocol):
     def connected(self) -> bool:
         """Whether at least one endpoint is connected."""
 
+    room: int
+    """How many messages the endpoints that are connected may have in flight together."""
+
     async def start(self) -> None:
         """Begin to connect, and return without waiting for a connection."""
 

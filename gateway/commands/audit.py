@@ -12,6 +12,7 @@ import typer
 
 from gateway.commands.audit_group import audit
 from gateway.commands.speaking import (
+    DEFAULT_CONFIG,
     FAILED,
     WRONG_USAGE,
     AsJson,
@@ -223,7 +224,7 @@ def _configured_keys(journal: Path | None, config: Path | None, keyring: Keyring
 
     if journal is not None:
         return ()
-    named = config or Path("holdfast.toml")
+    named = config or DEFAULT_CONFIG
     try:
         return log_keys(load(named), keyring or _keyring(named))[0]
     except (JournalError, OSError):

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.commands.audit_group import audit
-from gateway.commands.speaking import FAILED, WRONG_USAGE, AsJson, ConfigFile, a_file, fail, load, print_json
+from gateway.commands.speaking import (
+    DEFAULT_CONFIG,
+    FAILED,
+    WRONG_USAGE,
+    AsJson,
+    ConfigFile,
+    a_file,
+    fail,
+    load,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from gateway.audit.kit_head import SignedHead
@@ -20,8 +30,6 @@ if TYPE_CHECKING:
     from gateway.journal.keyring import Keyring
     from gateway.journal.log_reader import LogReader
     from protocol.transparency.notes import SignerKey, VerifierKey
-
-_DEFAULT_CONFIG = Path("holdfast.toml")
 
 JournalOption = Annotated[
     Path | None,
@@ -211,9 +219,9 @@ def _sources(
 ) -> tuple[Path, tuple[VerifierKey, ...], list[SignerKey]]:
     """The journal's path, the keys that its log is believed by, and those that may sign; keys only where named."""
     if config is None and journal is None:
-        if not _DEFAULT_CONFIG.exists():
+        if not DEFAULT_CONFIG.exists():
             fail("name the journal with --journal, or its configuration with -c", WRONG_USAGE)
-        config = _DEFAULT_CONFIG
+        config = DEFAULT_CONFIG
     loaded = load(config) if config is not None else None
     path = a_file(journal or (loaded.journal.path if loaded is not None else Path()))
     if verifier_key or loaded is None:

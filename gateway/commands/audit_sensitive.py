@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from gateway.commands.audit_group import audit
-from gateway.commands.speaking import FAILED, WRONG_USAGE, AsJson, ConfigFile, fail, load, print_json
+from gateway.commands.running import ask
+from gateway.commands.speaking import (
+    DEFAULT_CONFIG,
+    FAILED,
+    WRONG_USAGE,
+    Approver,
+    ApproverKey,
+    AsJson,
+    ConfigFile,
+    fail,
+    load,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,7 +63,7 @@ def shred_check_command(
     wanted = _canaries(canaries or [], canary_file)
     paths = list(also or [])
     if config is not None or not paths:
-        paths = [*_own_paths(load(config or Path("holdfast.toml"))), *paths]
+        paths = [*_own_paths(load(config or DEFAULT_CONFIG)), *paths]
     began_s = time.monotonic()
     try:
         files = list(files_under(paths))
@@ -147,16 +159,8 @@ def _tell(canaries: list[Canary], result: Searched, seconds: float) -> None:
 def disclose_command(
     transaction: Annotated[int, typer.Argument(min=1, help="The transaction's id.", metavar="TXN")],
     part: Annotated[str, typer.Option("--part", help="account or sensitive.", metavar="PART")],
-    who: Annotated[str, typer.Option("--who", help="Your name in [operations] approvers.", metavar="NAME")],
-    private_key: Annotated[
-        Path,
-        typer.Option(
-            "--key",
-            help="Your private key, as `holdfast keys approver` made it.",
-            envvar="APPROVER_KEY",
-            metavar="FILE",
-        ),
-    ],
+    who: Approver,
+    private_key: ApproverKey,
     why: Annotated[str, typer.Option("--why", help="Why; kept in the journal. Of who asks.")] = "",
     approve: Annotated[
         str, typer.Option("--approve", help="The request that you approve, as the second person.", metavar="ID")
@@ -179,7 +183,7 @@ def disclose_command(
         fail(f"--part is one of {', '.join(PARTS)}", WRONG_USAGE)
     if bool(approve) != (out is not None) or bool(approve) == bool(why):
         fail("who asks gives --why; who approves gives --approve ID and --out FILE", WRONG_USAGE)
-    loaded = load(config or Path("holdfast.toml"))
+    loaded = load(config or DEFAULT_CONFIG)
     if out is None:
         _ask_to_disclose(loaded, transaction, entry or transaction, part, who, why, private_key, as_json=as_json)
     else:
@@ -303,22 +307,18 @@ def _approved(config: Config, number: str, who: str, signature: str) -> int:
 
     import msgspec  # noqa: PLC0415
 
-    from gateway.operations.client import NotRunningError, OperationsClient, RefusedError  # noqa: PLC0415
+    from gateway.operations.client import NotRunningError  # noqa: PLC0415
     from gateway.operations.disclosures import Told, disclosures_offline  # noqa: PLC0415
-    from gateway.operations.token import TokenError  # noqa: PLC0415
 
     async def here() -> Told:
         async with disclosures_offline(config) as disclosures:
             return await disclosures.approve(number, who, signature)
 
+    approval = {"who": who, "signature": signature}
     try:
-        answer = OperationsClient(config.operations).post(
-            f"/v1/audit/disclosures/{number}/approve", {"who": who, "signature": signature}
-        )
+        answer = ask(config, lambda client: client.post(f"/v1/audit/disclosures/{number}/approve", approval))
     except NotRunningError:
         return asyncio.run(here()).sequence
-    except (RefusedError, TokenError) as error:
-        fail(str(error))
     return msgspec.json.decode(answer, type=Told).sequence
 
 

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands.speaking import FAILED, WRONG_USAGE, AsJson, fail, print_json
+from gateway.commands.keys_asked import act, keys_report_of, tell, waiting_request
+from gateway.commands.person import confirmed, passphrase_typed, private_key_in
+from gateway.commands.speaking import (
+    DEFAULT_CONFIG,
+    WRONG_USAGE,
+    Approver,
+    ApproverKey,
+    AsJson,
+    GatewayConfig,
+    Who,
+    Why,
+    fail,
+    load,
+    print_json,
+)
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    from gateway.config import Config
-    from gateway.operations.approvals import Kept
-    from gateway.operations.key_reports import KeysReport
     from gateway.operations.keys import Keys
     from gateway.operations.view import CommandResult
 
 keys = typer.Typer(help="Look at the journal's keys; rotate, retire and destroy them.", no_args_is_help=True)
 
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
-Who = Annotated[str, typer.Option(help="Who decides; the user of this machine by default.", show_default=False)]
-Why = Annotated[str, typer.Option(help="Why; kept in the journal.")]
-Approver = Annotated[str, typer.Option("--who", help="Your name in [operations] approvers.", metavar="NAME")]
-ApproverKey = Annotated[
-    Path,
-    typer.Option(
-        "--key", help="Your private key, as `holdfast keys approver` made it.", envvar="APPROVER_KEY", metavar="FILE"
-    ),
-]
 KeyId = Annotated[int, typer.Argument(min=1, help="The key's id; `holdfast keys list` shows it.", metavar="ID")]
 RequestId = Annotated[str, typer.Argument(help="The request's id; `holdfast keys requests` shows it.", metavar="ID")]
-DEFAULT_CONFIG = Path("holdfast.toml")
 
 
 @keys.command("list")
-def list_command(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def list_command(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List every key: what it is for, where it stands, since when; destroyed ones too."""
-    report = _report(_load(config))
+    report = keys_report_of(load(config))
     if as_json:
         print_json(report)
         return
@@ -64,7 +61,7 @@ def rotate_command(
     purpose: Annotated[str, typer.Argument(help="account-epoch, sensitive-epoch or log-signing.", metavar="PURPOSE")],
     why: Why,
     who: Who = "",
-    config: ConfigFile = DEFAULT_CONFIG,
+    config: GatewayConfig = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Make a new key for what is new. What was sealed opens with the old; an older log key signs beside the new one."""
@@ -74,20 +71,20 @@ def rotate_command(
     if purpose not in [each.value for each in ROTATING]:
         fail(f"PURPOSE is one of {', '.join(each.value for each in ROTATING)}", WRONG_USAGE)
     body = _steering(who, why)
-    _act(
-        _load(config), "/v1/keys/rotate", {"purpose": purpose, **body},
+    act(
+        load(config), "/v1/keys/rotate", {"purpose": purpose, **body},
         lambda held: held.rotate(KeyPurpose(purpose), body["who"], body["why"]), as_json,
     )  # fmt: skip
 
 
 @keys.command("retire")
 def retire_command(
-    key: KeyId, why: Why, who: Who = "", config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
+    key: KeyId, why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
     """End the time in which an older log-signing key signs beside the current one."""
     body = _steering(who, why)
-    _act(
-        _load(config), f"/v1/keys/{key}/retire", body,
+    act(
+        load(config), f"/v1/keys/{key}/retire", body,
         lambda held: held.retire(key, body["who"], body["why"]), as_json,
     )  # fmt: skip
 
@@ -98,15 +95,15 @@ def destroy_command(
     who: Approver,
     why: Why,
     private_key: ApproverKey,
-    config: ConfigFile = DEFAULT_CONFIG,
+    config: GatewayConfig = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Ask that a key be destroyed: what was sealed with it can never be opened again. A second person approves."""
     from gateway.operations.approvals import ApprovalRefused, asking_text, new_request, sign  # noqa: PLC0415
     from gateway.operations.keys import DESTROY_KEY  # noqa: PLC0415
 
-    loaded = _load(config)
-    signer, keyring = _private_key(private_key), _report(loaded).keyring
+    loaded = load(config)
+    signer, keyring = private_key_in(private_key), keys_report_of(loaded).keyring
     try:
         request = new_request(
             DESTROY_KEY, f"key {key}", who=who, why=why, gateway=keyring, now_ms=time.time_ns() // 1_000_000
@@ -117,13 +114,13 @@ def destroy_command(
     import msgspec  # noqa: PLC0415
 
     body = {"request": msgspec.to_builtins(request), "signature": signature}
-    _act(loaded, "/v1/keys/requests", body, lambda held: held.ask(request, signature), as_json)
+    act(loaded, "/v1/keys/requests", body, lambda held: held.ask(request, signature), as_json)
 
 
 @keys.command("requests")
-def requests_command(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def requests_command(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List what waits for a second person."""
-    waiting = _report(_load(config)).requests
+    waiting = keys_report_of(load(config)).requests
     if as_json:
         print_json(waiting)
     elif not waiting:
@@ -143,21 +140,21 @@ def approve_command(
     request: RequestId,
     who: Approver,
     private_key: ApproverKey,
-    config: ConfigFile = DEFAULT_CONFIG,
+    config: GatewayConfig = DEFAULT_CONFIG,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask once more.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Approve what another person has asked for, and have it done. It cannot be undone."""
     from gateway.operations.approvals import approving_text, sign  # noqa: PLC0415
 
-    loaded = _load(config)
-    kept = _waiting(loaded, request)
+    loaded = load(config)
+    kept = waiting_request(loaded, request)
     asked = kept.request
     typer.echo(f"{asked.who} asks for: {asked.action} {asked.subject}, because: {asked.why}", err=True)
-    if not (yes or _confirmed()):
+    if not (yes or confirmed()):
         fail("not approved; nothing was done")
-    signature = sign(_private_key(private_key), approving_text(asked, who))
-    _act(
+    signature = sign(private_key_in(private_key), approving_text(asked, who))
+    act(
         loaded, f"/v1/keys/requests/{request}/approve", {"who": who, "signature": signature},
         lambda held: held.approve(request, who, signature), as_json,
     )  # fmt: skip
@@ -165,13 +162,13 @@ def approve_command(
 
 @keys.command("withdraw")
 def withdraw_command(
-    request: RequestId, why: Why, who: Who = "", config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
+    request: RequestId, why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
     """Take back a request that waits for a second person."""
     body = _steering(who, why)
-    loaded = _load(config)
-    _waiting(loaded, request)
-    _act(
+    loaded = load(config)
+    waiting_request(loaded, request)
+    act(
         loaded, f"/v1/keys/requests/{request}/withdraw", body,
         lambda held: held.withdraw(request, body["who"], body["why"]), as_json,
     )  # fmt: skip
@@ -191,7 +188,7 @@ def rewrap_command(
     ] = "file",
     generate: Annotated[bool, typer.Option("--generate", help="Make the key in the token first.")] = False,
     who: Who = "",
-    config: ConfigFile = DEFAULT_CONFIG,
+    config: GatewayConfig = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Wrap every key under another key-encryption key. Copies of the keyring made before open with the old one only."""
@@ -208,23 +205,23 @@ def rewrap_command(
 
         return rewrapped(held, Rewrapping(to, body["who"], body["why"], generate))
 
-    _act(_load(config), "/v1/keys/rewrap", {"to": to, "generate": generate, **body}, offline, as_json)
+    act(load(config), "/v1/keys/rewrap", {"to": to, "generate": generate, **body}, offline, as_json)
 
 
 @keys.command("restore")
-def restore_command(why: Why, who: Who = "", config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def restore_command(why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Have a keyring from a backup fit its journal: later keys that it lacks count as destroyed. No gateway may run."""
     from gateway.journal.key_changes import KeyChangeRefused  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
     from gateway.operations.keys_offline import restore_keys  # noqa: PLC0415
 
     body = _steering(who, why)
-    loaded = _load(config)
+    loaded = load(config)
     try:
         text = restore_keys(loaded, body["who"], body["why"])
     except (JournalError, KeyChangeRefused) as error:
         fail(str(error))
-    _tell({"done": True, "text": text}, as_json)
+    tell({"done": True, "text": text}, as_json)
 
 
 @keys.command("approver")
@@ -240,7 +237,7 @@ def approver_command(
 
     if not is_name(name):
         fail("NAME is 1 to 64 letters, digits, '.', '_', '@' and '-'", WRONG_USAGE)
-    word = _passphrase("Passphrase", "--passphrase needs one", twice=True) if passphrase else ""
+    word = passphrase_typed("Passphrase", "--passphrase needs one", twice=True) if passphrase else ""
     try:
         public = make_approver_key(out, word.encode())
     except ApprovalRefused as refused:
@@ -250,15 +247,6 @@ def approver_command(
         return
     typer.echo(f"made {out}: your private key; whoever has it can ask and approve in your name")
     typer.echo(f'add to [operations] approvers, and start the gateway anew: "{name}:{public}"')
-
-
-def _load(path: Path) -> Config:
-    from gateway.config import ConfigError, load_config  # noqa: PLC0415
-
-    try:
-        return load_config(path, starting=False)
-    except ConfigError as error:
-        fail(str(error), WRONG_USAGE)
 
 
 def _steering(who: str, why: str) -> dict[str, str]:
@@ -275,134 +263,6 @@ def _steering(who: str, why: str) -> dict[str, str]:
     if any(contains_pan(text) for text in said.values()):
         fail("--who and --why are kept in clear: no card number in them", WRONG_USAGE)
     return said
-
-
-def _report(config: Config) -> KeysReport:
-    """The running gateway's keys; where none runs, those of the folder."""
-    import msgspec  # noqa: PLC0415
-
-    from gateway.journal.port import JournalError  # noqa: PLC0415
-    from gateway.operations.approvals import ApprovalRefused  # noqa: PLC0415
-    from gateway.operations.client import NotRunningError, OperationsClient, RefusedError  # noqa: PLC0415
-    from gateway.operations.key_reports import KeysReport  # noqa: PLC0415
-    from gateway.operations.token import TokenError  # noqa: PLC0415
-
-    try:
-        return msgspec.json.decode(OperationsClient(config.operations).get("/v1/keys"), type=KeysReport)
-    except NotRunningError as error:
-        typer.echo(f"holdfast: {error}; the keys are read from {config.journal.keys}", err=True)
-    except msgspec.MsgspecError:
-        fail("the gateway's answer is of another release; use its own `holdfast`")
-    except (RefusedError, TokenError) as error:
-        fail(str(error))
-    from gateway.journal.keyring import KeyState  # noqa: PLC0415
-    from gateway.operations.keys import DESTROY_KEY  # noqa: PLC0415
-    from gateway.operations.keys_offline import offline_keys  # noqa: PLC0415
-
-    try:
-        report = offline_keys(config)
-    except (JournalError, ApprovalRefused) as error:
-        fail(str(error))
-    done = {(DESTROY_KEY, f"key {one.id}") for one in report.keys if one.state == KeyState.DESTROYED.value}
-    waiting = [each for each in report.requests if (each.request.action, each.request.subject) not in done]
-    return msgspec.structs.replace(report, requests=waiting)
-
-
-def _waiting(config: Config, request: str) -> Kept:
-    found = [kept for kept in _report(config).requests if kept.request.id == request]
-    if not found:
-        fail(f"there is no request {request}; `holdfast keys requests` lists those that wait")
-    return found[0]
-
-
-def _act(
-    config: Config,
-    target: str,
-    body: dict[str, Any],
-    offline: Callable[[Keys], Awaitable[CommandResult]],
-    as_json: bool,
-) -> None:
-    """Have the running gateway do it; where none runs, hold its journal and do it here. Tells what became of it."""
-    from gateway.operations.client import NotRunningError, OperationsClient, RefusedError  # noqa: PLC0415
-    from gateway.operations.token import TokenError  # noqa: PLC0415
-
-    try:
-        answer = OperationsClient(config.operations).post(target, body)
-    except NotRunningError:
-        _tell(_offline(config, offline), as_json)
-        return
-    except (RefusedError, TokenError) as error:
-        fail(str(error))
-    import msgspec  # noqa: PLC0415
-
-    _tell(msgspec.json.decode(answer), as_json)
-
-
-def _offline(config: Config, work: Callable[[Keys], Awaitable[CommandResult]]) -> dict[str, Any]:
-    import asyncio  # noqa: PLC0415
-
-    from gateway.journal.key_changes import KeyChangeRefused  # noqa: PLC0415
-    from gateway.journal.port import JournalError  # noqa: PLC0415
-    from gateway.operations.approvals import ApprovalRefused  # noqa: PLC0415
-    from gateway.operations.keys_offline import keys_offline  # noqa: PLC0415
-
-    async def run() -> dict[str, Any]:
-        async with keys_offline(config) as held:
-            result = await work(held)
-            return {"done": result.done, "text": result.text}
-
-    try:
-        return asyncio.run(run())
-    except (JournalError, KeyChangeRefused, ApprovalRefused) as error:
-        fail(str(error))
-
-
-def _tell(result: dict[str, Any], as_json: bool) -> None:
-    print_json(result) if as_json else typer.echo(result["text"])
-    if not result["done"]:
-        raise typer.Exit(FAILED)
-
-
-def _private_key(path: Path) -> Ed25519PrivateKey:
-    from gateway.operations.approvals import ApprovalRefused, PassphraseNeeded, read_approver_key  # noqa: PLC0415
-
-    try:
-        return read_approver_key(path)
-    except PassphraseNeeded:
-        pass
-    except ApprovalRefused as refused:
-        _refuse(refused)
-    word = _passphrase(f"Passphrase of {path}", f"{path} is locked by a passphrase")
-    try:
-        return read_approver_key(path, word.encode())
-    except ApprovalRefused as refused:
-        _refuse(refused)
-
-
-def _confirmed() -> bool:
-    """Whether a person says yes; without one at a terminal, exit."""
-    try:
-        return typer.confirm("This cannot be undone. Approve it?", err=True)
-    except typer.Abort:
-        typer.echo(err=True)
-        if sys.stdin.isatty():
-            return False
-        fail("nobody is at a terminal to confirm this: give --yes; nothing was done", WRONG_USAGE)
-
-
-def _passphrase(question: str, needed: str, *, twice: bool = False) -> str:
-    """What a person types; without one at a terminal, exit."""
-    try:
-        return str(typer.prompt(question, hide_input=True, confirmation_prompt=twice, err=True))
-    except typer.Abort:
-        typer.echo(err=True)
-        if sys.stdin.isatty():
-            fail("nothing was done")
-        fail(f"{needed}, and nobody is at a terminal to type it: run this at one; nothing was done", WRONG_USAGE)
-
-
-def _refuse(refused: Exception) -> NoReturn:
-    fail(str(refused))
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -20,6 +20,17 @@ JournalFile = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="The configuration that names the journal.", metavar="FILE")
 ]
+GatewayConfig = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
+DEFAULT_CONFIG = Path("holdfast.toml")
+Who = Annotated[str, typer.Option(help="Who decides; the user of this machine by default.", show_default=False)]
+Why = Annotated[str, typer.Option(help="Why; kept in the journal.")]
+Approver = Annotated[str, typer.Option("--who", help="Your name in [operations] approvers.", metavar="NAME")]
+ApproverKey = Annotated[
+    Path,
+    typer.Option(
+        "--key", help="Your private key, as `holdfast keys approver` made it.", envvar="APPROVER_KEY", metavar="FILE"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -29,9 +40,9 @@ def journal_path(journal: Path | None, config: Path | None) -> Path:
         fail("name either the journal or a configuration, not both", WRONG_USAGE)
     if journal is not None:
         return a_file(journal)
-    if config is None and not Path("holdfast.toml").exists():
+    if config is None and not DEFAULT_CONFIG.exists():
         fail("name the journal's file, or its configuration with -c", WRONG_USAGE)
-    return a_file(load(config or Path("holdfast.toml")).journal.path)
+    return a_file(load(config or DEFAULT_CONFIG).journal.path)
 
 
 def a_file(journal: Path) -> Path:
@@ -47,12 +58,12 @@ def a_file(journal: Path) -> Path:
     return journal
 
 
-def load(path: Path) -> Config:
-    """The configuration, or exit with every mistake."""
+def load(path: Path, *, starting: bool = False) -> Config:
+    """The configuration, or exit with every mistake; `starting` as of `load_config`."""
     from gateway.config import ConfigError, load_config  # noqa: PLC0415
 
     try:
-        return load_config(path)
+        return load_config(path, starting=starting)
     except ConfigError as error:
         fail(str(error), WRONG_USAGE)
 

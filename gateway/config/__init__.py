@@ -1,10 +1,10 @@
 """What the gateway is told: a TOML file with overrides from the environment, checked as a whole at start."""
 
+from gateway.config.acquirer import AcquirerSection
 from gateway.config.keys import Section
 from gateway.config.lines import AcquirerTlsSection, TerminalsTlsSection, tls_client_settings, tls_server_settings
 from gateway.config.loading import ENVIRONMENT_PREFIX, ConfigError, load_config
 from gateway.config.models import (
-    AcquirerSection,
     Config,
     GatewaySection,
     JournalSection,
@@ -12,10 +12,10 @@ from gateway.config.models import (
     OperationsSection,
     ReplaySection,
     StandInSection,
-    TerminalsSection,
 )
 from gateway.config.reference import config_reference_markdown, default_config_toml
 from gateway.config.remarks import remarks
+from gateway.config.terminals import TerminalsSection
 from gateway.config.values import Address, BinRange, LogFormat, LogLevel
 from gateway.core.standin import StandInMode
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import approvers, key_source
+from gateway.config.acquirer import AcquirerSection, AcquirerSessionSection
 from gateway.config.audit import audit_mistakes, witness_ca_mistakes
 from gateway.config.host_key import HostKeyWrong, read_host_key
 from gateway.config.lines import tls_client_settings, tls_server_settings
 from gateway.config.master_keys import MasterKeysWrong, read_master_keys
-from gateway.config.models import AcquirerSection, AcquirerSessionSection, Config, TerminalsSection
+from gateway.config.models import Config
 from gateway.config.secrets import SigningSecretsWrong, read_signing_secrets
+from gateway.config.terminals import TerminalsSection
 from gateway.config.values import Address, HttpCredential, Speaks
 
 if TYPE_CHECKING:

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+HOUR_MS = 3_600_000
+"""What time limits are bounded by."""
+
 
 class Section(BaseModel):
     """A table of the file: unknown keys are mistakes, and mistakes never show what was written."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.models import Config, TerminalsSection
+from gateway.config.models import Config
+from gateway.config.terminals import TerminalsSection
 from gateway.config.values import Speaks
 from protocol.mac_method import MacMethod
 

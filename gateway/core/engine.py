@@ -306,6 +306,23 @@ class Engine:
         """What is believed of the acquirer now."""
         return self._work.link.state
 
+    def overruns(self, unanswered: int, room: int, mono_ms: int) -> bool:
+        """Whether a new request would be one more than the acquirer has room for, although it answers (INV-9).
+
+        It would be stood in for then: without this, whoever sends enough at once would be approved without being
+        asked for. What finds no room with a host that is silent is no overload, but the beginning of an outage.
+
+        Args:
+            unanswered: requests of terminals that have no answer yet, wherever they are.
+            room: messages that the link may have in flight.
+            mono_ms: now.
+        """
+        work = self._work
+        under_way = unanswered + len(work.replaying) - work.lanes.waiting_count
+        if not under_way >= room > 0:
+            return False
+        return work.link.usable and not (work.asking and work.link.hangs(mono_ms))
+
     @property
     def quiet(self) -> bool:
         """Nothing is under way: a clean stop loses nothing and leaves nothing in doubt."""

@@ -21,6 +21,8 @@ class LinkState(StrEnum):
 
 
 _DEGRADED: Final = LinkState.DEGRADED
+_SPEAKS_WITHIN_MS: Final = 2_000
+"""Under load a host that is there answers many times in this time; one that hangs, never."""
 _USABLE: Final = (LinkState.UP, LinkState.DEGRADED)
 
 
@@ -56,6 +58,7 @@ class LinkHealth:
         self.probing = False
         self.outages = 0
         self._missing = 0
+        self._waits_since_ms = mono_ms
         self._window = 1.0
         self._maintenance = False
         self.probe_at_ms = mono_ms
@@ -80,11 +83,20 @@ class LinkHealth:
     def answered(self, mono_ms: int) -> None:
         """Any answer in time: the host is there."""
         self._missing = 0
+        self._waits_since_ms = mono_ms
         self._window = min(self._settings.window_max, self._window + 1.0)
         if self.state is _DEGRADED:
             self._change(LinkState.UP, mono_ms)
         if self.usable:
             self.probe_at_ms = mono_ms + self._settings.echo_interval_ms
+
+    def asked(self, mono_ms: int) -> None:
+        """The host is asked something, and nothing else is on its way: from now on it is waited for."""
+        self._waits_since_ms = mono_ms
+
+    def hangs(self, mono_ms: int) -> bool:
+        """Whether a host that is asked something has said nothing for longer than one that answers would."""
+        return mono_ms - self._waits_since_ms > _SPEAKS_WITHIN_MS
 
     def timed_out(self, mono_ms: int) -> None:
         """An answer stayed away: degraded at once, down after as many as configured in a row."""

@@ -393,7 +393,7 @@ class Requests:
             self._stand_in(run, request)
         elif run.lane.free:
             self._ask(run, request)
-        elif len(run.lane.waiting) >= work.settings.lane_waiting_max:
+        elif len(run.lane.waiting) >= work.settings.lane_waiting_max or work.lanes.waiting_count >= work.waiting_max:
             self._stand_in(run, request)  # the line is full: decided at once, behind what the lane owes
         else:
             work.lanes.wait(run)

@@ -1,12 +1,6 @@
 """The keys of a running gateway: rotation, retirement, destruction, and the epochs of sensitive data.
 
-Every change is made in this order, so that losing power between any two steps loses nothing:
-
-    the keyring's file is replaced, with the event in it    durable, and nothing is sealed with the new key yet
-    the journal notes its list of keys                      a lost keyring is named at the next opening
-    records are sealed with the new key
-    an entry of the journal tells the event                 told again, under the same number, after a crash before this
-    the event leaves the keyring's file
+How a change is made, so that losing power between any two steps loses nothing, is in keyring_in_use.py.
 
 The epoch key of sensitive data follows another by itself (`journal.sensitive_epoch_h`), and is destroyed by itself when
 the last transaction that has something sealed with it is final: that is policy, and needs nobody. Whatever else is
@@ -22,16 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
-from gateway.core.lifecycle import EntryKind
-from gateway.journal import key_changes
 from gateway.journal.key_changes import KeyChangeRefused
 from gateway.journal.key_wrapping import KeyEncryptionKey
 from gateway.journal.keyring import KeyPurpose, KeyRecord, Keyring, KeyState
-from gateway.journal.port import JournalError, JournalFull, JournalKeysWrong, KeyNeeds
+from gateway.journal.port import JournalError, JournalKeysWrong
 from gateway.operations.approvals import ApprovalRefused, Approvals, Kept, Request
 from gateway.operations.key_reports import KeysReport, keys_report
+from gateway.operations.keyring_in_use import JournalOfKeys, KeyringInUse, on_disk
 from gateway.operations.view import CommandResult, KeysStatus
 
 DESTROY_KEY: Final = "destroy-key"
@@ -42,20 +35,6 @@ _ENDS_WITHIN_S: Final = 5.0
 _HOUR_MS: Final = 3_600_000
 _SUBJECT: Final = re.compile(r"key ([1-9][0-9]{0,9})")
 _GATEWAY: Final = "gateway"
-_T = TypeVar("_T")
-
-
-class JournalOfKeys(Protocol):
-    """What this needs of a journal (port.Journal has it)."""
-
-    async def note(self, kind: EntryKind, detail: str) -> int:
-        """See port.Journal."""
-
-    async def adopt_keys(self, keyring: Keyring) -> None:
-        """See port.Journal."""
-
-    async def key_needs(self) -> KeyNeeds:
-        """See port.Journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +72,19 @@ class Keys:
     ) -> None:
         """`kek` is None where it lies in the folder; `adopted` is told each keyring that has come into use."""
         self._settings = settings
-        self._kek = kek
-        self._journal = journal
+        self._used = KeyringInUse(settings.folder, kek, keyring, journal, utc_ms, report, adopted)
         self._approvals = approvals
         self._utc_ms = utc_ms
         self._report = report
-        self._adopted = adopted
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._in_use = keyring
-        self._told: dict[int, int] = {}
-        """Sequence of the entry that tells of an event, while the keyring's file does not know it yet."""
         self._told_old_ms = 0
         self._failing = ""
-        self.keyring = keyring
+
+    @property
+    def keyring(self) -> Keyring:
+        """As its file has it."""
+        return self._used.keyring
 
     # -- life
 
@@ -125,19 +103,15 @@ class Keys:
 
     async def _settle(self) -> None:
         async with self._lock:
-            names = await self._on_disk(self._approvals.changed_approvers)
+            names = await on_disk(self._approvals.changed_approvers)
             if names is not None:
-                self.keyring = await self._on_disk(
-                    partial(
-                        key_changes.add_event, self._settings.folder, self._kek, "approvers", _GATEWAY,
-                        "the configuration names these people and public keys", self._utc_ms(), facts=names,
-                    )
-                )  # fmt: skip
-                await self._on_disk(partial(self._approvals.told_approvers, names))
-            await self._settled()
-            for kept in await self._on_disk(self._approvals.waiting):
+                why = "the configuration names these people and public keys"
+                await self._used.add_event("approvers", _GATEWAY, why, facts=names)
+                await on_disk(partial(self._approvals.told_approvers, names))
+            await self._used.settle()
+            for kept in await on_disk(self._approvals.waiting):
                 if self._done_already(kept.request):  # a crash came before it was finished, or the list was put back
-                    await self._on_disk(partial(self._approvals.finish, kept.request.id))
+                    await on_disk(partial(self._approvals.finish, kept.request.id))
 
     def start(self) -> None:
         """Do what is due by itself, now and every minute, until `close`."""
@@ -166,7 +140,7 @@ class Keys:
         """
         try:
             async with self._lock:
-                await self._settled()
+                await self._used.settle()
                 await self._next_epoch()
                 await self._end_epochs()
             self._failing = ""
@@ -183,7 +157,7 @@ class Keys:
         record = self.keyring.records[self.keyring.current[KeyPurpose.SENSITIVE]]
         if self._utc_ms() - record.created_ms >= self._settings.epoch_ms:
             why = f"an epoch is {self._settings.epoch_ms / _HOUR_MS:g} h long"
-            await self._rotate(KeyPurpose.SENSITIVE, _GATEWAY, why)
+            await self._used.rotate(KeyPurpose.SENSITIVE, _GATEWAY, why)
 
     async def _end_epochs(self) -> None:
         ended = [
@@ -193,10 +167,10 @@ class Keys:
         ]
         if not ended:
             return
-        needs = await self._journal.key_needs()
+        needs = await self._used.journal.key_needs()
         for record in ended:
             if not 0 < needs.oldest_sensitive <= record.last_sequence:
-                await self._destroy(record.id, _GATEWAY, "the last transaction of its epoch is final", None)
+                await self._used.destroy(record.id, _GATEWAY, "the last transaction of its epoch is final", None)
 
     def _of_sensitive_data(self) -> list[KeyRecord]:
         records = sorted(self.keyring.records.values(), key=lambda each: each.id)
@@ -231,9 +205,9 @@ class Keys:
         Raises:
             ApprovalRefused: the list of requests cannot be read.
         """
-        kept = await self._on_disk(self._approvals.waiting)
+        kept = await on_disk(self._approvals.waiting)
         waiting = [each for each in kept if not self._done_already(each.request)]
-        return keys_report(self.keyring, self._kek, self._settings.folder, waiting)
+        return keys_report(self.keyring, self._used.kek, self._settings.folder, waiting)
 
     async def rotate(self, purpose: KeyPurpose, who: str, why: str) -> CommandResult:
         """Make a new key current.
@@ -243,7 +217,7 @@ class Keys:
         """
         async with self._lock:
             was = self.keyring.current.get(purpose, 0)
-            number = await self._rotate(purpose, who, why)
+            number = await self._used.rotate(purpose, who, why)
         more = (
             f"key {was} signs beside it until `holdfast keys retire {was}`"
             if purpose is KeyPurpose.LOG
@@ -254,17 +228,13 @@ class Keys:
     async def retire(self, number: int, who: str, why: str) -> CommandResult:
         """End the time in which an older log key signs; raises as `rotate`."""
         async with self._lock:
-            await self._changed(key_changes.retire, number, who, why)
+            await self._used.retire(number, who, why)
         return CommandResult(True, f"key {number} signs nothing more; `holdfast keys destroy {number}` removes it")
 
     async def rewrap(self, source: str, kek: KeyEncryptionKey | None, who: str, why: str) -> CommandResult:
         """Wrap every key under another key-encryption key (`source` names it, None is a new one in the folder)."""
         async with self._lock:
-            self.keyring = await self._on_disk(
-                partial(key_changes.rewrap, self._settings.folder, self._kek, kek, who, why, self._utc_ms())
-            )
-            self._kek = kek
-            await self._settled()
+            await self._used.rewrap(kek, who, why)
         return CommandResult(
             True,
             f'all keys are wrapped anew; key_encryption_key in [journal] must be "{source}" at the next start, '
@@ -279,10 +249,10 @@ class Keys:
         """
         async with self._lock:
             number = self._subject(request)
-            await self._refuse_needed(number)
+            await self._used.refuse_needed(number)
             if request.gateway != self.keyring.name:
                 raise ApprovalRefused(f"the request is for keyring {request.gateway}, this is {self.keyring.name}")
-            kept = await self._on_disk(partial(self._approvals.ask, request, signature))
+            kept = await on_disk(partial(self._approvals.ask, request, signature))
             await self._event("destruction asked for", request.who, request.why, (number,), kept)
         return CommandResult(
             True,
@@ -293,26 +263,26 @@ class Keys:
     async def approve(self, number: str, who: str, signature: str) -> CommandResult:
         """Have a second person confirm a request, and do it; raises as `ask`. What is done is never done again."""
         async with self._lock:
-            request = await self._on_disk(partial(self._approvals.pending, number))
+            request = await on_disk(partial(self._approvals.pending, number))
             key = self._subject(request)
             if self._done_already(request):
-                await self._on_disk(partial(self._approvals.finish, number))
+                await on_disk(partial(self._approvals.finish, number))
                 raise ApprovalRefused(
                     f"key {key} is destroyed already: request {number} has nothing more to approve, and is taken off "
                     f"the list"
                 )
-            await self._refuse_needed(key)
-            approved = await self._on_disk(partial(self._approvals.approve, number, who, signature))
-            await self._destroy(key, f"{request.who}, {who}", request.why, approved)
-            await self._on_disk(partial(self._approvals.finish, number))
+            await self._used.refuse_needed(key)
+            approved = await on_disk(partial(self._approvals.approve, number, who, signature))
+            await self._used.destroy(key, f"{request.who}, {who}", request.why, approved.evidence())
+            await on_disk(partial(self._approvals.finish, number))
         return CommandResult(True, f"key {key} is destroyed; what was sealed with it cannot be opened any more")
 
     async def withdraw(self, number: str, who: str, why: str) -> CommandResult:
         """Take a request back; raises as `ask`."""
         async with self._lock:
-            request = await self._on_disk(partial(self._approvals.pending, number))
+            request = await on_disk(partial(self._approvals.pending, number))
             keys = (self._subject(request),) if request.action == DESTROY_KEY else ()
-            kept = await self._on_disk(partial(self._approvals.withdraw, number))
+            kept = await on_disk(partial(self._approvals.withdraw, number))
             await self._event("request withdrawn", who, why, keys, kept)
         return CommandResult(True, f"request {number} is withdrawn")
 
@@ -333,81 +303,6 @@ class Keys:
         record = self.keyring.records.get(int(found[1])) if found is not None else None
         return record is not None and self.keyring.state(record) is KeyState.DESTROYED
 
-    async def _rotate(self, purpose: KeyPurpose, who: str, why: str) -> int:
-        await self._changed(key_changes.rotate, purpose, who, why)
-        return self.keyring.current[purpose]
-
-    async def _destroy(self, number: int, who: str, why: str, approved: Kept | None) -> None:
-        evidence = None if approved is None else approved.evidence()
-        self.keyring = await self._on_disk(
-            partial(
-                key_changes.destroy, self._settings.folder, self._kek, number, who, why, self._utc_ms(), evidence
-            )
-        )  # fmt: skip
-        await self._settled()
-
     async def _event(self, what: str, who: str, why: str, keys: tuple[int, ...], kept: Kept) -> None:
-        self.keyring = await self._on_disk(
-            partial(
-                key_changes.add_event, self._settings.folder, self._kek, what, who, why, self._utc_ms(),
-                keys=keys, evidence=kept.evidence(),
-            )
-        )  # fmt: skip
-        await self._settled()
-
-    async def _refuse_needed(self, number: int) -> None:
-        """Raises KeyChangeRefused where something that is owed may need the key."""
-        record = key_changes.known(self.keyring, number)
-        key_changes.refuse_in_use(self.keyring, record)
-        if record.purpose is KeyPurpose.LOG:
-            return
-        if not record.last_sequence:
-            raise KeyChangeRefused(f"key {number}: no entry tells of its end yet; try again when there is room on disk")
-        needs = await self._journal.key_needs()
-        if record.purpose is KeyPurpose.ACCOUNT and 0 < needs.oldest_unsettled <= record.last_sequence:
-            raise KeyChangeRefused(
-                f"key {number} is needed: transaction {needs.oldest_unsettled} is not final; "
-                f"see `holdfast queue show {needs.oldest_unsettled}`"
-            )
-        if record.purpose is KeyPurpose.SENSITIVE and 0 < needs.oldest_sensitive <= record.last_sequence:
-            raise KeyChangeRefused(
-                f"key {number} is needed: the sensitive data of transaction {needs.oldest_sensitive} is still owed; "
-                f"see `holdfast queue show {needs.oldest_sensitive}`"
-            )
-
-    async def _changed(self, change: Callable[..., Keyring], *what: object) -> None:
-        made = partial(change, self._settings.folder, self._kek, *what, self._utc_ms())
-        self.keyring = await self._on_disk(made)
-        await self._settled(must=True)
-
-    async def _settled(self, *, must: bool = False) -> None:
-        """Take into use what the file has, and tell its events.
-
-        Raises:
-            KeyChangeRefused: `must`, and the disk is full: what was changed is kept, and told as soon as there is room.
-            JournalError: the journal has stopped; the next start goes on.
-        """
-        try:
-            if self._in_use != self.keyring:
-                await self._journal.adopt_keys(self.keyring)
-                self._in_use = self.keyring
-                self._adopted(self.keyring)
-            for event in self.keyring.untold:
-                sequence = self._told.get(event.number, 0)
-                if not sequence:
-                    sequence = self._told[event.number] = await self._journal.note(EntryKind.KEY, event.detail())
-                told = partial(key_changes.event_told, self._settings.folder, self._kek, event.number, sequence)
-                self.keyring = self._in_use = await self._on_disk(told)
-                del self._told[event.number]
-                facts = {"what": event.what, "who": event.who, "entry": str(sequence)}
-                self._report("keys.changed", {**facts, "keys": ", ".join(str(each["key"]) for each in event.keys)})
-        except JournalFull:
-            if must:
-                raise KeyChangeRefused(
-                    "the keyring is changed and durable, but the journal's disk is full: what is new comes into use, "
-                    "and is told by an entry, as soon as there is room"
-                ) from None
-
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        """Files are synced on another thread; a change that has begun is ended, whoever is cancelled."""
-        return await asyncio.shield(asyncio.to_thread(work))
+        await self._used.add_event(what, who, why, keys=keys, evidence=kept.evidence())
+        await self._used.settle()

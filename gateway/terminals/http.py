@@ -66,6 +66,7 @@ class HttpListener:
         tokens: Iterator[int] | None = None,
         secret_of: SecretOf | None = None,
         journal_wait_ms: Callable[[], int] = lambda: 0,
+        acquirer_full: Callable[[], bool] = lambda: False,
         asked: Asked | None = None,
         always_fit: frozenset[int] = frozenset(),
         receipt_of: ReceiptOf | None = None,
@@ -79,6 +80,7 @@ class HttpListener:
             tokens: where terminal tokens come from; listeners that share one never give out the same token.
             secret_of: the secrets that requests are signed with; None where none are.
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
+            acquirer_full: whether one that begins now would find no room with the acquirer, although it answers.
             asked: what was asked lately, of all HTTP listeners; one of its own by default.
             always_fit: fields that can be forwarded whatever a body says (http_mapping.fitting).
             receipt_of: makes receipts; needed where the settings have them.
@@ -88,6 +90,7 @@ class HttpListener:
         self._settings = settings
         self._submit = submit
         self._journal_wait_ms = journal_wait_ms
+        self._acquirer_full = acquirer_full
         self._asked = asked if asked is not None else Asked()
         self._reserve = Reserve(settings.in_flight_max)
         self._overloaded = 0
@@ -241,7 +244,11 @@ class HttpListener:
         if asks is not None:
             name, first, peer = (terminal, asks.key), asks.refused_first, asks.address
         wait_ms = self._journal_wait_ms() if first else 0
-        hurried = wait_ms > self._settings.journal_wait_ms_max or self._in_flight.total >= self._unreserved
+        hurried = (
+            wait_ms > self._settings.journal_wait_ms_max
+            or self._in_flight.total >= self._unreserved
+            or self._acquirer_full()
+        )
         reserved = first and hurried and self._asked.seen(name) and self._reserve.has_room(peer)
         if not self._admitting or (first and hurried and not reserved):
             raise self._no_room(name, wait_ms)

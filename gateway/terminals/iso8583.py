@@ -79,6 +79,7 @@ class Iso8583Listener:
         sessions: TerminalSessions | None = None,
         always_fit: frozenset[int] = frozenset(),
         journal_wait_ms: Callable[[], int] = lambda: 0,
+        acquirer_full: Callable[[], bool] = lambda: False,
         asked: Asked | None = None,
         log_head: LogHead | None = None,
     ) -> None:
@@ -90,6 +91,7 @@ class Iso8583Listener:
             sessions: of this dialect's terminals; without it no MAC is looked at, made or asked for.
             always_fit: fields that can be forwarded whatever they hold (covering.always_fitting).
             journal_wait_ms: how long a transaction that begins now would wait for the journal.
+            acquirer_full: whether one that begins now would find no room with the acquirer, although it answers.
             asked: what was asked lately, of all ISO 8583 listeners; one of its own by default.
             log_head: the log's head, for receipts; needed where the settings name a field for them.
         """
@@ -102,6 +104,7 @@ class Iso8583Listener:
         self._sessions = sessions
         self._always_fit = always_fit
         self._journal_wait_ms = journal_wait_ms
+        self._acquirer_full = acquirer_full
         self._asked = asked if asked is not None else Asked()
         self._reserve = Reserve(settings.in_flight_max)
         self._unreserved = settings.in_flight_max - self._reserve.places
@@ -275,7 +278,7 @@ class Iso8583Listener:
         """
         settings, under_way, stopping = self._settings, len(self._waiting), not self._admitting
         unhurried = under_way < self._unreserved and self._journal_wait_ms() <= settings.journal_wait_ms_max
-        if unhurried and not stopping:
+        if unhurried and not stopping and not self._acquirer_full():
             return _ORDINARY
         full = stopping or under_way >= settings.in_flight_max
         request = message.mti[:3] in _REQUESTS

@@ -369,6 +369,17 @@ class LinkConformance:
             await s.core.wait(Answered, 6)
 
     @on_each_loop
+    async def test_the_room_is_that_of_the_endpoints_that_are_connected(self) -> None:
+        async with self.scene(hosts=2, in_flight_max=3) as s:
+            assert s.link.room == 6
+            await s.hosts[0].stop()
+            await until(lambda: s.link.gauges()["endpoints_connected"] == 1, "the first one lost")
+            assert s.link.room == 3
+            await s.hosts[1].stop()
+            await until(lambda: not s.link.connected, "both lost")
+            assert s.link.room == 0
+
+    @on_each_loop
     async def test_a_second_send_of_a_key_in_flight_is_not_sent(self) -> None:
         async with self.scene() as s:
             s.send(1, f11="000001")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.backlog import RESIDENT_BYTES_MAX, START_MS_MAX, BacklogOptions, BacklogReport, pace, run
+from bench.backlog import RESIDENT_BYTES_MAX, START_MS_MAX, BacklogOptions, BacklogReport, run
+from bench.filling import pace
 from bench.usage import resident_bytes, resident_each, resident_peaks
 
 MB = 1_000_000

@@ -16,8 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.growth import INTERRUPTED, GrowthOptions, OptionsWrong, run
+from bench.growth import GrowthOptions, run
 from bench.growth_verdict import RESIDENT_BYTES_MAX, Callers, Growth, Life, Resident, Size, Turn, figures, lines
+from bench.interruption import INTERRUPTED
+from bench.load.options import OptionsWrong
 from bench.usage import family
 
 MB = 1_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.core.events import Damaged
 from gateway.core.lifecycle import State
+from gateway.core.link import LinkSettings
 from gateway.core.work import ALARMS_PER_WINDOW, LATE_REMEMBERED_MAX, EngineSettings, Sent
 from tests.core.acquirer import LATE, SILENT_LOST
 from tests.core.messages import key, reversal, sale
@@ -40,6 +41,75 @@ def test_inv_9_d20_who_finds_the_line_of_its_lane_full_is_decided_at_once_behind
     assert [world.code(token) for token in tokens] == ["", "00", "00", "00"]
     world.advance(60_000)
     world.check_settled()
+
+
+def test_inv_9_d20_more_than_all_lanes_of_the_window_let_wait_are_decided_at_once() -> None:
+    world = World(settings=EngineSettings(lane_waiting_max=1, link=LinkSettings(window_max=2)))
+    world.acquirer.moods.extend([SILENT_LOST] * 3)
+    terminals = [f"TERM000{n}" for n in (1, 2, 3)]
+    asked = [world.ask("0200", sale(1, terminal=terminal)) for terminal in terminals]
+    world.run()
+    waiting = [world.ask("0200", sale(2, terminal=terminal)) for terminal in terminals]
+    world.run()
+    assert [world.code(token) for token in (*asked, *waiting)] == ["", "", "", "", "", "00"]
+    assert world.engine.status().waiting == 2
+    assert world.journal.row(key(2, terminal="TERM0003")).state is State.STORED
+    world.advance(120_000)
+    world.check_settled()
+
+
+def under_way(world: World, count: int) -> None:
+    """So many requests, each of another terminal."""
+    for number in range(count):
+        world.ask("0200", sale(1, terminal=f"TERM{number:04}"))
+    world.run()
+
+
+def test_inv_9_as_many_as_the_acquirer_has_room_for_are_enough_for_as_long_as_it_answers() -> None:
+    world = World()
+    assert not world.engine.overruns(2, 3, world.mono_ms)
+    assert world.engine.overruns(3, 3, world.mono_ms), "before any of them is with the acquirer"
+    world.acquirer.mood = SILENT_LOST
+    under_way(world, 3)
+    assert world.engine.overruns(3, 3, world.mono_ms)
+    assert not world.engine.overruns(2, 3, world.mono_ms)
+    assert not world.engine.overruns(3, 0, world.mono_ms), "a link without any room says NotSent"
+
+
+def test_inv_9_what_finds_no_room_with_a_host_that_hangs_is_an_outage_and_no_overload() -> None:
+    world = World()
+    world.acquirer.mood = SILENT_LOST
+    under_way(world, 3)
+    world.advance(2_000)
+    assert world.engine.overruns(3, 3, world.mono_ms)
+    world.advance(1)
+    assert not world.engine.overruns(3, 3, world.mono_ms)
+
+
+def test_inv_9_a_host_that_was_asked_nothing_for_long_does_not_hang() -> None:
+    world = World()
+    world.advance(10_000)
+    assert world.engine.overruns(2, 2, world.mono_ms)
+    world.acquirer.mood = SILENT_LOST
+    under_way(world, 2)
+    assert world.engine.overruns(2, 2, world.mono_ms)
+
+
+def test_inv_9_with_the_acquirer_away_there_is_always_room_to_stand_in() -> None:
+    assert not World(up=False).engine.overruns(3, 3, 0)
+
+
+def test_inv_9_what_is_replayed_takes_room_from_the_acquirer_and_who_waits_for_a_lane_takes_none() -> None:
+    world = World(up=False)
+    under_way(world, 1)
+    world.acquirer.mood = SILENT_LOST
+    world.up()
+    assert world.engine.status().replaying == 1
+    assert world.engine.overruns(2, 3, world.mono_ms)
+    world.ask("0200", sale(2, terminal="TERM0000"))
+    world.run()
+    assert world.engine.status().waiting == 1
+    assert not world.engine.overruns(2, 3, world.mono_ms), "one of the two waits"
 
 
 def test_inv_9_a_full_journal_refuses_what_is_new_with_96_and_loses_nothing_that_was_acknowledged() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from bench.acquirer import NORMAL, Behaviour, Mode
 from bench.till import TEST_CARDS, Prepared
 from gateway.conductor import JournalWait
-from tests.gateway.shop import Counter, comes_true, open_shop, play, setup
+from tests.gateway.shop import Counter, House, comes_true, open_shop, play, setup
 
 TERMINALS = 150
 WAVES = 40
+ROOM = 20
 
 
 def test_who_is_refused_for_overload_is_not_stored_and_the_same_sale_is_taken_later(tmp_path: Path) -> None:
@@ -43,6 +45,65 @@ def test_who_is_refused_for_overload_is_not_stored_and_the_same_sale_is_taken_la
             everything = [*taken, *(sale for _, sale in refused)]
             assert all(shop.host.acts(sale) == ["0200 booked"] for sale in everything)
             await comes_true("an operator hears of it", lambda: bool(shop.logged("terminal.overload")))
+
+    play(story())
+
+
+def little_room() -> House:
+    """An acquirer with little room that is waited for long."""
+    return setup(
+        host_timeout_ms=6_000, reply_timeout_ms=8_000, longest_flight_ms=8_000, terminal_timeout_ms=20_000,
+        overrides={"acquirer": {"in_flight_max": ROOM, "echo_interval_ms": 30_000}, "replay": {"window_max": 4}},
+    )  # fmt: skip
+
+
+def test_more_than_an_acquirer_that_answers_has_room_for_is_refused_and_never_approved_without_it(
+    tmp_path: Path,
+) -> None:
+    """Whoever sends enough at once must not be approved by stand-in: the acquirer is there, and says who may pay."""
+
+    async def story() -> None:
+        async with open_shop(tmp_path, little_room()) as shop:
+            terminals = [shop.terminal(f"T{number:07}") for number in range(TERMINALS)]
+            await asyncio.gather(*(terminal.connect() for terminal in terminals))
+            await shop.host.set_behaviour(Behaviour(mode=Mode.SLOW, delay_ms=1_500))
+            sales = [terminal.till.sale(1000, TEST_CARDS[0]) for terminal in terminals]
+            told = await asyncio.gather(*map(Counter.ask, terminals, sales))
+            taken = [sale for sale, each in zip(sales, told, strict=True) if each.response == "00"]
+            refused = [sale for sale, each in zip(sales, told, strict=True) if each.response == "09"]
+            assert len(taken) + len(refused) == TERMINALS
+            assert len(taken) >= ROOM
+            assert refused, "the acquirer had room for all"
+            assert all(shop.host.acts(sale) == ["0200 booked"] for sale in taken)
+            assert all(shop.host.acts(sale) == [] for sale in refused)
+            await shop.host.set_behaviour(NORMAL)
+            for terminal, sale in zip(terminals, sales, strict=True):
+                if sale in refused:
+                    assert (await terminal.ask(sale)).response == "00"
+            assert all(shop.host.acts(sale) == ["0200 booked"] for sale in sales)
+
+    play(story())
+
+
+def test_more_than_a_host_that_hangs_has_room_for_is_stood_in_for(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path, little_room()) as shop:
+            terminals = [shop.terminal(f"T{number:07}") for number in range(ROOM + 2)]
+            await asyncio.gather(*(terminal.connect() for terminal in terminals))
+            await shop.host.set_mode(Mode.SILENT)
+            stuck = [terminal.till.sale(1000, TEST_CARDS[0]) for terminal in terminals[:ROOM]]
+            for terminal, sale in zip(terminals, stuck, strict=False):
+                await terminal.send(sale)
+            await comes_true("the host has as many as it may", lambda: len(shop.host.messages) == ROOM)
+            one, other = terminals[ROOM:]
+            assert (await one.ask(one.till.sale(1000, TEST_CARDS[0]))).response == "09", "it may be answering yet"
+            later = other.till.sale(1000, TEST_CARDS[0])
+
+            async def stood_in() -> bool:
+                return (await other.ask(later)).response == "00"
+
+            await comes_true("what hangs is taken for an outage", stood_in)
+            assert shop.host.acts(later) == []
 
     play(story())
 

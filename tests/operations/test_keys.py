@@ -437,7 +437,7 @@ class FullJournal:
 def test_on_a_full_disk_the_new_key_is_kept_and_comes_into_use_when_there_is_room(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         full = FullJournal(desk.journal)
-        desk.keys._journal = full
+        desk.keys._used.journal = full
         full.full = True
         with pytest.raises(KeyChangeRefused, match="durable, but the journal's disk is full"):
             await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")

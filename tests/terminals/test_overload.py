@@ -43,14 +43,16 @@ async def waiting_shop(asked: Asked | None = None, **settings: int) -> AsyncIter
 
 
 class WaitingShop(Shop):
-    """A listener that is told how long its journal lets wait."""
+    """A listener that is told how long its journal lets wait, and whether the acquirer has room."""
 
     def __init__(self, settings: ListenerSettings, asked: Asked | None) -> None:
         super().__init__(BINARY, settings)
         self.wait_ms = 0
+        self.acquirer_full = False
         self.listener = Iso8583Listener(
             settings, BINARY, KeyedHash(bytes(32)), self._submit, lambda: self.utc_ms, self._report,
-            journal_wait_ms=lambda: self.wait_ms, asked=asked if asked is not None else since_long(),
+            journal_wait_ms=lambda: self.wait_ms, acquirer_full=lambda: self.acquirer_full,
+            asked=asked if asked is not None else since_long(),
         )  # fmt: skip
 
 
@@ -85,6 +87,21 @@ async def test_advices_and_reversals_are_taken_while_new_requests_are_refused() 
         terminal.send(message("0220", 1), sale(BINARY, 2), message("0400", 3), message("0420", 4))
         answers = {m.fields[11]: m.fields[39] for m in [await terminal.receive() for _ in range(4)]}
         assert answers == {"000001": "00", "000002": "96", "000003": "00", "000004": "00"}
+
+
+@on_each_loop
+async def test_while_an_acquirer_that_answers_has_no_room_new_requests_are_refused_and_nothing_else() -> None:
+    """It would be stood in for: whoever sends enough at once would be approved without being asked for."""
+    async with waiting_shop() as s, await s.terminal() as terminal:
+        terminal.send(sale(BINARY, 1))
+        assert (await terminal.receive()).fields[39] == "00"
+        s.acquirer_full = True
+        terminal.send(sale(BINARY, 1), message("0220", 2), sale(BINARY, 3), message("0400", 4))
+        answers = {m.fields[11]: m.fields[39] for m in [await terminal.receive() for _ in range(4)]}
+        assert answers == {"000001": "00", "000002": "00", "000003": "96", "000004": "00"}
+        s.acquirer_full = False
+        terminal.send(sale(BINARY, 3))
+        assert (await terminal.receive()).fields[39] == "00"
 
 
 @on_each_loop
@@ -269,15 +286,16 @@ def test_few_of_a_hundred_thousand_others_are_taken_for_known() -> None:
 
 
 class WaitingHttpShop(HttpShop):
-    """A listener that is told how long its journal lets wait."""
+    """A listener that is told how long its journal lets wait, and whether the acquirer has room."""
 
     def __init__(self, settings: HttpListenerSettings, rules: TerminalRules, asked: Asked | None) -> None:
         super().__init__(settings, rules, None)
         self.wait_ms = 0
+        self.acquirer_full = False
         self.listener = HttpListener(
             settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.search,
             lambda: self.mode, lambda: self.utc_ms, self._report, journal_wait_ms=lambda: self.wait_ms,
-            asked=asked if asked is not None else since_long(),
+            acquirer_full=lambda: self.acquirer_full, asked=asked if asked is not None else since_long(),
         )  # fmt: skip
 
 
@@ -305,6 +323,17 @@ async def test_over_http_it_is_503_with_a_time_to_come_again_and_nothing_is_subm
         assert s.core.requested == []
         assert (await s.sell(type="advice", stan="000002")).status == 200
         s.wait_ms = 500
+        assert (await s.sell(key="mine", stan="000001")).status == 200
+
+
+@on_each_loop
+async def test_over_http_it_is_503_as_well_while_an_acquirer_that_answers_has_no_room() -> None:
+    async with waiting_http_shop() as s:
+        s.acquirer_full = True
+        told = await s.sell(key="mine", stan="000001")
+        assert (told.status, told.problem, s.core.requested) == (503, "overloaded", [])
+        assert (await s.sell(type="advice", stan="000002")).status == 200
+        s.acquirer_full = False
         assert (await s.sell(key="mine", stan="000001")).status == 200
 
 

@@ -12,13 +12,12 @@ import uvloop
 from bench.load.alarm import Alarm
 from bench.load.business import RepeatingTerminal
 from bench.load.closed_loop import ClosedLoop
-from bench.load.frames import Amounts, AnswerReader, Now, SaleFrames
-from bench.load.generator import drive_closed
+from bench.load.frames import Amounts, Answer, AnswerReader, Now, SaleFrames
 from bench.load.lines import Dialled, IsoLine, Patience, connect_all
 from bench.load.open_loop import OpenLoop
 from bench.load.schedule import Schedule
 from bench.load.tally import Outcome
-from bench.load.terminals import EchoTerminal, Terminal, Told
+from bench.load.terminals import Terminal, Told
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
 
@@ -64,6 +63,34 @@ async def _echo_server(gate: asyncio.Event, lose: list[bytes] | None = None) -> 
     lost = lose if lose is not None else []
     server = await asyncio.get_running_loop().create_server(lambda: Echo(gate, lost), "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()[:2]
+
+
+class EchoTerminal(Terminal):
+    """Takes any answer for an approval: its server sends everything back."""
+
+    def answered(self, answer: Answer, frame: bytes) -> None:
+        if not self.pending or answer.stan != self.pending_stan:
+            self.stale += 1
+            return
+        self.pending = b""
+        self._loop.acknowledged(self.index)
+
+
+async def _echo_lines(
+    loop: OpenLoop | ClosedLoop, address: tuple[str, int], count: int, broken: list[Exception]
+) -> list[IsoLine]:
+    """Terminals of the loop, each on a connection to an echo server."""
+    dialled, reader = Dialled(address, None, 0, broken.append), AnswerReader(UNIONPAY, echo=True)
+    now, amounts = Now(), Amounts()
+    lines = []
+    for index in range(count):
+        line = IsoLine(dialled, reader)
+        terminal = EchoTerminal(index, SaleFrames(UNIONPAY, index, now, amounts), loop, line)
+        line.carry(terminal)
+        loop.add(terminal)
+        lines.append(line)
+    await connect_all(lines)
+    return lines
 
 
 async def _until(reached: Callable[[], bool]) -> None:
@@ -146,16 +173,7 @@ def test_a_stalled_server_shows_in_the_response_times_of_all_who_were_due_but_in
         gate.set()
         server, address = await _echo_server(gate)
         loop, broken = OpenLoop(), list[Exception]()
-        dialled = Dialled(address, None, 0, broken.append)
-        reader = AnswerReader(UNIONPAY, echo=True)
-        lines = []
-        for index in range(4):
-            line = IsoLine(dialled, reader)
-            terminal = EchoTerminal(index, SaleFrames(UNIONPAY, index, Now(), Amounts()), loop, line)
-            line.carry(terminal)
-            loop.add(terminal)
-            lines.append(line)
-        await connect_all(lines)
+        lines = await _echo_lines(loop, address, 4, broken)
         loop.begin(Schedule(400, 4, 1, poisson=False))
         await _until(lambda: sum(loop._outcomes) >= 40)
         loop.take()
@@ -221,8 +239,13 @@ def test_a_closed_loop_has_one_in_flight_for_each_client_and_times_each() -> Non
         gate = asyncio.Event()
         gate.set()
         server, address = await _echo_server(gate)
-        result = await drive_closed(address, 8, 0.3, frames=UNIONPAY, echo=True)
+        loop, broken = ClosedLoop(), list[Exception]()
+        lines = await _echo_lines(loop, address, 8, broken)
+        result = await loop.run(0.3)
+        for line in lines:
+            line.close()
         server.close()
+        assert not broken
         assert result.answered == len(result.service_ns) > 100
         assert result.acknowledged == [result.answered, 0, 0]
         assert (result.failed, result.left) == (0, 0)

@@ -1,0 +1,43 @@
+"""`holdfast config`: check a configuration, and say what every key means."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.commands.speaking import DEFAULT_CONFIG, WRONG_USAGE, AsJson, GatewayConfig, fail, print_json
+
+configuration = typer.Typer(help="Check a configuration.", no_args_is_help=True)
+
+
+@configuration.command("reference")
+def config_reference() -> None:
+    """Print every key with its default, what it accepts and what it means, as a Markdown table."""
+    from gateway.config import config_reference_markdown  # noqa: PLC0415
+
+    typer.echo(config_reference_markdown().strip())
+
+
+@configuration.command("check")
+def config_check(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Report every mistake of a configuration at once."""
+    from gateway.config import ConfigError, load_config, remarks  # noqa: PLC0415
+
+    try:
+        loaded = load_config(config)
+    except ConfigError as error:
+        if not as_json:
+            fail(str(error), WRONG_USAGE)
+        print_json({"right": False, "mistakes": error.mistakes, "remarks": []})
+        raise typer.Exit(WRONG_USAGE) from None
+    if as_json:
+        print_json({"right": True, "mistakes": [], "remarks": list(remarks(loaded))})
+        return
+    acquirer = loaded.acquirer
+    longest = min(terminals.terminal_timeout_ms for terminals in loaded.terminals)
+    typer.echo(f"{config}: no mistakes")
+    typer.echo(
+        f"time limits nest (D17): host {acquirer.host_timeout_ms} < gateway {acquirer.reply_timeout_ms} "
+        f"< terminals {longest} ms"
+    )
+    for remark in remarks(loaded):
+        typer.echo(f"holdfast: worth a look: {remark}", err=True)

@@ -1,0 +1,192 @@
+"""`holdfast status`, `queue` and `maintenance`: what is owed upstream, and what an operator decides about it.
+
+What the running gateway answers is shown; while none runs, the same is read from its journal, where it can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.commands.running import ask, decoded, steer
+from gateway.commands.speaking import (
+    DEFAULT_CONFIG,
+    FAILED,
+    WRONG_USAGE,
+    AsJson,
+    GatewayConfig,
+    Who,
+    Why,
+    fail,
+    load,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+queue = typer.Typer(help="Look at what is owed upstream, and decide about it.", no_args_is_help=True)
+maintenance = typer.Typer(help="Close and open the link to the acquirer.", no_args_is_help=True)
+
+Id = Annotated[int, typer.Argument(min=1, help="The transaction's id.", metavar="ID")]
+
+
+def status_command(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the gateway at a glance; while it does not run, what its journal owes."""
+    from gateway.operations.report import StatusReport  # noqa: PLC0415
+    from gateway.operations.showing import show_status  # noqa: PLC0415
+
+    loaded = load(config)
+    answer = _read(loaded, config, "/v1/status")
+    live = answer is not None
+    if answer is None:
+        from gateway.operations.offline import offline_status  # noqa: PLC0415
+
+        answer = _offline(lambda: offline_status(loaded))
+    print_json(answer) if as_json else show_status(decoded(answer, StatusReport))
+    if not live:
+        _tell_problem(loaded)
+
+
+@queue.command("list")
+def queue_list(
+    config: GatewayConfig = DEFAULT_CONFIG,
+    state: Annotated[list[str] | None, typer.Option(help="Only this state; may be repeated.")] = None,
+    lane: Annotated[str, typer.Option(help="Only this lane.")] = "",
+    terminal: Annotated[str, typer.Option(help="Only this terminal.")] = "",
+    after: Annotated[int, typer.Option(min=0, help="Only ids above this.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List transactions, by default those that owe something upstream."""
+    from gateway.core.lifecycle import State  # noqa: PLC0415
+    from gateway.journal.port import Listing  # noqa: PLC0415
+    from gateway.operations.report import OWING, QueuePage, named, state_named  # noqa: PLC0415
+    from gateway.operations.showing import show_queue  # noqa: PLC0415
+
+    states = {name: state_named(name) for name in state or ()}
+    if None in states.values():
+        fail(f"--state is one of {', '.join(named(one) for one in State)}", WRONG_USAGE)
+    loaded = load(config)
+    query = [("after", str(after)), ("limit", str(limit)), *(("state", name) for name in states)]
+    query += [(name, value) for name, value in (("lane", lane), ("terminal", terminal)) if value]
+    answer = _read(loaded, config, "/v1/queue", query)
+    live = answer is not None
+    if answer is None:
+        from gateway.operations.offline import offline_queue  # noqa: PLC0415
+
+        chosen = frozenset(one for one in states.values() if one is not None) or OWING
+        listing = Listing(states=chosen, lane=lane, terminal=terminal, after_id=after, limit=limit)
+        answer = _offline(lambda: offline_queue(loaded, listing))
+    page = decoded(answer, QueuePage)
+    print_json(answer) if as_json else show_queue(page.transactions, page.next_after)
+    if not live:
+        _tell_problem(loaded)
+
+
+@queue.command("show")
+def queue_show(transaction: Id, config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show one transaction with its messages, the card masked."""
+    from gateway.operations.report import StoredReport  # noqa: PLC0415
+    from gateway.operations.showing import show_transaction  # noqa: PLC0415
+
+    loaded = load(config)
+    answer = _read(loaded, config, f"/v1/queue/{transaction}")
+    live = answer is not None
+    if answer is None:
+        from gateway.operations.offline import offline_transaction  # noqa: PLC0415
+
+        answer = _offline(lambda: offline_transaction(loaded, transaction))
+    print_json(answer) if as_json else show_transaction(decoded(answer, StoredReport))
+    if not live:
+        _tell_problem(loaded)
+
+
+@queue.command("explain")
+def queue_explain(transaction: Id, config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Say what blocks a transaction, by which rule, and when it is tried next."""
+    from gateway.operations.report import ExplanationReport  # noqa: PLC0415
+    from gateway.operations.showing import show_explanation  # noqa: PLC0415
+
+    loaded = load(config)
+    answer = _read(loaded, config, f"/v1/queue/{transaction}/explain", offline="only it knows what blocks what; start")
+    if answer is None:
+        raise typer.Exit(FAILED)
+    print_json(answer) if as_json else show_explanation(decoded(answer, ExplanationReport))
+
+
+@queue.command("release")
+def queue_release(
+    transaction: Id, why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Give a parked transaction back to its lane, to be sent again."""
+    steer(config, f"/v1/queue/{transaction}/release", who, why, as_json)
+
+
+@queue.command("cancel")
+def queue_cancel(
+    transaction: Id, why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """End a transaction that was never booked upstream; nothing more is sent for it."""
+    steer(config, f"/v1/queue/{transaction}/cancel", who, why, as_json)
+
+
+@queue.command("void")
+def queue_void(
+    transaction: Id, why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Have a transaction reversed upstream."""
+    steer(config, f"/v1/queue/{transaction}/void", who, why, as_json)
+
+
+@maintenance.command("on")
+def maintenance_on(why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Close the link to the acquirer: sales stand in, nothing is sent."""
+    steer(config, "/v1/maintenance/on", who, why, as_json)
+
+
+@maintenance.command("off")
+def maintenance_off(why: Why, who: Who = "", config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Open the link again: the host is probed, then what is stored is replayed."""
+    steer(config, "/v1/maintenance/off", who, why, as_json)
+
+
+def _read(
+    config: Config, path: Path, target: str, query: list[tuple[str, str]] | None = None, *, offline: str = ""
+) -> bytes | None:
+    """The running gateway's answer; None, and a line on standard error, where none runs."""
+    from gateway.operations.client import NotRunningError  # noqa: PLC0415
+
+    try:
+        return ask(config, lambda client: client.get(target, query))
+    except NotRunningError as error:
+        what = f"{offline} it with: holdfast run -c {path}" if offline else "this is read from its journal"
+        typer.echo(f"holdfast: {error}; {what}", err=True)
+        return None
+
+
+def _offline(read: Callable[[], Any]) -> bytes:
+    """What is read from the journal, as the gateway would answer it, or exit."""
+    import msgspec  # noqa: PLC0415
+
+    from gateway.operations.offline import OfflineError  # noqa: PLC0415
+
+    try:
+        return msgspec.json.encode(read())
+    except OfflineError as error:
+        fail(str(error))
+
+
+def _tell_problem(config: Config) -> None:
+    """Exit with a failure where what was just shown is not all that the journal has had, or may not be."""
+    from gateway.operations.offline import OfflineError, offline_problem  # noqa: PLC0415
+
+    try:
+        problem = offline_problem(config)
+    except OfflineError as error:
+        problem = str(error)
+    if problem:
+        fail(f"do not rely on this: {problem}")

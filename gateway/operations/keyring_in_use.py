@@ -1,0 +1,172 @@
+"""The keyring in use, and how it is changed.
+
+Every change is made in this order, so that losing power between any two steps loses nothing:
+
+    the keyring's file is replaced, with the event in it    durable, and nothing is sealed with the new key yet
+    the journal notes its list of keys                      a lost keyring is named at the next opening
+    records are sealed with the new key
+    an entry of the journal tells the event                 told again, under the same number, after a crash before this
+    the event leaves the keyring's file
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gateway.core.lifecycle import EntryKind
+from gateway.journal import key_changes
+from gateway.journal.key_changes import KeyChangeRefused
+from gateway.journal.key_wrapping import KeyEncryptionKey
+from gateway.journal.keyring import KeyPurpose, Keyring
+from gateway.journal.port import JournalFull, KeyNeeds
+
+_T = TypeVar("_T")
+
+
+class JournalOfKeys(Protocol):
+    """What this needs of a journal (port.Journal has it)."""
+
+    async def note(self, kind: EntryKind, detail: str) -> int:
+        """See port.Journal."""
+
+    async def adopt_keys(self, keyring: Keyring) -> None:
+        """See port.Journal."""
+
+    async def key_needs(self) -> KeyNeeds:
+        """See port.Journal."""
+
+
+class KeyringInUse:
+    """The keys that one journal is written with. Who calls sees to it that there is one change at a time.
+
+    Reports `keys.changed`.
+
+    Attributes:
+        keyring: as its file has it; what is new in it is sealed with once the journal has noted it.
+        kek: what wraps it; None where that lies in the folder.
+        journal: that is written with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kek: KeyEncryptionKey | None,
+        keyring: Keyring,
+        journal: JournalOfKeys,
+        utc_ms: Callable[[], int],
+        report: Callable[[str, dict[str, str]], None],
+        adopted: Callable[[Keyring], None],
+    ) -> None:
+        """`folder` is that of `keyring.json`; `adopted` is told each keyring that has come into use."""
+        self.keyring = keyring
+        self.kek = kek
+        self.journal = journal
+        self._folder = folder
+        self._utc_ms = utc_ms
+        self._report = report
+        self._adopted = adopted
+        self._in_use = keyring
+        self._told: dict[int, int] = {}
+        """Sequence of the entry that tells of an event, while the keyring's file does not know it yet."""
+
+    async def rotate(self, purpose: KeyPurpose, who: str, why: str) -> int:
+        """Make a new key current; returns its number. Raises: as `settle` where it must."""
+        await self._replace(partial(key_changes.rotate, self._folder, self.kek, purpose, who, why, self._utc_ms()))
+        await self.settle(must=True)
+        return self.keyring.current[purpose]
+
+    async def retire(self, number: int, who: str, why: str) -> None:
+        """End the time in which an older log key signs; raises as `rotate`."""
+        await self._replace(partial(key_changes.retire, self._folder, self.kek, number, who, why, self._utc_ms()))
+        await self.settle(must=True)
+
+    async def rewrap(self, kek: KeyEncryptionKey | None, who: str, why: str) -> None:
+        """Wrap every key under another key-encryption key."""
+        await self._replace(partial(key_changes.rewrap, self._folder, self.kek, kek, who, why, self._utc_ms()))
+        self.kek = kek
+        await self.settle()
+
+    async def destroy(self, number: int, who: str, why: str, evidence: dict[str, Any] | None) -> None:
+        """Destroy a key; `evidence` is what two people have signed, None where policy ends an epoch."""
+        await self._replace(
+            partial(key_changes.destroy, self._folder, self.kek, number, who, why, self._utc_ms(), evidence)
+        )
+        await self.settle()
+
+    async def add_event(
+        self,
+        what: str,
+        who: str,
+        why: str,
+        *,
+        keys: tuple[int, ...] = (),
+        evidence: dict[str, Any] | None = None,
+        facts: dict[str, str] | None = None,
+    ) -> None:
+        """Put an event into the keyring's file that changes no key; `settle` tells it."""
+        await self._replace(
+            partial(
+                key_changes.add_event, self._folder, self.kek, what, who, why, self._utc_ms(),
+                keys=keys, evidence=evidence, facts=facts,
+            )
+        )  # fmt: skip
+
+    async def settle(self, *, must: bool = False) -> None:
+        """Take into use what the file has, and tell its events.
+
+        Raises:
+            KeyChangeRefused: `must`, and the disk is full: what was changed is kept, and told as soon as there is room.
+            JournalError: the journal has stopped; the next start goes on.
+        """
+        try:
+            if self._in_use != self.keyring:
+                await self.journal.adopt_keys(self.keyring)
+                self._in_use = self.keyring
+                self._adopted(self.keyring)
+            for event in self.keyring.untold:
+                sequence = self._told.get(event.number, 0)
+                if not sequence:
+                    sequence = self._told[event.number] = await self.journal.note(EntryKind.KEY, event.detail())
+                told = partial(key_changes.event_told, self._folder, self.kek, event.number, sequence)
+                self.keyring = self._in_use = await on_disk(told)
+                del self._told[event.number]
+                facts = {"what": event.what, "who": event.who, "entry": str(sequence)}
+                self._report("keys.changed", {**facts, "keys": ", ".join(str(each["key"]) for each in event.keys)})
+        except JournalFull:
+            if must:
+                raise KeyChangeRefused(
+                    "the keyring is changed and durable, but the journal's disk is full: what is new comes into use, "
+                    "and is told by an entry, as soon as there is room"
+                ) from None
+
+    async def refuse_needed(self, number: int) -> None:
+        """Raises KeyChangeRefused where something that is owed may need the key."""
+        record = key_changes.known(self.keyring, number)
+        key_changes.refuse_in_use(self.keyring, record)
+        if record.purpose is KeyPurpose.LOG:
+            return
+        if not record.last_sequence:
+            raise KeyChangeRefused(f"key {number}: no entry tells of its end yet; try again when there is room on disk")
+        needs = await self.journal.key_needs()
+        if record.purpose is KeyPurpose.ACCOUNT and 0 < needs.oldest_unsettled <= record.last_sequence:
+            raise KeyChangeRefused(
+                f"key {number} is needed: transaction {needs.oldest_unsettled} is not final; "
+                f"see `holdfast queue show {needs.oldest_unsettled}`"
+            )
+        if record.purpose is KeyPurpose.SENSITIVE and 0 < needs.oldest_sensitive <= record.last_sequence:
+            raise KeyChangeRefused(
+                f"key {number} is needed: the sensitive data of transaction {needs.oldest_sensitive} is still owed; "
+                f"see `holdfast queue show {needs.oldest_sensitive}`"
+            )
+
+    async def _replace(self, change: Callable[[], Keyring]) -> None:
+        self.keyring = await on_disk(change)
+
+
+async def on_disk(work: Callable[[], _T]) -> _T:
+    """Files are synced on another thread; a change that has begun is ended, whoever is cancelled."""
+    return await asyncio.shield(asyncio.to_thread(work))
