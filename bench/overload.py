@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import resource
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +23,7 @@ import uvloop
 from bench.acquirer import Acquirer, Mode
 from bench.child import Gateway, GatewayBroken, free_ports
 from bench.history import check
+from bench.interruption import SIGNALS
 from bench.overload_crowd import Orders, Phase, Told
 from bench.overload_frames import CARD
 from bench.overload_records import history, read_records
@@ -35,19 +34,22 @@ from bench.overload_verdict import (
     NORMAL_FLOOR_MS,
     RECOVERED_WITHIN_S,
     REFUSED_WITHIN_MS,
+    STOOD_IN,
     Played,
     Scenario,
     without_owed,
 )
 from bench.records import LedgerEvent, read_lines
-from bench.screen import Screen
+from bench.screen import Screen, write_json
 from bench.till import MERCHANT
 from bench.usage import resident_bytes
 
 TILLS: Final = 40
 HTTP_SHARE: Final = 0.01
 _SAMPLE_S: Final = 1.0
-_COUNTED: Final = ("overload", "refused", "in_progress", "reading_", "closed_", "stopping", "standin", "unanswered")
+_COUNTED: Final = (
+    "overload", "refused", "in_progress", "reading_", "closed_", "stopping", "standin", "unanswered", STOOD_IN
+)  # fmt: skip
 _DOWN_WITHIN_S: Final = 20.0
 _TITLES: Final = {
     Scenario.ANSWERING: "the acquirer answers",
@@ -216,8 +218,7 @@ def run(options: OverloadOptions, json_path: Path | None = None) -> int:
                 shutil.rmtree(folder, ignore_errors=True)
             if "interrupted" in played[-1].troubles:
                 break
-    if json_path is not None:
-        json_path.write_text(json.dumps(report(options, played), indent=1) + "\n", encoding="utf-8")
+    write_json(json_path, report(options, played), indent=1)
     held = not any(one.problems() for one in played)
     screen.line(f"\n{'HELD' if held else 'BROKEN'}: {options.times:g} times the capacity", _style(held))
     for one in played:
@@ -247,7 +248,7 @@ def report(options: OverloadOptions, played: Sequence[Played]) -> dict[str, Any]
 async def _play(overload: Overload) -> Played:
     loop = asyncio.get_running_loop()
     playing = asyncio.ensure_future(overload.play())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         loop.add_signal_handler(number, playing.cancel)
     return await playing
 

@@ -24,6 +24,8 @@ NORMAL_FLOOR_MS: Final = 250.0
 """A p99 below this is normal whatever it was before: nobody at a counter notices."""
 REFUSED_WITHIN_MS: Final = 5_000.0
 """The p99 of a refusal, far below any terminal's patience. What lies in sockets before the gateway is part of it."""
+STOOD_IN: Final = "core.outcome.stored"
+"""The gateway's counter of sales that it has approved by itself."""
 OFFERED_TIMES_MIN: Final = 3.0
 """A run that offered less than so many times the capacity shows nothing."""
 
@@ -106,6 +108,8 @@ class Played:
             found.append(f"the gateway took {most:.0f} MiB, more than {MEMORY_MIB_MAX:.0f}")
         if grown := self._grown():
             found.append(grown)
+        if self.scenario is Scenario.ANSWERING and (stood_in := self.counted.get(STOOD_IN, 0)):
+            found.append(f"{stood_in} sales were approved without the acquirer, which answered")
         silent = sum(shown.silent for shown in self.phases)
         if silent:
             found.append(f"{silent} sales were met with silence")

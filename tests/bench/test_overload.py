@@ -14,7 +14,7 @@ from bench.overload import OverloadOptions, report, run
 from bench.overload_crowd import Phase, Second, Shown, Tally
 from bench.overload_frames import CARD, Frames, HttpAnswers, HttpSales, IsoAnswers
 from bench.overload_records import ANSWERED, SENT, Outcome, amount_minor, history, packed, unpacked
-from bench.overload_verdict import MEMORY_MIB_MAX, Played, Scenario, without_owed
+from bench.overload_verdict import MEMORY_MIB_MAX, STOOD_IN, Played, Scenario, without_owed
 from bench.records import LedgerEvent, card_hash, card_mask, read_lines
 from bench.till import MERCHANT
 from gateway.core.answers import local_answer
@@ -98,6 +98,11 @@ def test_memory_closed_connections_strange_answers_and_findings_are_each_a_no() 
     one.findings = [Finding(Defect.LOST, "m/t/1", "told 00, but booked 0")]
     one.troubles = ["interrupted"]
     assert len(one.problems()) == 5
+    one = played()
+    one.counted = {STOOD_IN: 3}
+    assert one.problems() == ["3 sales were approved without the acquirer, which answered"]
+    one.scenario = Scenario.AWAY
+    assert one.problems() == []
     one = played()
     one.memory_mib = {"flood": [100.0 + 3 * number for number in range(60)]}
     assert "no plateau" in one.problems()[0]
