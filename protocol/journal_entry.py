@@ -15,14 +15,15 @@ Version 1, all integers big-endian, in this order and with nothing between or af
         27      4  attempts: sends committed so far, this entry included
         31      8  amount in minor units
         39      1  K, length of the transaction key in bytes
-        40      1  F, length of the keyed fingerprint
+        40      1  F, length of the keyed fingerprint, and of what stands behind it
         41      1  C, length of the currency: 0 or 3
         42      1  R, length of the response code
         43      1  N, length of the reason
         44      2  D, length of the operator's detail
         46      1  P, number of parts
         47      K  transaction key, UTF-8
-         .      F  keyed fingerprint
+         .      F  keyed fingerprint, 16 bytes. Where the transaction has a second key: then a keyed digest of what was
+                   asked under that, 16 bytes, and the second key itself, UTF-8
          .      C  currency, ISO 4217, ASCII
          .      R  response code that the terminal was told, UTF-8
          .      N  reason, UTF-8
@@ -51,6 +52,10 @@ ENTRY_BYTES_MAX: Final = 65_535
 _HEAD: Final = Struct(">BBBQQQIQBBBBBHB")
 _PART: Final = Struct(">BI32s32s")
 PART_BYTES: Final = _PART.size
+_FINGERPRINT_BYTES: Final = 16
+_SECOND_KEY_AT: Final = 32
+SECOND_KEY_BYTES_MAX: Final = 255 - _SECOND_KEY_AT
+"""The second key's place is the end of a field of at most 255 bytes."""
 
 
 class EntryError(ValueError):
@@ -95,6 +100,30 @@ class Entry:
     reason: str
     detail: str
     parts: tuple[PartCommitment, ...]
+
+    @property
+    def second_key(self) -> str:
+        """The transaction's second key; empty where it has none."""
+        return self.fingerprint[_SECOND_KEY_AT:].decode(errors="replace")
+
+
+def with_second_key(fingerprint: bytes, digest: bytes, second_key: str) -> bytes:
+    """What stands in the place of the fingerprint where a transaction has a second key.
+
+    Args:
+        digest: of what was asked under it.
+    Raises:
+        EntryError: fingerprint or digest has not 16 bytes, or the key is too long or no text that can be encoded.
+    """
+    try:
+        octets = second_key.encode()
+    except UnicodeEncodeError:
+        raise EntryError("a second key that cannot be encoded") from None
+    if len(octets) > SECOND_KEY_BYTES_MAX:
+        raise EntryError(f"a second key has at most {SECOND_KEY_BYTES_MAX} bytes")
+    if len(fingerprint) != _FINGERPRINT_BYTES or len(fingerprint) + len(digest) != _SECOND_KEY_AT:
+        raise EntryError("a fingerprint and a digest have 16 bytes each where there is a second key")
+    return fingerprint + digest + octets
 
 
 def encode_entry(entry: Entry) -> bytes:

@@ -1,7 +1,7 @@
 """`audit balance`: does what terminals were told add up, from the journal's entries alone?
 
 A *payment* is a transaction that a terminal asked for or told of: a sale, an authorisation, an advice. Reversals,
-settlements, uploads, second keys and stand-ins for unknown originals are none; what they did to a payment is in the
+settlements, uploads and stand-ins for unknown originals are none; what they did to a payment is in the
 payment's own entries. Of each payment, by the newest entry that says it:
 
     approved    its terminal was told a code that approves (protocol.response_codes.APPROVALS)
@@ -55,7 +55,7 @@ _ENDED: Final = 4
 _NONE: Final = 255
 """In the place of a state: the transaction is not a payment."""
 
-_NO_PAYMENTS: Final = ("alias", "terminal.reversal", "settlement.")
+_NO_PAYMENTS: Final = ("terminal.reversal", "settlement.")
 _CODES: Final = frozenset(code.encode() for code in APPROVALS)
 _ACTS_THAT_END: Final = (b"void by ", b"cancel by ")
 _UNDOES: Final = frozenset({EntryKind.TAKEN, EntryKind.CANCELLED})

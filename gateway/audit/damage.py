@@ -22,7 +22,7 @@ class Damage(StrEnum):
     CIPHERTEXT_MISSING = "ciphertext-missing"
     UNOPENED = "does-not-open"  # its hash is right, and the keyring's key does not open it
     TRANSITION = "impossible-change"  # no rule of the core leads from the state before to this one
-    PAYMENT = "payment-changed"  # amount, currency, key or fingerprint are others than when it was accepted (INV-5)
+    PAYMENT = "payment-changed"  # amount, currency, keys or fingerprint are others than when it was accepted (INV-5)
     TIME = "time-goes-back"
 
     REWRITTEN = "rewritten"  # entries that fit their leaf hashes, and not the tree that was stored or published

@@ -2,7 +2,7 @@
 
 Of each entry: it stands at its sequence, decodes, hashes to its leaf, its ciphertexts hash to what it commits to, its
 time does not go back, and what it tells of a transaction may follow what was told before (lives.py), with the same
-amount, currency, key and fingerprint (INV-5).
+amount, currency, keys and fingerprint (INV-5).
 
 Written for speed: what is usual is checked here byte by byte, what is not goes to protocol.journal_entry.decode_entry.
 """
@@ -250,7 +250,7 @@ class EntryChecks:
             text = f"{kind_word(kind)} leads from {state_word(before[0])} to {state_word(after[0])}, by no rule"
             self._findings.add(Damage.TRANSITION, text, sequence=sequence, transaction=transaction)
         elif before[0] and before[2] != after[2]:
-            text = "amount, currency, key or fingerprint are others than when the transaction was accepted (INV-5)"
+            text = "amount, currency, keys or fingerprint are others than when the transaction was accepted (INV-5)"
             self._findings.add(Damage.PAYMENT, text, sequence=sequence, transaction=transaction)
         else:
             text = f"{kind_word(kind)} makes {after[1]} attempts of {before[1]} (D9)"

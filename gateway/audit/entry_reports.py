@@ -60,6 +60,7 @@ class EntryReport:
     merchant: str
     terminal: str
     key: str
+    second_key: str
     amount_minor: int
     currency: str
     card: str
@@ -126,6 +127,7 @@ def entry_report(reader: LogReader, stored: LogEntry, *, whole: bool = False) ->
         merchant=mask_pans(merchant),
         terminal=mask_pans(terminal),
         key=mask_pans(entry.key),
+        second_key=mask_pans(entry.second_key),
         amount_minor=entry.amount_minor,
         currency=entry.currency,
         card=mask_pans(row.card_mask) if row is not None else "",

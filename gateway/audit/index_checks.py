@@ -1,6 +1,6 @@
 """The tables that the gateway finds transactions by, held against the transactions' rows.
 
-What is gone from `owing` or `unsettled` is never sent; what is gone from the lookup tables can be charged again. Two
+What is gone from `owing` or `unsettled` is never sent; what is gone from the lookup tables can be charged again. Four
 bytes for each entry, in temporary files, say in which of the tables a transaction belongs and in which it was met. Of
 what each table should hold, and does hold, there is a sum, so that a row with a wrong hash or place shows as well. The
 hashes are keyed: without the keys only ids are compared, at first by a sum that the database makes; its factors are
@@ -21,7 +21,6 @@ import msgspec
 from gateway.audit.damage import Damage, Findings
 from gateway.audit.standings import Standings
 from gateway.core.lifecycle import FINAL, REPLAYABLE, State
-from gateway.core.transaction import Kind
 from gateway.journal.batch import RECENT_MAX
 from gateway.journal.groups import batch_numbers, batch_of, terminal_number
 from gateway.journal.log_reader import LogDamaged, LogReader
@@ -29,26 +28,27 @@ from gateway.journal.rows import TAG_BYTES, Row, RowCodec
 from gateway.journal.schema import Head
 
 TABLES: Final = {
-    "by_key": (1, "hash, id"),
-    "by_key_again": (2, "hash, id"),
-    "by_batch": (4, "hash, id"),
-    "by_batch_again": (8, "hash, id"),
-    "by_terminal": (16, "hash, id"),
-    "owing": (64, "lane, place, id"),
-    "unsettled": (128, "state, id"),
+    "by_key": (1, 256, "hash, id"),
+    "by_key_again": (2, 512, "hash, id"),
+    "by_batch": (4, 0, "hash, id"),
+    "by_batch_again": (8, 0, "hash, id"),
+    "by_terminal": (16, 32, "hash, id"),
+    "owing": (64, 0, "lane, place, id"),
+    "unsettled": (128, 0, "state, id"),
 }
-"""Which bit stands for a table, and its columns; by_terminal has two rows for each transaction, and two bits."""
+"""Which bit stands for a table, which for a second row of one transaction in it, and its columns. by_terminal has two
+of each; the tables by key have two where it has a second key."""
 
-_BYTE: Final = Struct("<B")
+_BITS: Final = Struct("=H")
 _KEYS: Final = 3
 _BATCHES: Final = 12
 _TERMINALS: Final = 48
 _OWING: Final = 64
 _UNSETTLED: Final = 128
+_SECOND_KEYS: Final = 768
 _LEFT_OUT: Final = 1  # no transaction belongs in by_key alone
 _QUEUE: Final = _OWING | _UNSETTLED
 _CHUNK: Final = 4096
-_AGAIN_MAX: Final = 10_000
 _UNINDEXED_MAX: Final = 16 * RECENT_MAX
 _LETS_GO_EVERY: Final = 1 << 16
 
@@ -73,27 +73,30 @@ class IndexChecks:
         self._head = head
         self._codec = codec
         self._indexed = min(head.indexed, size) if head is not None else size
-        self._belongs = Standings(size, _BYTE)
+        self._belongs = Standings(size, _BITS)
         try:
-            self._met = Standings(size, _BYTE)
+            self._in_tables = Standings(size, _BITS)
         except BaseException:
             self._belongs.close()
             raise
-        self._expected = self._belongs.memory
+        self._expected = memoryview(self._belongs.memory).cast("H")
+        self._met = memoryview(self._in_tables.memory).cast("H")
         self._seed = secrets.randbits(62)
         self._sums = dict.fromkeys(TABLES, 0)
         self._factors = (secrets.randbelow(1 << 30) + (1 << 30), secrets.randbelow(1 << 30) + (1 << 30))
         self._every: list[int] = []
         self._early: set[tuple[str, tuple[Any, ...]]] = set()
         self._unbatched = [0, 0]
+        self._named_twice = [0, 0]
         if codec is not None:
             self._numbers_of_batch = lru_cache(1 << 14)(lambda batch: batch_numbers(codec, batch))
             self._number_of_terminal = lru_cache(1 << 16)(lambda name, stan: terminal_number(codec, name, stan))
 
     def close(self) -> None:
         """Give everything back."""
-        self._belongs.close()
-        self._met.close()
+        for view, standings in ((self._expected, self._belongs), (self._met, self._in_tables)):
+            view.release()  # a mapped file that is looked into cannot be closed
+            standings.close()
 
     def leave_out(self, number: int) -> None:
         """Nothing is known of where a transaction belongs, or it was told of already."""
@@ -106,13 +109,13 @@ class IndexChecks:
         expected = _OF_STATE[row.state]
         if number <= self._indexed:
             expected |= _KEYS | _TERMINALS
-            if row.kind is not Kind.ALIAS and row.key.count("|") > 2:  # as batch_of, in less time
+            if row.alias:
+                expected |= _SECOND_KEYS
+                self._count(self._named_twice, number)
+            if row.key.count("|") > 2:  # as batch_of, in less time
                 expected |= _BATCHES
             else:
-                one, other = self._factors
-                first, second, third = _PRIMES
-                self._unbatched[0] += 1
-                self._unbatched[1] += (number * one % first) * (number * other % second) % third
+                self._count(self._unbatched, number)
         elif number - self._indexed <= _UNINDEXED_MAX:
             self._may_have(row, expected)
             expected &= _UNSETTLED
@@ -123,15 +126,24 @@ class IndexChecks:
             for table, values in self._rows_of(row, expected):
                 self._sums[table] += hash((self._seed, *values))
 
+    def _count(self, mixed: list[int], number: int) -> None:
+        """Take a transaction into a count and a sum of the kind that the database makes (`_fits`)."""
+        one, other = self._factors
+        first, second, third = _PRIMES
+        mixed[0] += 1
+        mixed[1] += (number * one % first) * (number * other % second) % third
+
     def _may_have(self, row: Row, expected: int) -> None:
         """Keep what the tables may already have of a row whose transaction is not indexed yet."""
         expected = expected & _OWING | _KEYS | _TERMINALS
-        if row.kind is not Kind.ALIAS and batch_of(row.key):
+        if row.alias:
+            expected |= _SECOND_KEYS
+        if batch_of(row.key):
             expected |= _BATCHES
         if self._codec is not None:
             self._early.update(self._rows_of(row, expected))
             return
-        for table, (bit, _) in TABLES.items():  # without the keys no hashes, and so ids alone
+        for table, (bit, _, _) in TABLES.items():  # without the keys no hashes, and so ids alone
             if expected & bit & ~_OWING:
                 self._early.add((table, (row.id,)))
         self._early.update(self._rows_of(row, expected & _OWING))
@@ -152,6 +164,8 @@ class IndexChecks:
         wanted = [2 * each for each in self._every] if table == "by_terminal" else self._every
         if table.startswith("by_batch"):
             wanted = [each - less for each, less in zip(wanted, self._unbatched, strict=True)]
+        if table.startswith("by_key"):
+            wanted = [each + more for each, more in zip(wanted, self._named_twice, strict=True)]
         return list(next(self._reader.select(f"SELECT {mix} FROM {table}"))) == wanted  # noqa: S608 - our own
 
     def _rows_of(self, row: Row, expected: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -163,9 +177,10 @@ class IndexChecks:
             yield "unsettled", (int(row.state), number)
         if self._codec is None or not expected & _KEYS:
             return
-        first, second = self._codec.key_hashes(row.key)
-        yield "by_key", (first, number)
-        yield "by_key_again", (second, number)
+        for key in row.keys:
+            first, second = self._codec.key_hashes(key)
+            yield "by_key", (first, number)
+            yield "by_key_again", (second, number)
         if expected & _BATCHES:
             first, second = self._numbers_of_batch(batch_of(row.key))
             yield "by_batch", (first, number)
@@ -181,18 +196,18 @@ class IndexChecks:
             self._findings.add(Damage.LOOKUP, text)
         unread = 0
         differ = []
-        for table, (bit, columns) in TABLES.items():
+        for table, (bit, second, columns) in TABLES.items():
             tell(f"table {table}")
             if self._head is None and not bit & _UNSETTLED:
-                unread |= bit | bit << 1 if table == "by_terminal" else bit
+                unread |= bit | second
                 continue
             try:
                 if self._codec is None and not bit & _QUEUE and self._fits(table):
-                    unread |= bit | bit << 1 if table == "by_terminal" else bit
-                elif self._table(table, bit, columns) != self._sums[table]:
+                    unread |= bit | second
+                elif self._table(table, bit, second, columns) != self._sums[table]:
                     differ.append(table)
             except LogDamaged:
-                unread |= bit | bit << 1 if table == "by_terminal" else bit
+                unread |= bit | second
                 self._findings.add(Damage.UNREADABLE, f"table {table} cannot be read")
         self._missing(unread)
         self._wrong([table for table in differ if not unread & TABLES[table][0]])
@@ -212,10 +227,9 @@ class IndexChecks:
             text = f"{found} records are in quarantine, the journal's head counts {self._head.quarantined}"
             self._findings.add(Damage.QUEUE, text)
 
-    def _table(self, table: str, bit: int, columns: str) -> int:
+    def _table(self, table: str, bit: int, second: int, columns: str) -> int:
         """Note who is met in a table, and tell of the foreign; the sum of its rows, where one can be compared."""
-        expected, met, size, seed = self._expected, self._met.memory, self._size, self._seed
-        twice = bit << 1 if table == "by_terminal" else 0
+        expected, met, size, seed = self._expected, self._met, self._size, self._seed
         summing = self._codec is not None or bool(bit & _QUEUE)
         total = since = 0
         # Without sums only ids matter: fewer values to make of each row.
@@ -228,8 +242,8 @@ class IndexChecks:
                 met[number] |= bit
                 if summing:
                     total += hash((seed, *row))
-            elif twice and not met[number] & twice:
-                met[number] |= twice
+            elif expected[number] & second & ~met[number]:
+                met[number] |= second
                 if summing:
                     total += hash((seed, *row))
             else:
@@ -237,7 +251,7 @@ class IndexChecks:
             since += 1
             if since == _LETS_GO_EVERY:
                 since = 0
-                self._met.let_go(number if isinstance(number, int) else 0)
+                self._in_tables.let_go(number if isinstance(number, int) else 0)
         return total
 
     def _foreign(self, table: str, number: object) -> None:
@@ -249,69 +263,45 @@ class IndexChecks:
         self._findings.add(kind, text if known else f"table {table} has a row of no transaction", transaction=known)
 
     def _missing(self, unread: int) -> None:
-        again: list[int] = []
         for start in range(0, self._size + 1, _CHUNK):
             expected = self._expected[start : start + _CHUNK]
-            met = self._met.memory[start : start + _CHUNK]
+            met = self._met[start : start + _CHUNK]
             if expected == met:
                 continue
             for place, (one, other) in enumerate(zip(expected, met, strict=True)):
                 lacks = one & ~other & ~unread
-                if not lacks or one == _LEFT_OUT:
-                    continue
-                if lacks & _KEYS == _KEYS and len(again) < _AGAIN_MAX:
-                    again.append(start + place)
-                    lacks &= ~_KEYS
-                self._tell_missing(start + place, lacks)
-        came_again = self._came_again(again)
-        for number in again:
-            if number not in came_again:
-                self._tell_missing(number, _KEYS)
+                if lacks and one != _LEFT_OUT:
+                    self._tell_missing(start + place, lacks)
 
     def _tell_missing(self, number: int, lacks: int) -> None:
-        for table, (bit, _) in TABLES.items():
-            if lacks & (bit | bit << 1 if table == "by_terminal" else bit):
+        for table, (bit, second, _) in TABLES.items():
+            if lacks & (bit | second):
                 kind = Damage.QUEUE if bit & _QUEUE else Damage.LOOKUP
                 self._findings.add(kind, f"table {table} lacks it", transaction=number)
-
-    def _came_again(self, numbers: list[int]) -> set[int]:
-        """Which of them have a newer transaction of the same key: only that one is put into the tables then."""
-        if not numbers:
-            return set()
-        wanted = set(numbers)
-        older: dict[str, int] = {}
-        came_again = set()
-        sql = "SELECT id, row FROM tx WHERE id BETWEEN ? AND ? ORDER BY id"
-        for number, row in self._whole_rows(sql, numbers[0], self._indexed):
-            before = older.pop(row.key, 0)
-            if before:
-                came_again.add(before)
-            if number in wanted:
-                older[row.key] = number
-        return came_again
 
     def _wrong(self, tables: list[str]) -> None:
         """Name the rows of these tables that have another hash, lane, place or state than they should."""
         if not tables:
             return
-        for number, row in self._whole_rows(
-            "SELECT id, row FROM tx WHERE id BETWEEN ? AND ? ORDER BY id", 1, self._size
-        ):
+        for number, row in self._whole_rows():
             expected = self._expected[number]
             if expected == _LEFT_OUT:
                 continue
             for table, values in self._rows_of(row, expected):
-                if table not in tables or not self._met.memory[number] & TABLES[table][0]:
-                    continue
-                where = " AND ".join(f"{column} = ?" for column in TABLES[table][1].split(", "))
+                bit, second, columns = TABLES[table]
+                if table not in tables or (expected & ~self._met[number]) & (bit | second):
+                    continue  # right, or told of already as missing
+                where = " AND ".join(f"{column} = ?" for column in columns.split(", "))
                 found = self._reader.select(f"SELECT 1 FROM {table} WHERE {where}", *values)  # noqa: S608 - our own
                 if not any(found):
-                    kind = Damage.QUEUE if TABLES[table][0] & _QUEUE else Damage.LOOKUP
+                    kind = Damage.QUEUE if bit & _QUEUE else Damage.LOOKUP
                     self._findings.add(kind, f"table {table} has it at a wrong place", transaction=number)
 
-    def _whole_rows(self, sql: str, first: int, last: int) -> Iterator[tuple[int, Row]]:
+    def _whole_rows(self) -> Iterator[tuple[int, Row]]:
         try:
-            for number, stored in self._reader.select(sql, first, last):
+            for number, stored in self._reader.select(
+                "SELECT id, row FROM tx WHERE id BETWEEN 1 AND ? ORDER BY id", self._size
+            ):
                 try:
                     yield number, _decode(stored[:-TAG_BYTES])
                 except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):

@@ -30,6 +30,8 @@ class EntryShown(msgspec.Struct, frozen=True):
         kind, state: by name; of a later release, by number; state is empty where the entry is about no transaction.
         time: UTC, ISO 8601 with milliseconds.
         transaction: id, 0 where there is none.
+        fingerprint: with what stands behind it in the entry.
+        second_key: of the transaction, empty where it has none.
     """
 
     index: int
@@ -46,6 +48,7 @@ class EntryShown(msgspec.Struct, frozen=True):
     reason: str
     detail: str
     fingerprint: str
+    second_key: str
     parts: list[PartShown]
 
 
@@ -71,6 +74,7 @@ def shown(body: bytes) -> EntryShown:
         reason=entry.reason,
         detail=entry.detail,
         fingerprint=entry.fingerprint.hex(),
+        second_key=entry.second_key,
         parts=[
             PartShown(_PARTS.get(each.part, str(each.part)), each.key_id, each.digest.hex(), each.commitment.hex())
             for each in entry.parts
@@ -113,6 +117,7 @@ def lines_of(entry: EntryShown) -> list[str]:
         ("state", entry.state),
         ("transaction", str(entry.transaction) if entry.transaction else ""),
         ("key", entry.key),
+        ("second key", entry.second_key),
         ("amount", f"{entry.amount_minor} {entry.currency}".strip() if entry.transaction else ""),
         ("told", entry.response),
         ("sends", str(entry.attempts) if entry.attempts else ""),

@@ -6,7 +6,7 @@ a transaction that has no entry yet. What is not in the table no release of the 
     ACCEPTED    NEW -> ASKING                                            D5, asked upstream
     STOOD_IN    NEW -> STORED                                            D21
     REFUSED     NEW -> DECLINED                                          D21; a settlement whose totals differ
-    TAKEN       NEW -> STORED, APPROVED, REVERSING, CANCELLED            D18, D15; a batch closed; a second key (D1)
+    TAKEN       NEW -> STORED, APPROVED, REVERSING, CANCELLED            D18, D15; a batch closed
                 ASKING -> ASKING_CANCELLED                               D15, the terminal's reversal meets its original
                 APPROVED, PARKED -> REVERSING                            D15
                 STORED -> STORED_CANCELLED                               D15, its advice had been tried

@@ -101,7 +101,7 @@ class RowChecks:
                 ("id", row.id == number),
                 ("state", row.state == state),
                 ("attempts", row.attempts == attempts),
-                ("amount, currency, key or fingerprint", payment_of(row) == payment),
+                ("amount, currency, keys or fingerprint", payment_of(row) == payment),
                 ("response or reason", hash((row.response + row.reason).encode()) == told),
             )
             if not same
@@ -126,4 +126,4 @@ class RowChecks:
 
 def payment_of(row: Row) -> int:
     """What entry_checks notes of an entry that tells of the same payment."""
-    return hash((row.amount_minor, row.key.encode() + row.fingerprint + row.currency.encode()))
+    return hash((row.amount_minor, row.key.encode() + row.payment + row.currency.encode()))

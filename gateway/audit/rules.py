@@ -46,7 +46,6 @@ _CASES: Final[tuple[_Case, ...]] = (
     _Case(_K.TAKEN, _S.STORED_CANCELLED, "", "D15", "its terminal reversed it: the advice was tried, so it goes first"),
     _Case(_K.TAKEN, _S.REVERSING, "terminal.reversal-of-unknown", "D15", "stands for the unknown original"),
     _Case(_K.TAKEN, _S.CANCELLED, "terminal.reversal-of-unknown", "D15", "barred: its reversal came first"),
-    _Case(_K.TAKEN, _S.CANCELLED, "alias", "D1", "a second key to the transaction"),
     _Case(_K.TAKEN, _S.APPROVED, "terminal.reversal", "D15", "a terminal's reversal, durably taken"),
     _Case(_K.TAKEN, _S.REVERSING, "", "D15, D14", "its terminal reversed it: the reversal is owed, in lane order"),
     _Case(_K.TAKEN, None, "terminal.advice", "D18", "a terminal's advice tells of what has happened: durably taken"),

@@ -1,7 +1,7 @@
 """`audit trace`: one transaction's life as its entries tell it, with the rules that decided, and what is linked to it.
 
 The whole log behind the first entry is looked through: an entry that was hidden from an index would not be hidden here.
-Links (a terminal's reversal of it, a second key) stand in rows only and are not proved by an entry; each says so.
+Links (a terminal's reversal of it) stand in rows only and are not proved by an entry; each says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from gateway.audit.entry_reports import decoded, place_of, row_of, utc_text
 from gateway.audit.lives import kind_word, state_word
 from gateway.audit.rules import decision
 from gateway.core.lifecycle import OBLIGATION, EntryKind, Obligation, State
-from gateway.core.transaction import Kind
 from gateway.journal.log_reader import LogReader
 from protocol.journal_entry import Entry
 from protocol.masking import mask_pans
@@ -79,10 +78,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A transaction's life. Amounts in minor units; times UTC."""
+    """A transaction's life. Amounts in minor units; times UTC. `second_key` is empty where it has none."""
 
     transaction: int
     key: str
+    second_key: str
     merchant: str
     terminal: str
     what: str
@@ -96,7 +96,7 @@ class Trace:
 
 
 def find(reader: LogReader, named: str, tell: Tell) -> int:
-    """The id of a transaction that is named by its id or by its key; of a key used again, the newest.
+    """The id of a transaction that is named by its id, its key or its second key; of a key used again, the newest.
 
     Raises:
         NotFound: there is none. LogDamaged: the file cannot be read.
@@ -111,12 +111,10 @@ def find(reader: LogReader, named: str, tell: Tell) -> int:
         if entry.transaction:
             raise NotFound(f"entry {number} tells of transaction {entry.transaction}: audit trace {entry.transaction}")
         raise NotFound(f"entry {number} is about no transaction: audit show {number}")
-    encoded = named.encode()
-    if len(encoded) <= 255:
-        condition = "substr(body, 48, ?) = ? AND substr(body, 40, 1) = ?"
-        values: list[object] = [len(encoded), encoded, bytes([len(encoded)])]
-        for stored in matching(reader, condition, values, oldest=False, tell=tell):
-            return decoded(stored).transaction
+    for stored in matching(reader, "instr(body, ?) > 0", [named.encode()], oldest=False, tell=tell) if named else ():
+        entry = decoded(stored)
+        if named in (entry.key, entry.second_key):
+            return entry.transaction
     raise NotFound(f"no entry tells of a transaction with the key {mask_pans(named)}")
 
 
@@ -140,6 +138,7 @@ def trace(reader: LogReader, transaction: int, tell: Tell) -> Trace:
     return Trace(
         transaction=transaction,
         key=mask_pans(first.key),
+        second_key=mask_pans(first.second_key),
         merchant=mask_pans(merchant),
         terminal=mask_pans(terminal),
         what=row.kind.name.lower() if row is not None else "",
@@ -193,18 +192,16 @@ def _links(reader: LogReader, transaction: int, first: Entry, tell: Tell) -> Ite
     own = row_of(reader, transaction)
     if own is not None and own.original:
         original = row_of(reader, own.original)
-        how = "this is a second key to it" if own.kind is Kind.ALIAS else "this is a terminal's reversal of it"
-        yield Link(transaction=own.original, how=how, key=mask_pans(original.key) if original is not None else "")
+        key = mask_pans(original.key) if original is not None else ""
+        yield Link(transaction=own.original, how="this is a terminal's reversal of it", key=key)
     lane = "|".join(place_of(first.key))
     if lane == "|":
         return
-    # What may refer to it was created later, for the same terminal, by a reversal or as a second key.
-    condition = (
-        "substr(body, 4, 8) = substr(body, 20, 8) AND instr(body, ?) > 0 AND (instr(body, ?) > 0 OR instr(body, ?) > 0)"
-    )
-    values: list[object] = [f"|{lane}|".encode(), b"terminal.reversal", b"alias"]
+    # What may refer to it was created later, for the same terminal, by a reversal.
+    condition = "substr(body, 4, 8) = substr(body, 20, 8) AND instr(body, ?) > 0 AND instr(body, ?) > 0"
+    values: list[object] = [f"|{lane}|".encode(), b"terminal.reversal"]
     for stored in matching(reader, condition, values, start=transaction + 1, tell=tell):
         row = row_of(reader, stored.sequence)
         if row is not None and row.original == transaction:
-            how = "a second key to this one" if row.kind is Kind.ALIAS else "a terminal's reversal of this one"
+            how = "a terminal's reversal of this one"
             yield Link(transaction=stored.sequence, how=how, key=mask_pans(row.key))

@@ -103,6 +103,7 @@ def show_entry(entry: EntryReport, messages: dict[str, dict[str, str]]) -> None:
         ("transaction", f"{entry.transaction}: {entry.state}" if entry.transaction else "none"),
         ("terminal", f"{entry.terminal} of merchant {entry.merchant}" if entry.terminal else ""),
         ("key", entry.key),
+        ("second key", entry.second_key),
         ("amount", f"{entry.amount_minor} minor units, currency {entry.currency}" if entry.currency else ""),
         ("card", entry.card),
         ("told", entry.response),
@@ -127,6 +128,7 @@ def show_trace(trace: Trace) -> None:
         [
             ("transaction", f"{trace.transaction} {trace.what}".rstrip()),
             ("key", trace.key),
+            *([("second key", trace.second_key)] if trace.second_key else []),
             ("terminal", f"{trace.terminal} of merchant {trace.merchant}"),
             ("amount", f"{trace.amount_minor} minor units, currency {trace.currency}"),
             ("card", trace.card),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
+import hmac
 
-from gateway.core.effects import Change, Create
-from gateway.core.lifecycle import EntryKind, State
-from gateway.core.transaction import Answer, Kind, Request, StoredMessage, Transaction
+from gateway.core.lifecycle import State
+from gateway.core.transaction import ALIAS_DIGEST_BYTES, Answer, Request, StoredMessage, Transaction
 from protocol.iso8583.message import Fields
 
 
@@ -42,24 +41,16 @@ def retained(request: Request) -> Fields:
     return {n: v for n, v in request.sensitive.items() if n in request.retained} if request.retained else {}
 
 
-def with_alias(create: Create, request: Request) -> tuple[Change, ...]:
-    """A first row, and beside it in the same write the second key under which it may be asked for (D1)."""
-    if not request.alias:
-        return (create,)
-    alias = replace(
-        create.transaction,
-        key=request.alias,
-        kind=Kind.ALIAS,
-        state=State.CANCELLED,  # nothing is ever sent for it
-        fingerprint=request.alias_digest[:16],
-        reason="alias",
-        advised=False,
-        approval="",
-        response="",
-        exposed=False,
-        original=-1,
-    )
-    return create, Create(EntryKind.TAKEN, alias, StoredMessage(request.mti, {}), {}, None)
+def with_alias(row: Transaction, request: Request) -> Transaction:
+    """A first row that was not handed over yet, with the second key under which it may be asked for (D1)."""
+    if request.alias:
+        row.alias, row.alias_digest = request.alias, request.alias_digest[:ALIAS_DIGEST_BYTES]
+    return row
+
+
+def same_under_alias(known: Transaction, request: Request) -> bool:
+    """Whether the same was asked under the alias that both have (D2)."""
+    return hmac.compare_digest(known.alias_digest, request.alias_digest[:ALIAS_DIGEST_BYTES])
 
 
 def with_assigned_stan(answer: Answer, transaction: Transaction) -> Answer:

@@ -72,7 +72,7 @@ Change = Create | Update
 
 
 class Write(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
-    """One atomic group of changes. Every Create is conditional on its key; only the first change may reserve.
+    """One atomic group of changes. Every Create is conditional on its keys; only the first change may reserve.
 
     A Create of a later place whose `transaction.original` is -1 gets the id of the first change's transaction; an
     Update whose `transaction.position` is -1 gets the sequence of its own entry as its place in the lane.
@@ -132,7 +132,7 @@ class Load(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
 class FetchBatch(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Read the transactions of one terminal's batch, oldest first, parts opened. Answered by BatchRead.
 
-    `batch` is what their keys begin with: `PERIOD|MERCHANT|TERMINAL`. Second keys (Kind.ALIAS) are left out.
+    `batch` is what their keys begin with: `PERIOD|MERCHANT|TERMINAL`. Second keys do not count.
     """
 
     token: int

@@ -145,19 +145,7 @@ def request_from(
     if kind in _SETTLING:
         return settling_request(message, rules, hashing, lane)
     stan = digits(fields, 11, 6)
-    processing_code = fields.get(3, "")
-    amount_minor = 0
-    if kind is not _REVERSAL:
-        processing_code = digits(fields, 3, 6)
-        if kind is _ADVICE and processing_code[:2] in rules.asked_advices:
-            kind = Kind.SALE  # it may be declined, so that it is asked, and never approved unseen (D21)
-        elif rules.advice_types and part(fields, rules.type_field, rules.type_start, rules.type_length) in (
-            rules.advice_types
-        ):
-            kind = _ADVICE
-        amount_minor = int(digits(fields, 4, 12))
-    elif 4 in fields:
-        amount_minor = int(digits(fields, 4, 12))
+    kind, processing_code, amount_minor = _asked_for(kind, fields, rules)
     currency = fields.get(49, "") or rules.default_currency
     if len(currency) != 3 or not (currency.isascii() and currency.isalnum()):
         raise BadRequest("30", "field 49 is not a currency of ISO 4217")
@@ -198,6 +186,23 @@ def request_from(
         alias=alias,
         alias_digest=alias_digest,
     )
+
+
+def _asked_for(kind: Kind, fields: Fields, rules: TerminalRules) -> tuple[Kind, str, int]:
+    """What a message is after all (an advice may be asked, D21), with its processing code and amount.
+
+    Raises: BadRequest.
+    """
+    if kind is _REVERSAL:
+        return kind, fields.get(3, ""), int(digits(fields, 4, 12)) if 4 in fields else 0
+    processing_code = digits(fields, 3, 6)
+    if kind is _ADVICE and processing_code[:2] in rules.asked_advices:
+        kind = Kind.SALE  # it may be declined, so that it is asked, and never approved unseen (D21)
+    elif rules.advice_types and part(fields, rules.type_field, rules.type_start, rules.type_length) in (
+        rules.advice_types
+    ):
+        kind = _ADVICE
+    return kind, processing_code, int(digits(fields, 4, 12))
 
 
 @lru_cache(maxsize=8192)

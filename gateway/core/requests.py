@@ -73,7 +73,7 @@ class Requests:
         if request.batch and not is_advice and not self._batches.may_begin(terminal_token, request, self.arrive):
             return
         run = Run(
-            transaction=new_transaction(request, _ASKING, work.utc_ms),
+            transaction=with_alias(new_transaction(request, _ASKING, work.utc_ms), request),
             lane=work.lanes.of(request.lane),
             message=stored_message(request),
             sensitive=request.sensitive,
@@ -119,7 +119,7 @@ class Requests:
         work = self._work
         run.lane.busy = run
         change = Create(_ACCEPTED_ENTRY, run.transaction, run.message, retained(request), None, (), request.horizon_ms)
-        work.create(run, with_alias(change, request), partial(self._accepted, run, request))
+        work.create(run, (change,), partial(self._accepted, run, request))
 
     def _accepted(self, run: Run, request: Request, event: WriteResult) -> None:
         if not isinstance(event, Committed):
@@ -310,7 +310,7 @@ class Requests:
                 _STOOD_IN_ENTRY, transaction, run.message, retained(request), answer, decision.limits,
                 request.horizon_ms,
             )  # fmt: skip
-            self._create_beside(run, with_alias(create, request), then)
+            self._create_beside(run, (create,), then)
 
     def _unencodable(self, transaction: Transaction, message: StoredMessage, request: Request, answer: Answer) -> str:
         """Why the advice of this transaction could not be encoded, or ""."""
@@ -355,21 +355,21 @@ class Requests:
             return
         transaction.revision = 1
         create = Create(EntryKind.REFUSED, transaction, run.message, {}, answer, (), request.horizon_ms)
-        self._create_beside(run, with_alias(create, request), partial(self._recorded, run, request, answer))
+        self._create_beside(run, (create,), partial(self._recorded, run, request, answer))
 
     def _take_advice(self, run: Run, request: Request) -> None:
         """A terminal's advice tells of something done: durable, then 00, then forwarded (D18)."""
         work = self._work
         self._batches.note_late(request, request.key)
         answer = local_answer(request.mti, run.message.fields, "00", request.rules, work.utc_ms)
-        transaction = new_transaction(request, _STORED, work.utc_ms)
+        transaction = with_alias(new_transaction(request, _STORED, work.utc_ms), request)
         transaction.response, transaction.reason, transaction.advised = "00", "terminal.advice", True
         if self._unencodable(transaction, run.message, request, answer):
             self._refuse(run, request, "30", "request.unencodable")
             return
         run.transaction, run.answer = transaction, answer
         create = Create(EntryKind.TAKEN, transaction, run.message, retained(request), answer, (), request.horizon_ms)
-        self._create_beside(run, with_alias(create, request), partial(self._recorded, run, request, answer))
+        self._create_beside(run, (create,), partial(self._recorded, run, request, answer))
 
     def _recorded(self, run: Run, request: Request, answer: Answer, event: WriteResult) -> None:
         if isinstance(event, Committed):

@@ -6,7 +6,7 @@ import hmac
 from functools import partial
 from typing import Final
 
-from gateway.core.acceptance import with_assigned_stan
+from gateway.core.acceptance import same_under_alias, with_assigned_stan
 from gateway.core.answers import local_answer
 from gateway.core.effects import Severity
 from gateway.core.events import Found, Lookup
@@ -67,36 +67,22 @@ class Retries:
 
     def answer_existing(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
         """Answer with what the journal holds under this key; None where that record is damaged."""
-        if stored is not None and stored.transaction.kind is Kind.ALIAS:
-            self._found_by_alias(waiting, request, stored)
-        elif stored is not None and request.alias:
+        if stored is None or not request.alias:
+            self._answer_known(waiting, request, stored)
+        elif stored.transaction.alias != request.alias:
             # Found by its own key: the alias may all the same have been used for something else.
             self._work.find((request.alias,), 0, partial(self._alias_found, waiting, request, stored))
-        else:
+        elif same_under_alias(stored.transaction, request):
             self._answer_known(waiting, request, stored)
-
-    def _found_by_alias(self, waiting: list[int], request: Request, alias: Stored) -> None:
-        """The second key leads to a transaction: the same, if the same was asked under it (D1, D2)."""
-        if hmac.compare_digest(alias.transaction.fingerprint, request.alias_digest[:16]):
-            self._work.load(alias.transaction.original, partial(self._loaded, waiting, request))
         else:
             self.reused(waiting, request)
-
-    def _loaded(self, waiting: list[int], request: Request, event: Found) -> None:
-        found = event.results[0]
-        self._answer_known(waiting, request, None if isinstance(found, Lookup) else found)
 
     def _alias_found(self, waiting: list[int], request: Request, stored: Stored, event: Found) -> None:
-        alias = event.results[0]
-        if alias is Lookup.DAMAGED:
-            self._answer_known(waiting, request, None)
-        elif isinstance(alias, Stored) and not (
-            hmac.compare_digest(alias.transaction.fingerprint, request.alias_digest[:16])
-            and alias.transaction.original == stored.transaction.id
-        ):
+        other = event.results[0]
+        if isinstance(other, Stored):
             self.reused(waiting, request)
         else:
-            self._answer_known(waiting, request, stored)
+            self._answer_known(waiting, request, stored if other is Lookup.ABSENT else None)
 
     def _answer_known(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
         work = self._work

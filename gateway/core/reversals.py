@@ -137,15 +137,14 @@ class Reversals:
             self._retries.reused(run.waiting, request)
             self._forget(run, None)
             return
+        with_alias(run.transaction, request)
         run.transaction.original = known.id
         self._batches.note_late(request, known.key)
         answer = self._local(request, "00")
         run.answer = answer
         state = after_reversal(known.state, known.attempts, known.resume)
         changes: list[Change] = [
-            *with_alias(
-                Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms), request
-            )
+            Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms)
         ]
         changed: Transaction | None = None
         if state is not known.state:

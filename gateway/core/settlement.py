@@ -7,14 +7,13 @@ and what differs then is put into a person's hands. A closed batch is owed to th
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
 
-from gateway.core.acceptance import new_transaction, with_alias
+from gateway.core.acceptance import new_transaction, same_under_alias, with_alias
 from gateway.core.answers import local_answer
 from gateway.core.batches import Batches
 from gateway.core.effects import Create, Severity
@@ -83,9 +82,7 @@ class Settlement:
             self._answer_existing(run, request, own if isinstance(own, Stored) else None)
         elif closing is Lookup.ABSENT:
             self._work.fetch_batch(request.batch, partial(self._read, run, request))
-        elif isinstance(closing, Stored) and hmac.compare_digest(
-            closing.transaction.fingerprint, request.alias_digest[:16]
-        ):
+        elif isinstance(closing, Stored) and same_under_alias(closing.transaction, request):
             self._answer(run, self._result(request, "00", Balance.BALANCED))  # closed with these very totals
             self._end(run, request)
         else:
@@ -117,7 +114,7 @@ class Settlement:
         work = self._work
         by = "totals" if request.totals is not None else "upload"
         owed = State.STORED if work.host.settles else State.APPROVED
-        row = run.transaction
+        row = with_alias(run.transaction, request)
         row.response, row.advised = "00", True
         row.reason = f"settlement.{by}"
         row.state = owed
@@ -129,7 +126,7 @@ class Settlement:
         kind = EntryKind.TAKEN if differs is None else EntryKind.PARKED
         create = Create(kind, row, run.message, {}, answer)
         then = partial(self._closed, run, request, answer, differs)
-        work.create(run, with_alias(create, request), then)
+        work.create(run, (create,), then)
 
     def _closed(
         self, run: Run, request: Request, answer: Answer, differs: Difference | None, event: WriteResult
@@ -209,7 +206,7 @@ class Settlement:
             self._end(run, request)
 
     def _answer_existing(self, run: Run, request: Request, stored: Stored | None) -> None:
-        if stored is not None and stored.transaction.kind is not Kind.ALIAS:
+        if stored is not None and stored.transaction.key == request.key:
             request = replace(request, alias="", alias_digest=b"")  # found by its own key: nothing else to ask
         self._retries.answer_existing(run.waiting, request, stored)
         self._end(run, request)

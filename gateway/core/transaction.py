@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Final, TypedDict, Unpack
 
 import msgspec
 
@@ -13,6 +13,8 @@ from protocol.iso8583.rules import TerminalRules
 from protocol.settlement import Totals
 
 DEFAULT_RULES = TerminalRules()
+ALIAS_DIGEST_BYTES: Final = 16
+
 PARKED_FROM = " < "
 """In the reason of a parked transaction: stands before the reason that it had, which a release gives back."""
 
@@ -29,7 +31,6 @@ class Kind(IntEnum):
     REVERSAL = 4  # 0400, 0420
     NETWORK = 5  # 0800, 0820; never stored
     UNSEEN = 6  # stands for an original that only its reversal has told us of (D15)
-    ALIAS = 7  # a second key to the transaction in `original`; its fingerprint is the digest of what was asked (D1)
     INQUIRY = 8  # moves no money: handed on, never stored (balance, download of parameters)
     SETTLEMENT = 9  # 0500, or the 0320 that ends an upload: closes a batch
     UPLOAD = 10  # 0320 with details of a batch
@@ -76,6 +77,7 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
         rules: habits of the dialect that it came in; answers made here follow them.
         alias: a second key to the same transaction (D1); empty where it came with none.
         alias_digest: what the message under that alias says; the same alias with another digest is answered 94.
+            Its first ALIAS_DIGEST_BYTES are kept.
         batch_unknown: of a REVERSAL: it names no batch (D12 asks for 60.1 alone); the one that its terminal is in is
             meant, and `key` and `original_keys` are not final.
         batch: for dialects that settle: `PERIOD|MERCHANT|TERMINAL`, what all keys of its batch begin with; else empty.
@@ -159,6 +161,8 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
         advised: it goes upstream as an advice, so that a reversal names the advice's MTI as the original's (D12).
         approval: field 38 as far as known, ours or the host's (D12); empty where unknown.
         revision: counts changes from 1; an update states the revision that it makes.
+        alias: a second key under which it is found as under the first (D1); empty where it has none.
+        alias_digest: what was asked under that alias; empty where it has none.
     """
 
     key: str
@@ -187,6 +191,8 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
     advised: bool = False
     approval: str = ""
     revision: int = 1
+    alias: str = ""
+    alias_digest: bytes = b""
 
     @property
     def obligation(self) -> Obligation:

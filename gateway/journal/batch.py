@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.core.effects import Create, Note, Write
+from gateway.core.effects import Change, Create, Note, Write
 from gateway.core.events import (
     Committed,
     Existing,
@@ -270,8 +270,11 @@ class Batcher:
         for write in writes:
             for change in write.changes:
                 if isinstance(change, Create):
-                    key = change.transaction.key
+                    transaction = change.transaction
+                    key, alias = transaction.key, transaction.alias
                     hashes[key] = key_hashes(key)
+                    if alias:
+                        hashes[alias] = key_hashes(alias)
                 else:
                     ids.add(change.transaction.id)
                     names.update(change.release)
@@ -308,7 +311,10 @@ class Batcher:
         for change in changes:
             if isinstance(change, Create):
                 creates = True
-                existing = self._existing(draft, change)
+                transaction = change.transaction
+                existing = self._existing(draft, transaction.key, change.horizon_ms)
+                if existing is None and transaction.alias:
+                    existing = self._existing(draft, transaction.alias, 0)
                 if existing is not None:
                     return (write.token, existing) if existing else Existing(write.token, None)
         head = changes[0]
@@ -322,13 +328,13 @@ class Batcher:
             return WriteRefused(write.token, RefusalReason.FULL)
         if reserve:
             self._counters.reserve(reserve, head.transaction.amount_minor, draft.now_ms)
+        if creates and len(changes) > 1:
+            self._refuse_twins(changes)
         ids: list[int] = []
         for change in changes:
             if change.reserve and ids:
                 raise JournalDefect("only the first change of a write may reserve")
             if isinstance(change, Create):
-                if change.transaction.key in draft.fresh and len(changes) > 1:
-                    self._refuse_twins(write)
                 ids.append(draft.create(change, ids[0] if ids else 0))
             else:
                 ids.append(draft.update(change))
@@ -344,15 +350,15 @@ class Batcher:
         return reason
 
     @staticmethod
-    def _refuse_twins(write: Write) -> None:
-        keys = [each.transaction.key for each in write.changes if isinstance(each, Create)]
+    def _refuse_twins(changes: Sequence[Change]) -> None:
+        created = [each.transaction for each in changes if isinstance(each, Create)]
+        keys = [key for each in created for key in (each.key, each.alias) if key]
         if len(set(keys)) != len(keys):
             raise JournalDefect("one write creates the same key twice")
 
-    def _existing(self, draft: Draft, change: Create) -> int | None:
-        """Id of the transaction that has this key, 0 if that is damaged, None if there is none."""
-        key = change.transaction.key
-        since_ms = draft.now_ms - change.horizon_ms if change.horizon_ms else 0
+    def _existing(self, draft: Draft, key: str, horizon_ms: int) -> int | None:
+        """Id of the transaction that has this key or second key, 0 if that is damaged, None if there is none."""
+        since_ms = draft.now_ms - horizon_ms if horizon_ms else 0
         fresh = draft.fresh.get(key)
         if fresh is not None:
             return fresh.id if fresh.accepted_ms >= since_ms else None

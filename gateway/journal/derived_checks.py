@@ -159,24 +159,25 @@ class LookupCheck:
         lacking = {"by_key": False, "by_key_again": False}
         damages: list[Damage] = []
         for row in self._sample():
-            missing = []
-            for table, hashed in zip(lacking, self._codec.key_hashes(row.key), strict=True):
-                try:
-                    if not self._listed(table, hashed, row):
-                        missing.append(table)
-                except sqlite3.Error as error:
-                    if not is_damage(error):
-                        raise
-                    damages.append(Damage(0, f"lookup page of {table}"))
-            if len(missing) == len(lacking):
-                raise JournalUnreadable(
-                    f"the lookup tables by_key and by_key_again do not have transaction {row.id}, which was accepted: "
-                    f"a retry of it would be charged again. Rows of them were removed. Keep the files as they are, "
-                    f"run `holdfast audit verify` on them, which names what is missing, and restore the journal from a "
-                    f"copy that is whole"
-                )
-            for table in missing:
-                lacking[table] = True
+            for key in row.keys:
+                missing = []
+                for table, hashed in zip(lacking, self._codec.key_hashes(key), strict=True):
+                    try:
+                        if not self._listed(table, hashed, row.id):
+                            missing.append(table)
+                    except sqlite3.Error as error:
+                        if not is_damage(error):
+                            raise
+                        damages.append(Damage(0, f"lookup page of {table}"))
+                if len(missing) == len(lacking):
+                    raise JournalUnreadable(
+                        f"the lookup tables by_key and by_key_again do not have transaction {row.id}, which was "
+                        f"accepted: a retry of it would be charged again. Rows of them were removed. Keep the files as "
+                        f"they are, run `holdfast audit verify` on them, which names what is missing, and restore the "
+                        f"journal from a copy that is whole"
+                    )
+                for table in missing:
+                    lacking[table] = True
         for table, lacks in lacking.items():
             if lacks:
                 _LOG.error("the lookup table %s lacks transactions; they are still found through the other", table)
@@ -203,19 +204,6 @@ class LookupCheck:
                 except RowDamaged:
                     continue
 
-    def _listed(self, table: str, hashed: int, row: Row) -> bool:
-        """Whether a table has the transaction, or a newer one of its key.
-
-        Of two with one key that came one soon after the other, only the newer is put there.
-        """
-        sql = f"SELECT id FROM {table} WHERE hash = ? AND id >= ? ORDER BY id"  # noqa: S608 - our own names
-        for (number,) in self._connection.execute(sql, (hashed, row.id)).fetchall():
-            if number == row.id:
-                return True
-            found = self._connection.execute("SELECT row FROM tx WHERE id = ?", (number,)).fetchone()
-            try:
-                if found is not None and self._codec.unpack(number, found[0]).key == row.key:
-                    return True
-            except RowDamaged:
-                continue
-        return False
+    def _listed(self, table: str, hashed: int, number: int) -> bool:
+        sql = f"SELECT 1 FROM {table} WHERE hash = ? AND id = ?"  # noqa: S608 - our own names
+        return self._connection.execute(sql, (hashed, number)).fetchone() is not None

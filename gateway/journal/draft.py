@@ -34,8 +34,8 @@ class Draft:
         rows: next row of each transaction that the batch creates or changes.
         before: the stored row of each transaction that it changes; None where that is damaged, absent where it creates
             the transaction, or where there is none.
-        hashes: of each key that it may create, for the two lookup tables.
-        fresh: the newest transaction of each key that it creates.
+        hashes: of each key and each second key that it may create, for the two lookup tables.
+        fresh: the newest transaction of each of these that it creates.
         entries: (sequence, entry, leaf hash, ciphertext of the account part or None), as they are written (bulk.py).
         leaves: leaf hash of each of them, for the tree.
         sensitive, gone: sensitive parts to store, and those to remove, by sequence.
@@ -81,6 +81,8 @@ class Draft:
         self._log(change.kind, row, change.request, change.answer, sensitive, "")
         self.rows[sequence] = row
         self.fresh[row.key] = row
+        if row.alias:
+            self.fresh[row.alias] = row
         self.head.counts[row.state] += 1
         return sequence
 
@@ -159,7 +161,7 @@ class Draft:
             row.attempts,
             row.amount_minor,
             row.key,
-            row.fingerprint,
+            row.payment,
             row.currency,
             row.response,
             row.reason,

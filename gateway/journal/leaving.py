@@ -16,8 +16,9 @@ from gateway.journal.draft import Draft
 from gateway.journal.newest import Newest, Slice
 
 _ROWS_DUE: Final = 14
-"""So much (Slice.cost) is put in the tables for each entry that is written meanwhile. A transaction costs seven, and
-four for each counter that it alone has: so one generation is in the tables before the next one has gathered."""
+"""So much (Slice.cost) is put in the tables for each entry that is written meanwhile. A transaction costs seven,
+two more if it has a second key, and four for each counter that it alone has: so one generation is in the tables before
+the next one has gathered."""
 
 
 class Leaving:

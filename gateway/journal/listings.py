@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.core.events import BatchRead, Found, Lookup
 from gateway.core.lifecycle import FINAL
-from gateway.core.transaction import Kind, Stored, Transaction
+from gateway.core.transaction import Stored, Transaction
 from gateway.journal.groups import batch_numbers, batch_of, terminal_number
 from gateway.journal.newest import Newest
 from gateway.journal.port import BATCH_TRANSACTIONS_MAX, Listing
@@ -19,7 +19,7 @@ SCANNED_ROWS_MAX: Final = 512
 
 
 _NEWEST_LOOKED_AT: Final = 64
-"""Transactions of a terminal among which its batch is looked for; second keys are among them."""
+"""Transactions of a terminal among which its batch is looked for."""
 
 
 class Listings:
@@ -174,7 +174,7 @@ class Listings:
         row = self._records.row_created(number)
         if row is None and number in certain:
             raise RecordDamaged(number, "row missing")
-        belongs = row is not None and row.kind is not Kind.ALIAS and batch_of(row.key) == batch
+        belongs = row is not None and batch_of(row.key) == batch
         if (
             row is None
             or (belongs and number not in certain and not self._records.on_its_way(number))
@@ -185,14 +185,12 @@ class Listings:
 
     def _collides(self, row: Row, batch: str) -> bool:
         """Whether a row is rightly listed under the number of a batch that is not its own."""
-        if row.kind is Kind.ALIAS:
-            return False
         own = batch_numbers(self._codec, batch_of(row.key))
         return any(one == other for one, other in zip(own, batch_numbers(self._codec, batch), strict=True))
 
 
 def _names_batch(row: Row, lane: str) -> bool:
-    return row.kind is not Kind.ALIAS and row.key.startswith("B") and row.transaction().lane == lane
+    return row.key.startswith("B") and row.transaction().lane == lane
 
 
 def _fits(transaction: Transaction, listing: Listing) -> bool:
@@ -201,7 +199,6 @@ def _fits(transaction: Transaction, listing: Listing) -> bool:
         and (not listing.lane or transaction.lane == listing.lane)
         and (not listing.terminal or transaction.terminal == listing.terminal)
         and (not listing.stan or transaction.sent_stan == listing.stan)
-        and (listing.aliases or transaction.kind is not Kind.ALIAS)
     )
 
 

@@ -26,11 +26,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from heapq import nsmallest
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from gateway.core.lifecycle import REPLAYABLE
-from gateway.core.transaction import Kind
 from gateway.journal.bulk import insert_rows
 from gateway.journal.groups import LOWER, batch_numbers, batch_of, stan_number, terminal_number
 from gateway.journal.rows import Row, RowCodec
@@ -70,7 +69,9 @@ def _nothing() -> None:
 class Generation:
     """Transactions that came one after the other. Changed on the writer's thread after a commit, read on any."""
 
-    __slots__ = ("_batch_numbers", "_by_batch", "_by_terminal", "_count", "_owing", "_terminal_number", "keys")
+    __slots__ = (
+        "_batch_numbers", "_by_batch", "_by_terminal", "_count", "_older", "_owing", "_terminal_number", "keys",
+    )  # fmt: skip
 
     def __init__(
         self, numbers_of_batch: Callable[[str], tuple[int, int]], number_of_terminal: Callable[[str], int]
@@ -78,7 +79,9 @@ class Generation:
         self._batch_numbers = numbers_of_batch
         self._terminal_number = number_of_terminal
         self.keys: dict[str, tuple[int, int, int]] = {}
-        """Id of the newest transaction of each key, and the key's two hashes."""
+        """Id of the newest transaction of each key and second key, and that key's two hashes."""
+        self._older: list[tuple[int, int, int]] = []
+        """The same of those whose key came again: the tables have them all."""
         self._by_batch: dict[str, tuple[tuple[int, int], list[int]]] = {}
         self._by_terminal: dict[str, tuple[int, list[tuple[int, str]]]] = {}
         self._owing: dict[str, dict[int, int]] = {}
@@ -94,8 +97,13 @@ class Generation:
         for row in rows:
             number, key, terminal = row.id, row.key, row.terminal
             first, second = hashes[key]
+            if key in keys:
+                self._older.append(keys[key])
             keys[key] = (number, first, second)
-            if row.kind is not Kind.ALIAS and (batch := batch_of(key)):
+            if row.alias:
+                first, second = hashes[row.alias]
+                keys[row.alias] = (number, first, second)
+            if batch := batch_of(key):
                 members = by_batch.get(batch)
                 if members is None:
                     by_batch[batch] = (self._batch_numbers(batch), [number])
@@ -113,10 +121,18 @@ class Generation:
                 else:
                     places[number] = row.place
 
-    def add_damaged(self, number: int, key: str, hashes: tuple[int, int]) -> None:
-        """Take in one of which only the key is known: that its batch is not whole must not be missed."""
+    def add_damaged(self, number: int, key: str, hashes: Mapping[str, tuple[int, int]]) -> None:
+        """Take in one of which only the keys are known: that its batch is not whole must not be missed.
+
+        Args:
+            key: the first of them.
+            hashes: of each of them.
+        """
         self._count += 1
-        self.keys[key] = (number, *hashes)
+        if key in self.keys:
+            self._older.append(self.keys[key])
+        for each, (first, second) in hashes.items():
+            self.keys[each] = (number, first, second)
         if batch := batch_of(key):
             self._by_batch.setdefault(batch, (self._batch_numbers(batch), []))[1].append(number)
 
@@ -169,7 +185,7 @@ class Generation:
     def _slices_by_key(self, connection: sqlite3.Connection, table: str, place: int) -> Iterator[Slice]:
         # Sorted in parts, because all at once takes milliseconds; some slices only sort.
         buckets: list[list[tuple[int, int]]] = [[] for _ in range(_BUCKETS)]
-        for count, known in enumerate(self.keys.values(), 1):
+        for count, known in enumerate(chain(self.keys.values(), self._older), 1):
             hashed = known[place]
             buckets[(hashed >> 56) + _BUCKETS // 2].append((hashed, known[0]))
             if not count % _SORTED_AT_ONCE:
@@ -229,11 +245,14 @@ class Newest:
 
     def add_row(self, row: Row) -> None:
         """Take in one that is read back."""
-        self._gathering.add((row,), {row.key: self._codec.key_hashes(row.key)})
+        self._gathering.add((row,), self._hashes(row.keys))
 
-    def add_damaged(self, number: int, key: str) -> None:
-        """Take in one of which only the key is known."""
-        self._gathering.add_damaged(number, key, self._codec.key_hashes(key))
+    def add_damaged(self, number: int, key: str, alias: str) -> None:
+        """Take in one of which only key and second key are known; `alias` is empty where it has none."""
+        self._gathering.add_damaged(number, key, self._hashes((key, alias) if alias else (key,)))
+
+    def _hashes(self, keys: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+        return {key: self._codec.key_hashes(key) for key in keys}
 
     def owe(self, row: Row) -> None:
         """Take in what one of them owes now, or that it owes nothing any more."""
@@ -263,7 +282,7 @@ class Newest:
         self._leaving = None
 
     def of_key(self, key: str) -> int | None:
-        """Id of the newest transaction of a key, if it is among them."""
+        """Id of the newest transaction of a key or second key, if it is among them."""
         for generation in self._all:
             known = generation.keys.get(key)
             if known is not None:

@@ -100,14 +100,12 @@ class Listing:
     Attributes:
         terminal: only its transactions; costs what this terminal has, not what the journal has.
         stan: only those with this field 11 upstream; with a terminal, costs what it has of this STAN.
-        aliases: second keys to a transaction (Kind.ALIAS) too.
     """
 
     states: frozenset[State]
     lane: str = ""
     terminal: str = ""
     stan: str = ""
-    aliases: bool = True
     after_id: int = 0
     limit: int = 100
 

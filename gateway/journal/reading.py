@@ -180,7 +180,7 @@ class RecordReader:
         self.noted.append(Damage(damaged.number, damaged.what, owing, removes=damaged.number > 0))
 
     def match(self, key: str, recent: int | None, first: set[object], second: set[object], since_ms: int) -> Row | None:
-        """The newest transaction of `key` among candidates of the two lookup tables, or None.
+        """The newest transaction of the key or second key `key` among candidates of the two lookup tables, or None.
 
         Args:
             recent: the newest one if it is too new for the tables, else None.
@@ -190,7 +190,7 @@ class RecordReader:
         """
         if recent is not None:
             row = self.row(recent)
-            if row is None or row.key != key:
+            if row is None or key not in row.keys:
                 raise RecordDamaged(recent, "row missing")
             return row if row.accepted_ms >= since_ms else None
         candidates = sorted((each for each in first | second if isinstance(each, int)), reverse=True)
@@ -200,11 +200,11 @@ class RecordReader:
                 if number in first and number in second:
                     raise RecordDamaged(number, "row missing")
                 self.note(Damage(number, "lookup"))
-            elif row.key == key:
+            elif key in row.keys:
                 if (number not in first or number not in second) and not self.on_its_way(number):
                     self.note(Damage(number, "lookup"))
                 return row if row.accepted_ms >= since_ms else None
-            elif self._codec.key_hashes(row.key) != self._codec.key_hashes(key):
+            elif self._codec.key_hashes(key) not in [self._codec.key_hashes(each) for each in row.keys]:
                 self.note(Damage(number, "lookup"))
         return None
 

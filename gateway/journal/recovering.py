@@ -36,12 +36,12 @@ def read_back(
     damages = [*counters.recover(), *_unlike_head(connection, head)]
     owing = unknown = 0
     for sequence in range(head.indexed + 1, head.sequence + 1):
-        key = ""
+        key = alias = ""
         try:
             entry, _ = reader.entry(sequence)
             if entry.transaction != sequence:
                 continue
-            key = entry.key
+            key, alias = entry.key, entry.second_key
         except RecordDamaged as damaged:
             damages.append(Damage(sequence, damaged.what, removes=True))
         try:
@@ -55,7 +55,7 @@ def read_back(
             newest.add_row(row)
             owing += row.state in REPLAYABLE
         elif key:
-            newest.add_damaged(sequence, key)
+            newest.add_damaged(sequence, key, alias)
             unknown += 1
     damages += LookupCheck(connection, codec, head).run()
     return damages + QueueCheck(connection, codec, head).run(owing, unknown)

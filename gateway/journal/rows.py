@@ -16,6 +16,7 @@ import msgspec
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer, Kind, StoredMessage, Transaction
 from protocol.iso8583.message import Fields
+from protocol.journal_entry import with_second_key
 
 TAG_BYTES: Final = 16
 _HASHES: Final = Struct("<qq")
@@ -62,6 +63,20 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str
     advised: bool
     approval: str
+    alias: str
+    alias_digest: bytes
+
+    @property
+    def payment(self) -> bytes:
+        """What its entries say in the place of the fingerprint: with it the second key, if it has one."""
+        if not self.alias:
+            return self.fingerprint
+        return with_second_key(self.fingerprint, self.alias_digest, self.alias)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key or the two keys that it is found by."""
+        return (self.key, self.alias) if self.alias else (self.key,)
 
     @property
     def place(self) -> int:
@@ -102,6 +117,8 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
             advised=self.advised,
             approval=self.approval,
             revision=self.revision,
+            alias=self.alias,
+            alias_digest=self.alias_digest,
         )
 
 
@@ -139,6 +156,8 @@ def row_of(
         t.reason,
         t.advised,
         t.approval,
+        t.alias,
+        t.alias_digest,
     )
 
 
@@ -147,6 +166,8 @@ def same_payment(stored: Row, next_row: Transaction) -> bool:
     return (
         stored.amount_minor == next_row.amount_minor
         and stored.key == next_row.key
+        and stored.alias == next_row.alias
+        and stored.alias_digest == next_row.alias_digest
         and stored.currency == next_row.currency
         and stored.terminal == next_row.terminal
         and stored.card == next_row.card

@@ -23,6 +23,7 @@ from gateway.journal.key_needs import read_key_needs
 from gateway.journal.keyring import Keyring, sync_folder
 from gateway.journal.listings import Listings
 from gateway.journal.lock import take_lock
+from gateway.journal.log_length import LogLength
 from gateway.journal.lookups import Lookups
 from gateway.journal.mark import Mark, standing
 from gateway.journal.opening import adopt_while_open, leave_in_order, make_ready, refuse_unfit
@@ -124,6 +125,8 @@ class SqliteJournal:
                 stack.push_async_callback(self._writer.close)
                 await self._writer.run(self._prepare)
                 stack.callback(self._mark.close)
+                log_length = LogLength(self._path)
+                stack.callback(log_length.close)
                 sync_folder(self._path.parent)  # the file's name is durable before anything in it is acknowledged
                 self._reader = await connect_reader(self._path, self._cache_mib)
                 stack.push_async_callback(self._reader.close)
@@ -136,6 +139,7 @@ class SqliteJournal:
                 self._writer,
                 self._batcher,
                 self._mark,
+                log_length,
                 self._fullness,
                 writing=lambda: self._in_flight > 0,
                 wake=self._write_wake.set,

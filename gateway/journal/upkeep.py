@@ -11,21 +11,23 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from gateway.journal.batch import RECENT_MAX, Batcher
+from gateway.journal.batch import Batcher
 from gateway.journal.connections import Here, Threaded
 from gateway.journal.log_length import LogLength
 from gateway.journal.mark import Mark
 from gateway.journal.opening import is_want_of_room
 from gateway.journal.waiting import Fullness
 
-_CHECKPOINT_FRAMES: Final = 4_000
-"""So long the log may grow, about 16 MiB: then it is moved into the database, whoever waits. That takes some 15 ms, of
-which most is one sync of the database, however little there is to move: so it is done as seldom as can be."""
+_CHECKPOINT_FRAMES: Final = 2_000
+"""So long the log may grow, about 8 MiB: then it is moved into the database, whoever waits. With a thousand terminals
+one commit and its slices add up to 10 MiB to that. A page costs the less the more are moved at once."""
 
+_FEW_WRITES: Final = 8
+_FEW_FRAMES: Final = 500
 _LULL_FRAMES: Final = 100
-_LULL_WRITES: Final = 8
-"""After a commit of at most so many writes, with nobody behind it, a log of so many frames is moved: that takes a
-millisecond, and under half of the load that can be taken it keeps the longer ones away altogether."""
+"""After a commit of at most so many writes a log of 500 frames is moved, whoever waits, and one of 100 with nobody
+behind the commit, which takes about a millisecond: so half of the load that can be taken meets no long ones, also where
+the disk is slow."""
 
 _QUIET_S: Final = 0.05
 """Where nothing was written for so long, what can wait is done: nobody is likely to wait for it."""
@@ -43,6 +45,7 @@ class Upkeep:
         writer: Threaded | Here,
         batcher: Batcher,
         mark: Mark,
+        log_length: LogLength,
         fullness: Fullness,
         *,
         writing: Callable[[], bool],
@@ -61,7 +64,7 @@ class Upkeep:
         self._fullness = fullness
         self._writing = writing
         self._wake = wake
-        self._log_length = LogLength()
+        self._log_length = log_length
         self._timer: asyncio.TimerHandle | None = None
         self._commits = self._newest_writes = 0
         self._ended = False
@@ -81,26 +84,21 @@ class Upkeep:
         """
         self._commits += 1
         self._newest_writes = writes
-        self._log_length.add(writes)
         if self._batcher.untidy():
             await self._writer.run(self.tidy)
-            self._log_length.add(RECENT_MAX)
-        if self._log_length.frames >= _CHECKPOINT_FRAMES:
+        longest = min(_FEW_FRAMES, _CHECKPOINT_FRAMES) if writes <= _FEW_WRITES else _CHECKPOINT_FRAMES
+        if self._log_length.reaches(longest):
             await self._writer.run(self._checkpoint)
         elif self._timer is None and self._something_can_wait():
             self._look_later()
 
     async def lull(self) -> None:
         """Nobody waits just now. Raises: as `committed`."""
-        if (
-            self._newest_writes <= _LULL_WRITES
-            and self._log_length.frames >= _LULL_FRAMES
-            and not self._fullness.reason
-        ):
+        if self._newest_writes <= _FEW_WRITES and self._log_length.reaches(_LULL_FRAMES) and not self._fullness.reason:
             await self._writer.run(self._checkpoint)
 
     def _something_can_wait(self) -> bool:
-        return self._log_length.frames >= _CHECKPOINT_FRAMES / 4 or self._batcher.leaving
+        return self._batcher.leaving or self._log_length.reaches(_CHECKPOINT_FRAMES // 4)
 
     def _look_later(self) -> None:
         if not self._ended:
@@ -124,7 +122,6 @@ class Upkeep:
             return
         if self._batcher.leaving:
             await self._writer.run(self._put_away)
-            self._log_length.add(1)
         else:
             await self._writer.run(self._checkpoint)
         self.quiet = not self._ended

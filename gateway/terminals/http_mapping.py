@@ -83,7 +83,7 @@ _APPROVED: Final = TransactionState.APPROVED
 _APPROVED_OFFLINE: Final = TransactionState.APPROVED_OFFLINE
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _KEPT_KEY_MAX: Final = 128
-"""An alias, like any key, has at most 255 bytes in the journal (protocol.journal_entry)."""
+"""An alias has at most 223 bytes in the journal (protocol.journal_entry)."""
 
 _TERMINAL_LENGTH: Final = 8
 _MERCHANT_LENGTH: Final = 15
@@ -255,7 +255,7 @@ def key_of(identifier: str) -> str | None:
 
 
 def is_shown(transaction: Transaction) -> bool:
-    """Whether a row is a transaction, and not merely a second key to one."""
+    """Whether a row is a transaction that tills ask for or undo: no settlement, no stand-in for an unknown original."""
     return transaction.kind in _RECORD_TYPES
 
 

@@ -29,7 +29,17 @@ SIGNER: Final = SignerKey(ORIGIN, bytes(range(32)))
 SALES: Final = 210
 """Of three entries each, and a few more: two complete tiles and a part of a third."""
 
+SIZE: Final = 3 * SALES + 4
+"""Entries altogether."""
+
+OWED: Final = 3 * SALES + 1
+"""The transaction that is still owed upstream."""
+
 MERCHANT: Final = "MERCHANT0000001"
+
+NAMED_TWICE: Final = 28
+"""Id of the sale that has a second key."""
+SECOND_KEY: Final = f"idem|{MERCHANT}|TERMINA0|order-9"
 
 
 @dataclass(frozen=True)
@@ -99,13 +109,15 @@ class Attack:
         if leaf:
             self.connection.execute("UPDATE entry SET leaf = ? WHERE sequence = ?", (leaf_hash(body), sequence))
 
-    def edit_row(self, number: int, **values: Any) -> None:
-        """Change a row, its tag left as it was: who has no key cannot make another."""
+    def edit_row(self, number: int, *, tagged: bool = False, **values: Any) -> None:
+        """Change a row, its tag left as it was: who has no key cannot make another. `tagged` is by who has the keys."""
         (stored,) = self.connection.execute("SELECT row FROM tx WHERE id = ?", (number,)).fetchone()
         import msgspec  # noqa: PLC0415
 
         row = msgspec.structs.replace(msgspec.msgpack.decode(stored[:-TAG_BYTES], type=Row), **values)
         packed = msgspec.msgpack.encode(row) + stored[-TAG_BYTES:]
+        if tagged:
+            packed = RowCodec(self.scene.keyring.row_key).pack(row)
         self.connection.execute("UPDATE tx SET row = ? WHERE id = ?", (packed, number))
 
     def make_fit(self) -> Frontier:
@@ -140,6 +152,21 @@ def root_of(scene: Scene, size: int) -> bytes:
         return Frontier().append([leaf_hash(attack.body(sequence)) for sequence in range(1, size + 1)])[0].root()
 
 
+def only(verdict: Verdict, *expected: Damage) -> dict[Damage, list[tuple[int, int]]]:
+    """What was found, by kind, which is these kinds and no others."""
+    found = kinds(verdict)
+    assert not verdict.whole
+    assert set(found) == set(expected), [str(finding) for finding in verdict.findings]
+    return found
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    """With one bit changed, counted from the lowest of the first byte."""
+    changed = bytearray(content)
+    changed[bit >> 3] ^= 1 << (bit & 7)
+    return bytes(changed)
+
+
 def kinds(verdict: Verdict) -> dict[Damage, list[tuple[int, int]]]:
     """Which entries each kind of damage was found at."""
     found: dict[Damage, list[tuple[int, int]]] = {}
@@ -161,7 +188,9 @@ def build(folder: Path) -> Scene:
     rig = Rig(sqlite_make(journal, keyring)).open()
     try:
         for number in range(SALES):
-            stored = _stored(rig, sale(key_of(number), amount_minor=100 + number, lane=f"{MERCHANT}|T{number % 3}"))
+            alias = SECOND_KEY if number * 3 + 1 == NAMED_TWICE else ""
+            lane = f"{MERCHANT}|T{number % 3}"
+            stored = _stored(rig, sale(key_of(number), amount_minor=100 + number, lane=lane, alias=alias))
             rig.now_ms += 1_000
             stored = _next(rig, stored, State.STORED, EntryKind.SENDING, attempts=1)
             _next(rig, stored, State.APPROVED, EntryKind.ANSWERED, reason="answer.code-00")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from gateway.audit.damage import Damage
 from gateway.audit.heads import checkpoint_path
 from gateway.cli import app
-from gateway.config import load_config
+from gateway.config import ConfigError, load_config
 from gateway.config.audit import origin_of
 from gateway.journal.keyring import create_keyring
 from gateway.operations.installing import install
@@ -153,6 +153,22 @@ def test_verify_checks_signatures_with_the_keys_of_the_configuration(whole_shop:
     beside.write_bytes(signed(SIZE, root_of(whole_shop, SIZE), SignerKey(signer.name, bytes(32))))
     told = audit("verify", "-c", config)
     assert (told.exit_code, "no known key has signed this note" in told.output) == (1, True), told.output
+
+
+def test_certificates_that_are_no_good_any_more_keep_nobody_from_looking_at_the_journal(
+    whole_shop: Scene, tmp_path: Path
+) -> None:
+    config = install(tmp_path / "gateway").config
+    loaded = load_config(config)
+    shutil.rmtree(loaded.journal.keys)
+    shutil.copytree(whole_shop.journal.parent / "keys", loaded.journal.keys)
+    shutil.copy(whole_shop.journal, loaded.journal.path)
+    config.write_text(config.read_text() + '[acquirer.tls]\nca_file = "gone.pem"\n')
+    with pytest.raises(ConfigError, match=r"acquirer\.tls\.ca_file: cannot be read"):
+        load_config(config)
+    for command in (["verify", "-c", config], ["log", "-c", config], ["balance", "-c", config]):
+        told = audit(*command)
+        assert told.exit_code == 0, told.output
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gateway.audit.tracing import NotFound, find, trace
 from gateway.core.lifecycle import EntryKind, State
 from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogReader
-from tests.audit.scene import MERCHANT, SALES, Attack, Scene, key_of
+from tests.audit.scene import MERCHANT, NAMED_TWICE, SALES, SECOND_KEY, Attack, Scene, key_of
 from tests.journal.rig import PAN, START_MS, Rig, evolved, sale, sqlite_make
 
 SIZE = 3 * SALES + 4
@@ -107,7 +107,19 @@ def test_a_life_is_told_step_by_step_with_the_rules_and_what_the_terminal_was_to
     assert [step.told for step in told.steps] == ["00 (Approved)", "", "00 (Approved)"]
     assert (told.state, told.owes, told.amount_minor, told.card) == ("approved", "nothing", 101, "424242******4242")
     assert all(step.fits_leaf for step in told.steps)
+    assert told.second_key == ""
     assert told.links == [], "another sale of this terminal was reversed"
+
+
+def test_a_transaction_is_found_by_its_second_key_and_shown_with_it(whole_shop: Scene) -> None:
+    with LogReader(whole_shop.journal) as reader:
+        assert find(reader, SECOND_KEY, quiet) == NAMED_TWICE
+        told = trace(reader, NAMED_TWICE, quiet)
+        shown = entry_report(reader, reader.entry(NAMED_TWICE))
+        with pytest.raises(NotFound):
+            find(reader, SECOND_KEY[:-1], quiet)
+    assert (told.key, told.second_key) == (key_of(9), SECOND_KEY)
+    assert (shown.transaction, shown.second_key) == (NAMED_TWICE, SECOND_KEY)
 
 
 def test_a_reversal_and_its_original_lead_to_each_other(whole_shop: Scene) -> None:

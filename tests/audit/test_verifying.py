@@ -1,4 +1,4 @@
-"""`audit verify` names each kind of damage and the entry, and finds nothing in a journal that nobody has touched."""
+"""`audit verify` names each kind of damage to entries and their tree, and finds nothing where there is none."""
 
 from __future__ import annotations
 
@@ -14,34 +14,24 @@ import msgspec
 import pytest
 
 from gateway.audit.damage import Damage
-from gateway.audit.heads import HeadRefused, checkpoint_path, read_keys
-from gateway.audit.verifying import Verdict
 from gateway.core.lifecycle import EntryKind, State
 from gateway.journal.keyring import KeyPurpose, create_keyring
 from gateway.journal.log_reader import LogReader
 from gateway.journal.port import JournalError, JournalKeysWrong, JournalUnreadable
 from gateway.journal.schema import PAGE_BYTES
-from protocol.transparency.notes import SignerKey
 from protocol.transparency.tiles import build_tile, tiles_of
-from tests.audit.scene import SALES, SIGNER, Attack, Scene, kinds, root_of, signed
+from tests.audit.scene import (
+    OWED,
+    SALES,
+    SIZE,
+    Attack,
+    Scene,
+    flipped,
+    kinds,
+    only,
+    root_of,
+)
 from tests.crash.amounts import TIMES
-from tests.journal.rig import Rig, sale, sqlite_make
-
-SIZE = 3 * SALES + 4
-OWED = 3 * SALES + 1
-
-
-def flipped(content: bytes, bit: int) -> bytes:
-    changed = bytearray(content)
-    changed[bit >> 3] ^= 1 << (bit & 7)
-    return bytes(changed)
-
-
-def only(verdict: Verdict, *expected: Damage) -> dict[Damage, list[tuple[int, int]]]:
-    found = kinds(verdict)
-    assert not verdict.whole
-    assert set(found) == set(expected), [str(finding) for finding in verdict.findings]
-    return found
 
 
 def test_a_journal_that_nobody_has_touched_is_whole_and_its_root_is_that_of_its_entries(whole_shop: Scene) -> None:
@@ -221,85 +211,6 @@ def test_a_flipped_bit_of_a_stored_subtree_is_told_from_rewritten_entries(shop: 
     assert only(shop.verified(), Damage.SUBTREE)[Damage.SUBTREE] == [(257, 512)]
 
 
-@pytest.mark.parametrize("cut", [1, 3, 200, SIZE - 1])
-def test_a_cut_tail_is_told(shop: Scene, cut: int) -> None:
-    shop.changed(("DELETE FROM entry WHERE sequence > ?", (SIZE - cut,)))
-    assert (SIZE - cut + 1, SIZE) in kinds(shop.verified())[Damage.CUT_TAIL]
-
-
-def test_a_tail_cut_from_everything_is_told_by_the_checkpoint_that_the_auditor_kept_and_by_nothing_else(
-    shop: Scene,
-) -> None:
-    cut = 3  # the sale that was reversed, in one piece
-    with Attack(shop) as attack:
-        attack.connection.execute("DELETE FROM entry WHERE sequence > ?", (SIZE - cut,))
-        for table in ("tx", "by_key", "by_key_again", "by_batch", "by_batch_again", "by_terminal"):
-            attack.connection.execute(f"DELETE FROM {table} WHERE id > ?", (SIZE - cut,))  # noqa: S608
-        attack.sign(attack.make_fit())
-    assert shop.verified(checkpoint=None).whole
-    assert only(shop.verified(), Damage.CUT_TAIL)[Damage.CUT_TAIL] == [(SIZE - cut + 1, SIZE)]
-
-
-def test_a_tail_rewritten_with_everything_recomputed_and_signed_is_told_by_the_kept_checkpoint_and_by_nothing_else(
-    shop: Scene,
-) -> None:
-    with Attack(shop) as attack:
-        for sequence in (OWED,):
-            attack.edit(sequence, leaf=True, detail="another story")
-        attack.sign(attack.make_fit())
-    assert shop.verified(checkpoint=None).whole
-    assert only(shop.verified(), Damage.REWRITTEN_TAIL)[Damage.REWRITTEN_TAIL] == [(1, SIZE)]
-    shop.held.write_bytes(signed(OWED - 1, root_of(shop, OWED - 1)))
-    assert shop.verified().whole, "what was rewritten is behind this checkpoint"
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"state": State.STORED}, "state"),
-        ({"attempts": 7}, "attempts"),
-        ({"amount_minor": 1}, "amount"),
-        ({"response": "05"}, "response"),
-        ({"key": "B000001|X|Y|2|000001"}, "amount, currency, key"),
-    ],
-)
-def test_a_row_that_says_something_else_than_its_newest_entry_is_told(
-    shop: Scene, changes: dict[str, Any], named: str
-) -> None:
-    with Attack(shop) as attack:
-        attack.edit_row(4, **changes)
-    verdict = shop.verified()
-    assert only(verdict, Damage.ROW)
-    assert verdict.findings[0].transaction == 4
-    assert named in verdict.findings[0].text
-
-
-def test_a_row_that_was_touched_anywhere_is_told_with_the_keys(shop: Scene) -> None:
-    with Attack(shop) as attack:
-        attack.edit_row(4, merchant="ANOTHER")
-    assert shop.verified().whole, "no entry tells of the merchant but its key"
-    assert only(shop.verified(keyring=shop.keyring), Damage.ROW)
-
-
-def test_a_row_with_a_flipped_bit_in_its_text_is_told_without_the_keys(shop: Scene) -> None:
-    with Attack(shop) as attack:
-        (stored,) = attack.connection.execute("SELECT row FROM tx WHERE id = 4").fetchone()
-        bit = 8 * stored.index(b"TERMINA") + 7
-        attack.connection.execute("UPDATE tx SET row = ? WHERE id = 4", (flipped(stored, bit),))
-    assert [each.transaction for each in shop.verified().findings if each.kind is Damage.ROW] == [4]
-
-
-def test_a_row_too_many_and_a_row_too_few_are_told(shop: Scene) -> None:
-    shop.changed(
-        ("DELETE FROM tx WHERE id = 4", ()),
-        ("INSERT INTO tx SELECT 5, row FROM tx WHERE id = 7", ()),
-        ("INSERT INTO tx SELECT 99999, row FROM tx WHERE id = 7", ()),
-    )
-    verdict = shop.verified()
-    only(verdict, Damage.ROW_MISSING, Damage.ROW_UNKNOWN)
-    assert sorted(finding.transaction for finding in verdict.findings) == [4, 5, 99999]
-
-
 @pytest.mark.parametrize(
     ("sequence", "changes", "damage"),
     [
@@ -388,153 +299,6 @@ def proved(journal: Path) -> list[list[Any]]:
         connection.close()
 
 
-def test_from_a_checkpoint_on_only_what_is_behind_it_is_read(shop: Scene) -> None:
-    start = 301
-    with Attack(shop) as attack:
-        attack.edit(3, leaf=False, detail="before it")
-    verdict = shop.verified(start=start)
-    assert verdict.whole
-    assert (verdict.start, verdict.size, verdict.root) == (start, SIZE, shop.verified().root)
-    with Attack(shop) as attack:
-        attack.edit(400, leaf=False, detail="behind it")
-    assert only(shop.verified(start=start), Damage.EDITED)[Damage.EDITED] == [(400, 400)]
-    with pytest.raises(HeadRefused, match="the journal ends"):
-        shop.verified(start=SIZE + 1)
-
-
-def test_a_checkpoint_of_another_key_or_log_or_none_is_refused(shop: Scene, tmp_path: Path) -> None:
-    root = root_of(shop, SIZE)
-    stranger = SignerKey(SIGNER.name, bytes(32))
-    shop.held.write_bytes(signed(SIZE, root, stranger))
-    with pytest.raises(HeadRefused, match="signed"):
-        shop.verified()
-    shop.held.write_bytes(signed(SIZE, root, SignerKey("example.org/other", bytes(range(32)))))
-    with pytest.raises(HeadRefused):
-        shop.verified()
-    shop.held.write_bytes(b"not a note")
-    with pytest.raises(HeadRefused):
-        shop.verified()
-    with pytest.raises(HeadRefused, match="cannot be read"):
-        shop.verified(checkpoint=tmp_path / "absent")
-
-
-def test_a_checkpoint_beside_the_journal_that_its_key_did_not_sign_is_told(shop: Scene) -> None:
-    stranger = SignerKey(SIGNER.name, bytes(32))
-    checkpoint_path(shop.journal).write_bytes(signed(SIZE, root_of(shop, SIZE), stranger))
-    only(shop.verified(), Damage.CHECKPOINT)
-
-
-@pytest.mark.parametrize("sequence", [SIZE + 1, 1 << 60])
-def test_entries_behind_the_journals_own_head_are_told(shop: Scene, sequence: int) -> None:
-    shop.changed(("INSERT INTO entry SELECT ?, body, leaf, account FROM entry WHERE sequence = 1", (sequence,)))
-    assert only(shop.verified(), Damage.ADDED)[Damage.ADDED] == [(SIZE + 1, sequence)]
-
-
-LOOKUPS = ("by_key", "by_key_again", "by_batch", "by_batch_again", "by_terminal")
-
-
-@pytest.mark.parametrize("with_keys", [False, True])
-@pytest.mark.parametrize("table", ["owing", "unsettled"])
-def test_what_is_owed_and_was_removed_from_the_queue_is_told(shop: Scene, table: str, with_keys: bool) -> None:
-    shop.changed((f"DELETE FROM {table}", ()))  # noqa: S608 - one of two names
-    verdict = shop.verified(keyring=shop.keyring if with_keys else None)
-    only(verdict, Damage.QUEUE)
-    assert [(each.transaction, each.text) for each in verdict.findings] == [(OWED, f"table {table} lacks it")]
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE owing SET lane = x'41'",
-        "UPDATE owing SET place = place + 1",
-        "UPDATE owing SET id = 1",
-        "INSERT INTO owing VALUES (x'41', 1, 1)",
-        "INSERT INTO owing VALUES (x'41', 99999, 99999)",
-        "UPDATE unsettled SET state = 10",
-        "INSERT INTO unsettled VALUES (3, 4)",
-        "INSERT INTO unsettled VALUES ('text', 'text')",
-        "INSERT INTO quarantine VALUES (1, 'row', 0)",
-    ],
-)
-def test_a_queue_that_says_something_else_than_the_rows_is_told(shop: Scene, statement: str) -> None:
-    shop.changed((statement, ()))
-    only(shop.verified(), Damage.QUEUE)
-
-
-@pytest.mark.parametrize("with_keys", [False, True])
-@pytest.mark.parametrize("table", LOOKUPS)
-def test_a_transaction_that_a_lookup_table_lacks_is_told(shop: Scene, table: str, with_keys: bool) -> None:
-    keyring = shop.keyring if with_keys else None
-    shop.changed((f"DELETE FROM {table} WHERE id = 7", ()))  # noqa: S608 - one of our names
-    verdict = shop.verified(keyring=keyring)
-    only(verdict, Damage.LOOKUP)
-    assert [(each.transaction, each.text) for each in verdict.findings] == [(7, f"table {table} lacks it")]
-    shop.changed((f"DELETE FROM {table}", ()))  # noqa: S608
-    assert shop.verified(keyring=keyring).found == {Damage.LOOKUP: SALES + 3}
-
-
-def test_keys_that_were_removed_from_both_lookup_tables_are_told(shop: Scene) -> None:
-    shop.changed(("DELETE FROM by_key WHERE id < 100", ()), ("DELETE FROM by_key_again WHERE id < 100", ()))
-    verdict = shop.verified()
-    only(verdict, Damage.LOOKUP)
-    assert {each.transaction for each in verdict.findings} == set(range(1, 100, 3))
-
-
-def test_a_key_that_came_again_before_it_was_put_away_is_no_damage(tmp_path: Path) -> None:
-    ring, day_ms = create_keyring(tmp_path / "keys"), 24 * 3600 * 1000
-    rig = Rig(sqlite_make(tmp_path / "journal.sqlite3", ring)).open()
-    try:
-        for _ in range(2):
-            again = sale(state=State.DECLINED, accepted_ms=rig.now_ms, horizon_ms=day_ms)
-            again.transaction.reason = "answer.code-05"
-            rig.write(again)
-            rig.now_ms += 2 * day_ms
-    finally:
-        rig.close()
-    scene = Scene(tmp_path / "journal.sqlite3", ring)
-    for keyring in (None, ring):
-        found = scene.verified(checkpoint=None, keyring=keyring).found
-        assert Damage.LOOKUP not in found, [str(each) for each in scene.verified(checkpoint=None).findings]
-    scene.changed(("DELETE FROM by_key", ()), ("DELETE FROM by_key_again", ()))
-    verdict = scene.verified(checkpoint=None)
-    assert {each.transaction for each in verdict.findings if each.kind is Damage.LOOKUP} == {2}
-
-
-@pytest.mark.parametrize("table", LOOKUPS)
-def test_a_row_of_a_lookup_table_that_belongs_to_nothing_is_told(shop: Scene, table: str) -> None:
-    for number in (2, 4, SIZE + 9, -3):  # an entry that creates none, one that has its own, none, none
-        shop.changed((f"INSERT INTO {table} VALUES (12345, ?)", (number,)))  # noqa: S608
-    assert only(shop.verified(), Damage.LOOKUP_FOREIGN)
-    assert shop.verified().found == {Damage.LOOKUP_FOREIGN: 4}
-
-
-@pytest.mark.parametrize("table", LOOKUPS)
-def test_a_lookup_table_with_wrong_hashes_is_told_with_the_keys(shop: Scene, table: str) -> None:
-    shop.changed((f"UPDATE {table} SET hash = hash + 1 WHERE id = 7", ()))  # noqa: S608
-    assert shop.verified().whole, "the hashes are keyed"
-    verdict = shop.verified(keyring=shop.keyring)
-    only(verdict, Damage.LOOKUP)
-    assert {each.transaction for each in verdict.findings} == {7}
-
-
-@pytest.mark.parametrize("where", ["", " WHERE copy = 2"])
-def test_a_head_that_was_removed_is_told(shop: Scene, where: str) -> None:
-    shop.changed((f"DELETE FROM head{where}", ()))  # noqa: S608
-    only(shop.verified(), Damage.HEAD_MISSING)
-
-
-def test_a_cut_tail_does_not_pass_for_whole_where_the_head_was_removed_and_no_checkpoint_is_there(shop: Scene) -> None:
-    checkpoint_path(shop.journal).unlink()
-    shop.changed(
-        ("DELETE FROM head", ()),
-        ("DELETE FROM entry WHERE sequence > 300", ()),
-        ("DELETE FROM tx WHERE id > 300", ()),
-        ("DELETE FROM unsettled", ()),
-        ("DELETE FROM sensitive", ()),
-    )
-    assert Damage.HEAD_MISSING in kinds(shop.verified(checkpoint=None, keys=()))
-
-
 @pytest.mark.parametrize("sequence", [0, -5])
 def test_an_entry_before_the_first_is_told(shop: Scene, sequence: int) -> None:
     shop.changed(("INSERT INTO entry SELECT ?, body, leaf, account FROM entry WHERE sequence = 1", (sequence,)))
@@ -549,21 +313,6 @@ def test_a_stored_hash_of_more_entries_than_there_are_is_told(shop: Scene, level
     only(shop.verified(), Damage.ADDED)
 
 
-def test_where_nothing_vouches_for_a_whole_journal_it_is_said(shop: Scene) -> None:
-    assert shop.verified().summary == "WHOLE: nothing was found"
-    assert shop.verified(checkpoint=None).vouched, "the signature of the one beside the journal was verified"
-    verdict = shop.verified(checkpoint=None, keys=())
-    assert verdict.whole
-    assert verdict.summary == "WHOLE in itself; no signature and no kept checkpoint was checked"
-
-
-def test_a_checkpoint_that_would_not_be_reached_is_refused(shop: Scene) -> None:
-    shop.held.write_bytes(signed(10, root_of(shop, 10)))
-    assert shop.verified(start=10).whole
-    with pytest.raises(HeadRefused, match="behind your checkpoint"):
-        shop.verified(start=11)
-
-
 def test_where_there_is_no_room_for_temporary_files_it_is_said(shop: Scene) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
@@ -572,18 +321,6 @@ def test_where_there_is_no_room_for_temporary_files_it_is_said(shop: Scene) -> N
             shop.verified()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_after_a_rotation_of_the_logs_key_both_checkpoints_are_verified_with_both_keys(shop: Scene) -> None:
-    newer = SignerKey(SIGNER.name, b"n" * 32)
-    checkpoint_path(shop.journal).write_bytes(signed(SIZE, root_of(shop, SIZE), newer))
-    only(shop.verified(), Damage.CHECKPOINT)
-    verdict = shop.verified(keys=(SIGNER.verifier, newer.verifier))
-    assert verdict.whole
-    assert [head.signature_verified for head in verdict.heads] == [True, True, None]
-    other = SignerKey("example.org/other", b"n" * 32).verifier.text
-    with pytest.raises(HeadRefused, match="of several logs"):
-        read_keys([SIGNER.verifier.text, other])
 
 
 def test_findings_are_counted_all_and_kept_up_to_the_limit(shop: Scene) -> None:

@@ -40,8 +40,8 @@ class Told:
 
 
 def stands_beside(row: Transaction) -> bool:
-    """A second key, or a key that a reversal of unknown class bars: it owes nothing and is never sent."""
-    return row.kind is Kind.ALIAS or (row.kind is Kind.UNSEEN and row.state is State.CANCELLED)
+    """A key that a reversal of unknown class bars: it owes nothing and is never sent."""
+    return row.kind is Kind.UNSEEN and row.state is State.CANCELLED
 
 
 class Checks:
@@ -67,8 +67,8 @@ class Checks:
         return row
 
     def _settling_row(self, lane: str, batch: str) -> Transaction:
-        """The closed batch that a lane owes, and that a message is about."""
-        owed = (row.transaction for row in self.journal.owed_rows(lane))
+        """The closed batch that a lane owes, and that a message is about; damaged, perhaps, since it was read."""
+        owed = (self.journal.rows[number].transaction for number in self.journal.owed.get(lane, ()))
         return next(row for row in owed if row.kind is Kind.SETTLEMENT and row.key.startswith(f"B{batch}|"))
 
     def _check_send(self, send: Send, lane: str) -> None:

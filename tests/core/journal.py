@@ -32,6 +32,13 @@ from protocol.iso8583.message import Fields
 ANSWERED_STATES = frozenset(State) - IN_DOUBT_AFTER_CRASH
 
 
+_UNCHANGEABLE = (
+    "key", "kind", "lane", "fingerprint", "card", "amount_minor", "currency", "stan", "accepted_ms",
+    "alias", "alias_digest",
+)  # fmt: skip
+"""What an update must leave alone (INV-5)."""
+
+
 class Broken(AssertionError):
     """A promise does not hold: which one (an INV or D number, or a few words), and what was seen."""
 
@@ -109,7 +116,10 @@ class MemoryJournal:
             return WriteRefused(write.token, RefusalReason.FULL)
         for change in write.changes:
             if isinstance(change, Create):
-                found = self._existing(change.transaction.key, change.horizon_ms, change.transaction.accepted_ms)
+                row = change.transaction
+                found = self._existing(row.key, change.horizon_ms, row.accepted_ms)
+                if found is None and row.alias:
+                    found = self._existing(row.alias, 0, row.accepted_ms)
                 if found is not None:
                     return Existing(write.token, None if found in self.damaged else self.rows[found].stored)
         assert not any(change.reserve for change in write.changes[1:])
@@ -167,6 +177,9 @@ class MemoryJournal:
                 made.original = first_id
             assert made.key not in self.by_key or change.horizon_ms
             self.by_key.setdefault(made.key, []).append(sequence)
+            if made.alias:
+                assert made.alias not in self.by_key
+                self.by_key[made.alias] = [sequence]
             self.by_lane.setdefault(made.lane, set()).add(sequence)
             if made.kind is not Kind.REVERSAL:
                 self.by_stan.setdefault((made.lane, made.sent_stan), []).append(sequence)
@@ -184,7 +197,7 @@ class MemoryJournal:
             answer = change.answer if change.answer is not None else before.stored.answer
         if made.state in FINAL:
             sensitive = {}
-        assert answer is not None or made.state not in ANSWERED_STATES or made.kind in {Kind.UNSEEN, Kind.ALIAS}, made
+        assert answer is not None or made.state not in ANSWERED_STATES or made.kind is Kind.UNSEEN, made
         self.rows[made.id] = Row(made, message, sensitive, Stored(made, message, sensitive, answer))
         owed = self.owed.setdefault(made.lane, set())
         (owed.add if made.state in REPLAYABLE else owed.discard)(made.id)
@@ -197,8 +210,8 @@ class MemoryJournal:
 
     @staticmethod
     def _unchangeable(before: Transaction, after: Transaction) -> None:
-        for name in ("key", "kind", "lane", "fingerprint", "card", "amount_minor", "currency", "stan", "accepted_ms"):
-            assert getattr(before, name) == getattr(after, name), name  # INV-5
+        for name in _UNCHANGEABLE:
+            assert getattr(before, name) == getattr(after, name), name
 
     def _count(self, change: Change, row: Transaction, utc_ms: int) -> None:
         for limit in change.reserve:
@@ -246,20 +259,14 @@ class MemoryJournal:
         named = (
             number
             for number in sorted(self.by_lane.get(find.lane, ()), reverse=True)
-            if number not in self.damaged
-            and self.rows[number].transaction.kind is not Kind.ALIAS
-            and self.rows[number].transaction.key.startswith("B")
+            if number not in self.damaged and self.rows[number].transaction.key.startswith("B")
         )
         return Found(find.token, (self._read(next(named, None)),))
 
     def batch(self, fetch: FetchBatch) -> BatchRead:
         """The transactions of a terminal's batch, oldest first."""
         prefix = f"{fetch.batch}|"
-        found = [
-            row.stored
-            for number, row in sorted(self.rows.items())
-            if row.transaction.key.startswith(prefix) and row.transaction.kind is not Kind.ALIAS
-        ]
+        found = [row.stored for number, row in sorted(self.rows.items()) if row.transaction.key.startswith(prefix)]
         whole = [stored for stored in found if stored.transaction.id not in self.damaged]
         return BatchRead(fetch.token, tuple(whole), len(whole) == len(found))
 
@@ -280,7 +287,7 @@ class MemoryJournal:
     # Judging
 
     def row(self, key: str) -> Transaction:
-        """The newest transaction of a key."""
+        """The newest transaction of a key or second key."""
         return self.rows[self.by_key[key][-1]].transaction
 
     def stored(self, key: str) -> Stored:

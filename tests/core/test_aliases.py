@@ -62,6 +62,37 @@ def test_d2_the_same_alias_with_other_content_is_answered_94_and_nothing_is_forw
     world.check_settled()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_d2_a_retry_under_the_alias_of_another_transaction_is_answered_94(*, restarted: bool) -> None:
+    world = World()
+    for alias, stan in (("a", 1), ("b", 2)):
+        world.hear(asked(world, alias, alias.encode(), stan=stan))
+        world.run()
+    without = world.ask("0200", sale(3))
+    world.run()
+    if restarted:
+        world.crash_and_restart(up=True)
+    for stan, alias in ((1, "b"), (2, "a"), (3, "a")):
+        for digest in (b"a", b"b"):
+            again = world.hear(asked(world, alias, digest, stan=stan))
+            world.run()
+            assert world.code(again) == "94"
+    assert world.code(without) == "00"
+    assert len([send for send in world.sends if send.message.mti == "0200"]) == 3
+    world.check_settled()
+
+
+def test_d2_a_retry_whose_alias_is_damaged_is_told_neither_yes_nor_no() -> None:
+    world = World()
+    for alias, stan in (("a", 1), ("b", 2)):
+        world.hear(asked(world, alias, alias.encode(), stan=stan))
+        world.run()
+    world.journal.damaged.add(world.journal.by_key[f"idem|{MERCHANT}|TERM0001|b"][-1])
+    again = world.hear(asked(world, "b", b"b", stan=1))
+    world.run()
+    assert world.code(again) == "96"
+
+
 def test_d1_a_transaction_that_came_without_alias_is_found_with_one() -> None:
     world = World()
     first = world.ask("0200", sale())

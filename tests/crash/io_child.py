@@ -23,7 +23,7 @@ from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from tests.journal.rig import START_MS, sale
 
 OUTSTANDING: Final = 6
-CHECKPOINT_FRAMES: Final = 70
+CHECKPOINT_FRAMES: Final = 30
 
 
 async def write_all(folder: Path, run: str, count: int) -> None:

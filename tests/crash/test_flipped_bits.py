@@ -62,7 +62,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     keyring = create_keyring(folder / "keys")
     path = folder / "journal.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upkeep, "_LULL_FRAMES", 1_000_000)  # else the log would be moved while it is filled
+        for limit in ("_LULL_FRAMES", "_FEW_FRAMES", "_CHECKPOINT_FRAMES"):
+            patch.setattr(upkeep, limit, 1_000_000)  # else the log would be moved while it is filled
         rig = Rig(sqlite_make(path, keyring)).open()
         fill(rig, RECORDS // 2)
         rig.reopen()
@@ -89,7 +90,8 @@ def lay(folder: Path, files: dict[str, bytes]) -> None:
 def fill_more(rig: Rig) -> dict[int, Stored]:
     """More of the same kinds, under other keys."""
     for number in range(RECORDS // 2):
-        rig.write(sale(f"more|{number:06}", lane=LANES[number % len(LANES)]))
+        alias = f"idem|M|T|{number}" if number % 2 else ""
+        rig.write(sale(f"more|{number:06}", lane=LANES[number % len(LANES)], alias=alias))
     return {number: loaded(rig, number) for number in rig.listed()}
 
 
@@ -109,7 +111,8 @@ def look(rig: Rig, killed: Killed, dice: random.Random, where: str) -> str:
     told = False
     for number in dice.sample(sorted(killed.truth), SAMPLE):
         stored = killed.truth[number]
-        for found in (rig.load(number), *rig.find(stored.transaction.key)):
+        keys = filter(None, (stored.transaction.key, stored.transaction.alias))
+        for found in (rig.load(number), *rig.find(*keys)):
             assert found in (stored, Lookup.DAMAGED), f"{where}: {number} is read as {found}"
             told |= found is Lookup.DAMAGED
     for lane in LANES:

@@ -22,6 +22,7 @@ from protocol.http_api import (
     idempotency_key,
 )
 from protocol.iso8583.dialect import DialectError, load_dialect, shipped_dialects
+from protocol.journal_entry import SECOND_KEY_BYTES_MAX
 from protocol.settlement import (
     DETAILS_MAX,
     Balance,
@@ -86,7 +87,7 @@ def _request(body: NewTransaction, dialect_name: str) -> None:
     except BadRequest:
         return
     must(len(request.key.encode()) <= _KEY_BYTES_MAX, "a key too long for the journal")
-    must(len(request.alias.encode()) <= _KEY_BYTES_MAX, "an alias too long for the journal")
+    must(len(request.alias.encode()) <= SECOND_KEY_BYTES_MAX, "an alias too long for the journal")
     # A balance inquiry moves no money, whatever amount it names.
     must(request.amount_minor == (0 if request.kind is Kind.INQUIRY else body.amount_minor), "another amount")
     must(request.pan == "" or request.pan not in repr(request), "a card number that shows")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from gateway.core.effects import Create, FetchBatch, Find, Limit, Load, Write
@@ -191,6 +192,17 @@ class JournalConformance:
         rig.reopen()
         assert loaded(rig, 1).transaction.amount_minor == 12_345
 
+    @pytest.mark.parametrize("change", [{"alias": "idem|M|T|two"}, {"alias": ""}, {"alias_digest": b"b" * 16}])
+    def test_an_update_that_would_change_a_second_key_is_not_written(self, rig: Rig, change: dict[str, Any]) -> None:
+        rig.write(sale("k|000001", alias="idem|M|T|one"))
+        update = evolved(loaded(rig, 1).transaction, State.APPROVED)
+        rig.perform(Write(rig.next_token(), (replace(update, transaction=replace(update.transaction, **change)),)))
+        assert isinstance(rig.failure, JournalDefect)
+        rig.failure = None
+        rig.reopen()
+        assert loaded(rig, 1).transaction.state is State.STORED
+        assert rig.find("idem|M|T|one", "idem|M|T|two") == (loaded(rig, 1), Lookup.ABSENT)
+
     def test_entries_about_no_transaction_are_counted_and_are_nobodys(self, rig: Rig) -> None:
         assert rig.run(rig.journal.note(EntryKind.MAINTENANCE, "opened by ann: new router")) == 1
         assert rig.write(sale("B000001|M|T|2|000001", sensitive={35: TRACK})) == Committed(rig.token, (2,))
@@ -231,6 +243,66 @@ class JournalConformance:
         assert found.results == (loaded(rig, 2), Lookup.ABSENT, loaded(rig, 1))  # type: ignore[union-attr]
         assert rig.load(99) is Lookup.ABSENT
 
+    def test_a_transaction_is_found_by_both_its_keys_and_is_one_row(self, rig: Rig) -> None:
+        rig.write(sale("k|000001", alias="idem|M|T|one"))
+        rig.write(sale("k|000002"))
+        for _ in range(2):
+            found = rig.find("k|000001", "idem|M|T|one", "idem|M|T|two")
+            assert found == (loaded(rig, 1), loaded(rig, 1), Lookup.ABSENT)
+            assert loaded(rig, 1).transaction.alias_digest == b"a" * 16
+            assert rig.listed() == [1, 2]
+            rig.reopen()
+        assert rig.damaged == []
+
+    def test_neither_of_two_keys_is_given_again(self, rig: Rig) -> None:
+        first = rig.write(sale("k|000001", alias="idem|M|T|one"))
+        assert isinstance(first, Committed)
+        for _ in range(2):
+            for again in (
+                sale("k|000001", alias="idem|M|T|two"),
+                sale("k|000002", alias="idem|M|T|one"),
+                sale("k|000003", alias="k|000001"),
+                sale("idem|M|T|one"),
+            ):
+                event = rig.write(again)
+                assert isinstance(event, Existing)
+                assert event.stored == loaded(rig, 1)
+            rig.reopen()
+        assert rig.find("idem|M|T|two", "k|000002", "k|000003") == (Lookup.ABSENT,) * 3
+
+    def test_neither_of_two_keys_is_given_again_in_one_commit(self, rig: Rig) -> None:
+        events = rig.perform(
+            *(
+                Write(rig.next_token(), (each,))
+                for each in (
+                    sale("k|000001", alias="idem|M|T|one"),
+                    sale("k|000002", alias="idem|M|T|one"),
+                    sale("idem|M|T|one"),
+                    sale("k|000003", alias="idem|M|T|three"),
+                )
+            )
+        )
+        assert [type(event) for event in events] == [Committed, Existing, Existing, Committed]
+        assert [event.stored for event in events if isinstance(event, Existing)] == [loaded(rig, 1)] * 2
+
+    def test_a_second_key_outlasts_the_horizon_of_the_first(self, rig: Rig) -> None:
+        rig.write(sale("H|M|T|2|000001", alias="idem|M|T|one", horizon_ms=1000))
+        rig.now_ms += 1001
+        rig.write(sale("H|M|T|2|000001", alias="idem|M|T|two", horizon_ms=1000, accepted_ms=rig.now_ms))
+        for _ in range(2):
+            found = rig.find("H|M|T|2|000001", "idem|M|T|one", "idem|M|T|two")
+            assert [each.transaction.id for each in found] == [2, 1, 2]
+            rig.reopen()
+        event = rig.write(sale("H|M|T|2|000002", alias="idem|M|T|one", horizon_ms=1000))
+        assert isinstance(event, Existing)
+        assert event.stored == loaded(rig, 1)
+
+    def test_a_second_key_never_changes(self, rig: Rig) -> None:
+        rig.write(sale("k|000001", alias="idem|M|T|one"))
+        rig.write(evolved(loaded(rig, 1).transaction, State.APPROVED))
+        kept = loaded(rig, 1).transaction
+        assert (kept.alias, kept.alias_digest) == ("idem|M|T|one", b"a" * 16)
+
     def test_a_listing_pages_through_what_fits(self, rig: Rig) -> None:
         rig.perform(*(Write(rig.next_token(), (sale(f"k|{n:06}", lane=f"L{n % 2}"),)) for n in range(1200)))
         rig.write(sale("p|000001", state=State.PARKED))
@@ -249,15 +321,14 @@ class JournalConformance:
         assert (read.stored, read.whole) == (tuple(loaded(rig, n) for n in wanted), True)
         assert (rig.batch("B000009|M|T").stored, rig.batch("B000009|M|T").whole) == ((), True)
 
-    def test_a_batch_has_every_kind_and_state_but_no_second_keys(self, rig: Rig) -> None:
+    def test_a_batch_has_every_kind_and_state_by_first_keys_alone(self, rig: Rig) -> None:
         rig.write(
-            sale(f"{BATCH}|2|000001", state=State.DECLINED),
-            sale(f"{BATCH}|2|000002", what=Kind.ALIAS, state=State.CANCELLED, answer=None),
-            sale("idem|M|T|000003", what=Kind.ALIAS, state=State.CANCELLED, answer=None),
-            sale(f"{BATCH}|4|000001", what=Kind.REVERSAL),
+            sale(f"{BATCH}|2|000001", state=State.DECLINED, alias="idem|M|T|000003"),
+            sale(f"{BATCH}|4|000001", what=Kind.REVERSAL, alias=f"{BATCH}|5|"),
+            sale("B000099|M|T|4|000002", alias=f"{BATCH}|9|"),
         )
         for _ in range(2):
-            assert [each.transaction.id for each in rig.batch(BATCH).stored] == [1, 4]
+            assert [each.transaction.id for each in rig.batch(BATCH).stored] == [1, 2]
             assert rig.batch("idem|M|T").stored == ()
             rig.reopen()
         rig.settle()
@@ -289,7 +360,7 @@ class JournalConformance:
         rig.write(one("B000003|M|OTHER|2|000001"), one("B000004|N|T|2|000001"))
         rig.write(
             one("D20260101|M|T|2|000002"),
-            one("B000005|M|T|5|", what=Kind.ALIAS, state=State.CANCELLED, answer=None, stan=""),
+            one("D20260101|M|T|2|000003", alias="B000005|M|T|5|"),
         )
         for _ in range(2):
             assert rig.newest("M|T") == loaded(rig, 2)
@@ -349,13 +420,10 @@ class JournalConformance:
         self, rig: Rig
     ) -> None:
         rig.write(sale("I|M|T|2|abcdef", stan=""))
-        rig.write(
-            sale("I|M|T|2|abcdeg", stan=""), sale("idem|M|T|x", what=Kind.ALIAS, stan="000003", state=State.CANCELLED)
-        )
+        rig.write(sale("I|M|T|2|abcdeg", stan="", alias="idem|M|T|x"))
         for _ in range(2):
-            assert rig.listed(terminal="T", stan=loaded(rig, 2).transaction.sent_stan) == [2, 3]
-            assert rig.listed(terminal="T", stan="000003", aliases=False) == [2]
-            assert rig.listed(terminal="T", aliases=False) == [1, 2]
+            assert rig.listed(terminal="T", stan=loaded(rig, 2).transaction.sent_stan) == [2]
+            assert rig.listed(terminal="T") == [1, 2]
             rig.reopen()
 
     def test_health_counts_by_state_without_being_told(self, rig: Rig) -> None:

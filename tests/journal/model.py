@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from gateway.core.effects import Create, Update, Write
 from gateway.core.events import BatchRead, Committed, Existing, Heads, JournalEvent, Lookup, OverLimit
 from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH, OBLIGATION, REPLAYABLE, Obligation, State
-from gateway.core.transaction import Answer, Kind, Stored, Transaction
+from gateway.core.transaction import Answer, Stored, Transaction
 from gateway.journal.port import Listing
 
 
@@ -21,7 +21,8 @@ class ModelJournal:
         self.now_ms = 0
 
     def newest(self, key: str, horizon_ms: int) -> Stored | None:
-        numbers = [number for number, each in self.stored.items() if each.transaction.key == key]
+        rows = self._rows()
+        numbers = [row.id for row in rows if key in (row.key, row.alias)]
         if not numbers:
             return None
         found = self.stored[max(numbers)]
@@ -32,7 +33,10 @@ class ModelJournal:
     def write(self, write: Write) -> JournalEvent:
         for change in write.changes:
             if isinstance(change, Create):
-                existing = self.newest(change.transaction.key, change.horizon_ms)
+                row = change.transaction
+                existing = self.newest(row.key, change.horizon_ms)
+                if existing is None and row.alias:
+                    existing = self.newest(row.alias, 0)
                 if existing is not None:
                     return Existing(write.token, existing)
         head = write.changes[0]
@@ -100,7 +104,6 @@ class ModelJournal:
             self.stored[number]
             for number in sorted(self.stored)
             if self.stored[number].transaction.key.startswith(batch + "|")
-            and self.stored[number].transaction.kind is not Kind.ALIAS
         ]
         return BatchRead(token, tuple(members), whole=True)
 
@@ -119,7 +122,6 @@ class ModelJournal:
             and (not listing.lane or t.lane == listing.lane)
             and (not listing.terminal or t.terminal == listing.terminal)
             and (not listing.stan or t.sent_stan == listing.stan)
-            and (listing.aliases or t.kind is not Kind.ALIAS)
         ]
         return fitting[: listing.limit]
 

@@ -192,6 +192,7 @@ def sale(
     horizon_ms: int = 0,
     original: int = 0,
     position: int = 0,
+    alias: str = "",
 ) -> Create:
     """A new transaction; of terminal T of merchant M, unless its key has all five parts and tells."""
     parts = key.split("|")
@@ -215,6 +216,8 @@ def sale(
         position=position,
         exposed=bool(reserve),
         response="00" if answer else "",
+        alias=alias,
+        alias_digest=b"a" * 16 if alias else b"",
     )
     message = StoredMessage("0200", {2: PAN, 3: "000000", 4: f"{amount_minor:012}", 11: key[-6:], 41: terminal})
     return Create(kind, transaction, message, sensitive or {}, answer, reserve, horizon_ms)

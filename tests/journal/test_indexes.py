@@ -10,7 +10,9 @@ import pytest
 
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer
+from gateway.journal.keyring import Keyring
 from gateway.journal.port import JournalUnreadable
+from gateway.journal.rows import RowCodec
 from tests.journal.conformance import loaded
 from tests.journal.rig import Rig, evolved, sale
 
@@ -99,6 +101,23 @@ def test_a_journal_whose_keys_were_removed_from_both_lookup_tables_is_not_opened
     fill(rig)
     rig.close()
     removed(tmp_path, f"DELETE FROM by_key{where}", f"DELETE FROM by_key_again{where}")  # noqa: S608
+    with pytest.raises(JournalUnreadable, match=r"charged again.*audit verify.*restore"):
+        rig.open()
+
+
+@pytest.mark.parametrize("missing", ["k|000001", "idem|M|T|one"])
+def test_a_journal_of_which_one_of_two_keys_was_removed_from_both_lookup_tables_is_not_opened(
+    tmp_path: Path, rig: Rig, keyring: Keyring, missing: str
+) -> None:
+    rig.write(sale("k|000001", alias="idem|M|T|one"))
+    rig.close()
+    first, second = RowCodec(keyring.row_key).key_hashes(missing)
+    removed(tmp_path, f"DELETE FROM by_key WHERE hash = {first}")  # noqa: S608 - a number
+    rig.open()
+    rig.settle()
+    assert [(each.sequence, each.what) for each in rig.damaged] == [(0, "lookup rows of by_key")]
+    rig.close()
+    removed(tmp_path, f"DELETE FROM by_key_again WHERE hash = {second}")  # noqa: S608 - a number
     with pytest.raises(JournalUnreadable, match=r"charged again.*audit verify.*restore"):
         rig.open()
 

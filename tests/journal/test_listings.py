@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway.core.effects import FetchBatch, Write
-from gateway.core.events import BatchRead, Committed, JournalEvent
+from gateway.core.events import BatchRead, Committed, JournalEvent, Lookup
 from gateway.core.lifecycle import State
-from gateway.core.transaction import Kind
 from gateway.journal import batch as group_commit
 from gateway.journal.groups import batch_numbers, batch_of, terminal_number
 from gateway.journal.keyring import Keyring
@@ -141,11 +140,12 @@ def test_what_a_crash_left_out_of_the_lookup_tables_is_read_back(path: Path, key
     fill(rig, f"{BATCH}|2|000001")
     rig.reopen()
     fill(rig, f"{OTHER}|2|000002", f"{BATCH}|2|000003")
-    rig.write(sale(f"{BATCH}|2|000004", what=Kind.ALIAS, state=State.CANCELLED, answer=None))
+    rig.write(sale(f"{OTHER}|2|000004", alias=f"{BATCH}|5|"))
     after = Rig(sqlite_make(left_by_a_crash(path), keyring)).open()
     assert numbers_of(after.batch(BATCH)) == [1, 3]
     assert after.listed(terminal="T") == [1, 2, 3, 4]
     assert after.listed(terminal="T", stan="000003") == [3]
+    assert after.find(f"{BATCH}|5|")[0].transaction.id == 4
     after.close()
 
 
@@ -180,6 +180,22 @@ def test_a_new_transaction_whose_row_a_crash_has_damaged_leaves_its_batch_not_wh
     assert [each.sequence for each in after.damaged] == [2]
     after.reopen()
     assert not after.batch(BATCH).whole
+    after.close()
+
+
+def test_a_new_transaction_whose_row_a_crash_has_damaged_is_still_known_by_both_its_keys(
+    path: Path, keyring: Keyring, rig: Rig
+) -> None:
+    keys = (f"{BATCH}|2|000001", "idem|M|T|one")
+    rig.write(sale(keys[0], alias=keys[1]))
+    left = left_by_a_crash(path)
+    overwrite(left, "UPDATE tx SET row = zeroblob(200) WHERE id = 1")
+    after = Rig(sqlite_make(left, keyring)).open()
+    for _ in range(2):  # in memory, then in the tables
+        assert after.find(*keys) == (Lookup.DAMAGED, Lookup.DAMAGED)
+        assert after.existing(sale(keys[0])) is None
+        assert after.existing(sale(f"{BATCH}|2|000002", alias=keys[1])) is None
+        after.reopen()
     after.close()
 
 
@@ -287,9 +303,9 @@ def test_groups_of_one_number_do_not_mix_and_are_no_damage(path: Path, keyring: 
 def test_a_journal_of_the_older_format_is_refused_by_its_format(path: Path, rig: Rig) -> None:
     rig.close()
     older = bytearray(path.read_bytes())
-    older[60:64] = (2).to_bytes(4, "big")
+    older[60:64] = (3).to_bytes(4, "big")
     path.write_bytes(older)
-    with pytest.raises(JournalUnreadable, match="not a journal of format 3: it says 2, which"):
+    with pytest.raises(JournalUnreadable, match="not a journal of format 4: it says 3, which"):
         rig.open()
     assert path.read_bytes() == older
 

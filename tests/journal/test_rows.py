@@ -36,6 +36,8 @@ WHOLE = Transaction(
     advised=True,
     approval="123456",
     revision=8,
+    alias="alias",
+    alias_digest=b"d" * 16,
 )
 
 

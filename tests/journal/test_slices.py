@@ -95,7 +95,9 @@ class Shop:
         self.sales += 1
         limits = tuple(Limit(name, None, None, None, "all") for name in ("all", f"card{self.dice.randrange(12)}"))
         state = self.dice.choice([State.STORED, State.STORED, State.ASKING])
-        self.both(sale(key, lane=LANES[lane], state=state, reserve=limits if state is State.STORED else ()))
+        alias = f"idem|M|T{lane}|{self.sales}" if self.sales % 2 else ""
+        reserve = limits if state is State.STORED else ()
+        self.both(sale(key, lane=LANES[lane], state=state, reserve=reserve, alias=alias))
 
     def change(self) -> None:
         """Something of the newest twenty goes on: it is settled, it is owed now, or it goes behind all others."""
@@ -157,6 +159,10 @@ def alike(rig: Rig, model: ModelJournal, where: str) -> None:
             heads = rig.heads(lane, limit)
             assert heads == model.heads(heads.token, lane, limit), where
     keys = [each.transaction.key for each in model.stored.values()]
+    aliases = [each.transaction.alias for each in model.stored.values() if each.transaction.alias]
+    for start in range(0, len(aliases), 100):
+        part = aliases[start : start + 100]
+        assert rig.find(*part) == tuple(model.find(key, 0) for key in part), where
     for start in range(0, len(keys), 100):
         part = keys[start : start + 100]
         assert rig.find(*part) == tuple(model.find(key, 0) for key in part), where
@@ -177,7 +183,8 @@ def nothing_is_damaged(shop: Shop, path: Path, where: str) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         records = RecordReader(connection, shop.codec, Sealer(shop.keyring))
         for each in shop.model.stored.values():
-            assert records.by_key(each.transaction.key, None, 0) in (each, Lookup.ABSENT), where
+            for key in filter(None, (each.transaction.key, each.transaction.alias)):
+                assert records.by_key(key, None, 0) in (each, Lookup.ABSENT), where
         for period in range(2):
             Listings(records, shop.codec).batch(0, f"B{period:06}|M|T0", ())
         assert records.noted == [], where
@@ -243,7 +250,9 @@ def test_a_start_that_follows_a_kill_between_slices_puts_everything_in_its_place
     rows = {number: each.transaction for number, each in shop.model.stored.items()}
     assert head.indexed == head.sequence
     assert ids["counter_log"] == []
-    assert sorted(ids["by_key"]) == sorted(ids["by_key_again"]) == sorted(ids["by_batch"]) == sorted(rows)
+    named_twice = [number for number, row in rows.items() if row.alias]
+    assert sorted(ids["by_key"]) == sorted(ids["by_key_again"]) == sorted([*rows, *named_twice])
+    assert sorted(ids["by_batch"]) == sorted(rows)
     assert sorted(ids["by_terminal"]) == sorted([*rows, *rows])
     assert sorted(ids["owing"]) == [number for number, row in rows.items() if row.state in REPLAYABLE]
     again.open()

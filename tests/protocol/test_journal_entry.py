@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.journal_entry import (
     ENTRY_BYTES_MAX,
+    SECOND_KEY_BYTES_MAX,
     Entry,
     EntryError,
     PartCommitment,
@@ -18,6 +19,7 @@ from protocol.journal_entry import (
     decode_part,
     encode_entry,
     encode_values,
+    with_second_key,
 )
 from protocol.transparency.tree import leaf_hash
 
@@ -92,6 +94,36 @@ def test_any_flipped_bit_changes_the_leaf(entry: Entry, data: st.DataObject) -> 
     bit = data.draw(st.integers(0, len(encoded) * 8 - 1))
     encoded[bit // 8] ^= 1 << bit % 8
     assert leaf_hash(bytes(encoded)) != leaf
+
+
+def test_a_second_key_stands_behind_the_fingerprint_and_the_digest_of_what_was_asked() -> None:
+    said = with_second_key(b"f" * 16, b"d" * 16, "idem|M|T|Zoë")
+    assert said == b"f" * 16 + b"d" * 16 + "idem|M|T|Zoë".encode()
+    assert decode_entry(encode_entry(replace(PLAIN, fingerprint=said))).second_key == "idem|M|T|Zoë"
+    assert PLAIN.second_key == ""
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "digest", "second_key"),
+    [
+        (b"f" * 15, b"d" * 16, "k"),
+        (b"f" * 15, b"d" * 17, "k"),
+        (b"f" * 16, b"d" * 17, "k"),
+        (b"", b"d" * 16, "k"),
+        (b"f" * 16, b"d" * 16, "k" * (SECOND_KEY_BYTES_MAX + 1)),
+        (b"f" * 16, b"d" * 16, "\ud800"),
+    ],
+)
+def test_a_second_key_that_would_not_be_read_back_is_refused(
+    fingerprint: bytes, digest: bytes, second_key: str
+) -> None:
+    with pytest.raises(EntryError):
+        with_second_key(fingerprint, digest, second_key)
+
+
+def test_the_longest_second_key_fits() -> None:
+    said = with_second_key(b"f" * 16, b"d" * 16, "k" * SECOND_KEY_BYTES_MAX)
+    assert decode_entry(encode_entry(replace(PLAIN, fingerprint=said))).second_key == "k" * SECOND_KEY_BYTES_MAX
 
 
 def test_a_leaf_is_hashed_as_rfc_6962_says() -> None:
