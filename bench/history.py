@@ -27,7 +27,8 @@ that the terminal saw. The terminal's *last word* is its reversal, if it sent on
     phantom        the acquirer booked a key that no terminal sent
 
 A transaction counts at most once in each of these. Answers 30, 96 and A0 mean that nothing was stored, so another
-answer may follow them.
+answer may follow them. 09 promises nothing (a gateway that stops, or has no room, says it to what may have been asked
+before): it is as if no answer had come.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from bench.records import LedgerEvent, Owed, TerminalEvent
 APPROVED_CODES: Final = frozenset({"00", "08", "10", "11", "16"})
 REVERSAL_DONE_CODES: Final = frozenset({"00", "12", "25"})
 NOTHING_STORED_CODES: Final = frozenset({"30", "96", "A0"})
+ASK_AGAIN_CODE: Final = "09"
 NEVER: Final = 1 << 62
 
 
@@ -186,7 +188,7 @@ class Checker:
             self._asked[event.key] = asked
         if event.event == "abandoned":
             asked.abandoned = True
-        elif event.event == "answered":
+        elif event.event == "answered" and event.response != ASK_AGAIN_CODE:
             self._sale_answered(asked, event)
 
     def _sale_answered(self, asked: _Asked, event: TerminalEvent) -> None:
@@ -220,7 +222,7 @@ class Checker:
             asked.reversal_sent = min(asked.reversal_sent, self._place)
         elif event.event == "abandoned":
             asked.abandoned = True
-        elif event.event == "answered":
+        elif event.event == "answered" and event.response != ASK_AGAIN_CODE:
             asked.reversal_answered = min(asked.reversal_answered, self._place)
             if not event.lost and event.response in REVERSAL_DONE_CODES:
                 asked.reversal_done = True

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from bench.history import APPROVED_CODES, REVERSAL_DONE_CODES
+from bench.history import APPROVED_CODES, ASK_AGAIN_CODE, REVERSAL_DONE_CODES
 from bench.line import Line, dial
 from bench.records import TerminalAct, TerminalEvent
 from bench.till import CURRENCY, TEST_CARDS, Prepared, Till
@@ -295,9 +295,11 @@ class Terminal:
                 answer_loss=first and answer_loss,
                 twice=first and twice,
             )
-            if told is not None:
+            if told is not None and told.response != ASK_AGAIN_CODE:
                 self._history.counts["approved" if told.approved else "refused"] += 1
                 return Sold(sale, told)
+            if told is not None:
+                await asyncio.sleep(habits.connect_pause_s)
             self._give_up_when_late()
         return Sold(sale, None, await self.reverse(sale))
 

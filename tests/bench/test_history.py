@@ -106,6 +106,12 @@ CLEAN: dict[str, tuple[list[TerminalEvent], list[LedgerEvent]]] = {
     ),
     "a sale in doubt, told no and reversed": ([sent(1), told(1, "68")], [arrived(1), reversed_(1)]),
     "a retry that got the same answer": ([sent(1), sent(1), told(1), told(1, late=True)], [arrived(1)]),
+    "a second copy that met a gateway that stops": ([sent(1), told(1), told(1, "09", "", late=True)], [arrived(1)]),
+    "told to ask again, then approved": ([sent(1), told(1, "09", ""), sent(1), told(1)], [arrived(1)]),
+    "a reversal told to ask again": (
+        [sent(1), reversal_sent(1), reversal_told(1, "09"), reversal_sent(1), reversal_told(1)],
+        [arrived(1), reversed_(1)],
+    ),
     "nothing stored, then approved": ([sent(1), told(1, "96", "", lost=True), sent(1), told(1)], [arrived(1)]),
     "the terminal's own reversal": ([sent(1), reversal_sent(1), reversal_told(1)], [arrived(1), reversed_(1)]),
     "the terminal's own reversal under a new STAN": (
@@ -228,6 +234,7 @@ BROKEN: dict[str, tuple[list[TerminalEvent], list[LedgerEvent], dict[str, int]]]
         {"unsettled": 1},
     ),
     "never told anything": ([sent(1)], [arrived(1)], {"unsettled": 1}),
+    "told to ask again, and then nothing": ([sent(1), told(1, "09", "")], [arrived(1)], {"unsettled": 1}),
     "told only what did not arrive": ([sent(1), told(1, lost=True)], [arrived(1)], {"unsettled": 1}),
     "booked out of nothing": ([], [arrived(9)], {"phantom": 1}),
     "booked for another terminal": (

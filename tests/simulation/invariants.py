@@ -122,7 +122,10 @@ class Watched(World):
         self._check_kept(row, message)
         first = self.first_sent.setdefault((key, send.purpose), message)
         if first is not message and self.journal.begun_anew.get(row.id) not in self.excused:
-            self._check_repeat(send, row, first)
+            if row.kind is Kind.UNSEEN and self._damaged_under(key):
+                self.first_sent[key, send.purpose] = message  # what was sent first cannot be read any more
+            else:
+                self._check_repeat(send, row, first)
         if send.purpose is Purpose.REQUEST:
             self.may_have_left.setdefault(key, set()).add(send.token)
         elif send.purpose is Purpose.ADVICE and self.may_have_left.get(key):
@@ -130,6 +133,9 @@ class Watched(World):
         elif send.purpose is Purpose.REVERSAL and row.state is State.REVERSING and row.kind is not Kind.UNSEEN:
             self._check_overtaking(row, key)
             self._check_place(row)
+
+    def _damaged_under(self, key: HostKey) -> bool:
+        return not self.journal.damaged.isdisjoint(self.journal.by_stan.get(key, ()))
 
     def _check_kept(self, row: Transaction, message: Message) -> None:
         request = self.journal.rows[row.id].request.fields

@@ -17,7 +17,8 @@ _CLOSES: Final = (s.Settle, s.EndUpload)
 def may_be_sent(step: s.Undo, asked: Iterable[s.Step], told: Iterable[Told], journal: MemoryJournal) -> bool:
     """Whether a reversal can do without its batch: its terminal is known here, and has not left that batch yet.
 
-    Terminals reverse before they do anything else, and so before they settle.
+    Terminals reverse before they do anything else, and so before they settle. They have settled a batch before the
+    next one begins: of one that they left without, nobody could say that they are not in it any more.
 
     Args:
         asked, told: what terminals have asked so far, as steps, and by token.
@@ -26,6 +27,8 @@ def may_be_sent(step: s.Undo, asked: Iterable[s.Step], told: Iterable[Told], jou
         if isinstance(other, _NAMES_BATCH) and other.till == step.till:
             closes = isinstance(other, _CLOSES) and other.batch == step.batch
             if closes or other.batch > step.batch:
+                return False
+            if other.batch < step.batch and not tills.is_closed(journal.by_key, other.till, other.batch):
                 return False
     lane = tills.lane_of(step.till)
     stored = (journal.rows[number].transaction.key for number in journal.by_lane.get(lane, ()))
