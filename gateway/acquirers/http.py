@@ -16,7 +16,7 @@ from gateway.acquirers.mapping import Doubt, HttpMapping, HttpReply, HttpRequest
 from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
 from gateway.acquirers.port import Deliver, EndpointStatus
 from gateway.core.effects import Send
-from gateway.core.events import Answered, Connected, LateAnswered, NotSent, TimedOut
+from gateway.core.events import NO_ROOM, Answered, Connected, LateAnswered, NotSent, TimedOut
 from gateway.reporting import RateLimitedReport, Report
 from protocol.iso8583.mti import answer_mti
 
@@ -98,7 +98,7 @@ class HttpLink:
         endpoint = self._next_endpoint(request, -1)
         if endpoint is None:
             if self.connected:
-                self._refuse(send, Count.REFUSED_NO_ROOM, "no endpoint has room")
+                self._refuse(send, Count.REFUSED_NO_ROOM, NO_ROOM)
             else:
                 self._refuse(send, Count.REFUSED_NOT_CONNECTED, "no endpoint is connected")
             return
@@ -123,9 +123,10 @@ class HttpLink:
         return {**{count.value: total for count, total in self._counts.items()}, "evicted": self._matching.evicted}
 
     def gauges(self) -> dict[str, int]:
-        """Messages in flight, abandoned keys, connections kept for late answers, endpoints that can be reached."""
+        """Messages in flight and room for them, abandoned keys, connections kept for late answers, endpoints reached."""
         return {
             "in_flight": len(self._matching),
+            "room": self.room,
             "abandoned": self._matching.abandoned,
             "late_awaited": len(self._late),
             "endpoints_connected": sum(endpoint.connected for endpoint in self._endpoints),

@@ -14,7 +14,7 @@ from gateway.acquirers.session import MacCheck, Session, session_mistakes
 from gateway.acquirers.settings import LinkSettings
 from gateway.acquirers.signing_on import SigningOn
 from gateway.core.effects import Purpose, Send
-from gateway.core.events import Answered, Connected, LateAnswered, NotSent, TimedOut
+from gateway.core.events import NO_ROOM, Answered, Connected, LateAnswered, NotSent, TimedOut
 from gateway.reporting import RateLimitedReport, Report
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
@@ -126,7 +126,7 @@ class Iso8583Link:
         endpoint = self._endpoint_with_room()
         if endpoint is None:
             if self.connected:
-                self._refuse(send, Count.REFUSED_NO_ROOM, "no endpoint has room")
+                self._refuse(send, Count.REFUSED_NO_ROOM, NO_ROOM)
             else:
                 self._refuse(send, Count.REFUSED_NOT_CONNECTED, "no endpoint is connected")
             return
@@ -156,9 +156,10 @@ class Iso8583Link:
         return {**{count.value: total for count, total in self._counts.items()}, "evicted": self._matching.evicted}
 
     def gauges(self) -> dict[str, int]:
-        """Messages in flight, abandoned keys, connected endpoints."""
+        """Messages in flight, room for as many in all, abandoned keys, connected endpoints."""
         return {
             "in_flight": len(self._matching),
+            "room": self.room,
             "abandoned": self._matching.abandoned,
             "endpoints_connected": sum(endpoint.connected for endpoint in self._endpoints),
         }

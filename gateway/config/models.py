@@ -190,8 +190,8 @@ class ReplaySection(Section):
         "ms",
     )
     lane_waiting_max: Whole = _number(
-        "Most requests that wait in one lane, and as many for each lane of window_max in all; beyond it they are "
-        "decided at once.",
+        "Most requests that wait in one lane; beyond it they are decided at once: behind what the lane owes they stand "
+        "in, behind requests of their own terminal alone they are declined (91).",
         4,
         0,
         10_000,

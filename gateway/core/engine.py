@@ -310,7 +310,8 @@ class Engine:
         """Whether a new request would be one more than the acquirer has room for, although it answers (INV-9).
 
         It would be stood in for then: without this, whoever sends enough at once would be approved without being
-        asked for. What finds no room with a host that is silent is no overload, but the beginning of an outage.
+        asked for. What finds no room with a host that hangs is no overload, but the beginning of an outage. To be asked
+        before each request: it remembers since when there is no room.
 
         Args:
             unanswered: requests of terminals that have no answer yet, wherever they are.
@@ -318,10 +319,13 @@ class Engine:
             mono_ms: now.
         """
         work = self._work
-        under_way = unanswered + len(work.replaying) - work.lanes.waiting_count
-        if not under_way >= room > 0:
+        asking = unanswered - work.joined - work.lanes.waiting_count
+        if room <= 0 or asking < max(1, room - len(work.replaying)):  # what is replayed leaves room for one at least
+            work.full_since_ms = None
             return False
-        return work.link.usable and not (work.asking and work.link.hangs(mono_ms))
+        if work.full_since_ms is None:
+            work.full_since_ms = mono_ms
+        return work.link.answers(work.full_since_ms, mono_ms)
 
     @property
     def quiet(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -119,6 +119,10 @@ class TimedOut(msgspec.Struct, frozen=True, gc=False):
     """At least one byte may have left, and no answer came in time or the connection broke (in doubt)."""
 
     token: int
+
+
+NO_ROOM: Final = "no endpoint has room"
+"""Reason of a NotSent: as much is in flight as may be."""
 
 
 class NotSent(msgspec.Struct, frozen=True, gc=False):

@@ -21,8 +21,8 @@ class LinkState(StrEnum):
 
 
 _DEGRADED: Final = LinkState.DEGRADED
-_SPEAKS_WITHIN_MS: Final = 2_000
-"""Under load a host that is there answers many times in this time; one that hangs, never."""
+_HANGS_AFTER_MS: Final = 5_000
+"""A host that has as much as it may have answers many times in this time, however slow it is; one that hangs, never."""
 _USABLE: Final = (LinkState.UP, LinkState.DEGRADED)
 
 
@@ -58,7 +58,7 @@ class LinkHealth:
         self.probing = False
         self.outages = 0
         self._missing = 0
-        self._waits_since_ms = mono_ms
+        self._answered_ms = mono_ms
         self._window = 1.0
         self._maintenance = False
         self.probe_at_ms = mono_ms
@@ -83,20 +83,16 @@ class LinkHealth:
     def answered(self, mono_ms: int) -> None:
         """Any answer in time: the host is there."""
         self._missing = 0
-        self._waits_since_ms = mono_ms
+        self._answered_ms = mono_ms
         self._window = min(self._settings.window_max, self._window + 1.0)
         if self.state is _DEGRADED:
             self._change(LinkState.UP, mono_ms)
         if self.usable:
             self.probe_at_ms = mono_ms + self._settings.echo_interval_ms
 
-    def asked(self, mono_ms: int) -> None:
-        """The host is asked something, and nothing else is on its way: from now on it is waited for."""
-        self._waits_since_ms = mono_ms
-
-    def hangs(self, mono_ms: int) -> bool:
-        """Whether a host that is asked something has said nothing for longer than one that answers would."""
-        return mono_ms - self._waits_since_ms > _SPEAKS_WITHIN_MS
+    def answers(self, full_since_ms: int, mono_ms: int) -> bool:
+        """Whether a host that has had all it may have since then still answers; else it hangs, or is not used."""
+        return self.usable and mono_ms - max(full_since_ms, self._answered_ms) <= _HANGS_AFTER_MS
 
     def timed_out(self, mono_ms: int) -> None:
         """An answer stayed away: degraded at once, down after as many as configured in a row."""

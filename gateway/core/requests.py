@@ -14,6 +14,7 @@ from gateway.core.answers import approval_code, local_answer, relayed_answer
 from gateway.core.batches import Batches
 from gateway.core.effects import Change, Create, Purpose, Severity, Update
 from gateway.core.events import (
+    NO_ROOM,
     Answered,
     Committed,
     Existing,
@@ -278,8 +279,19 @@ class Requests:
         elif reason.startswith("unencodable"):
             answer = self._local(request, "30")
             self._settle(run, EntryKind.NOT_SENT, State.DECLINED, answer, "request.unencodable")
+        elif reason == NO_ROOM and self._too_many():
+            self._refuse(run, request, "91", "acquirer.full")
         else:
             self._stand_in(run, request)
+
+    def _too_many(self) -> bool:
+        """Whether nothing but their number keeps requests from an acquirer that answers: no reason to stand in.
+
+        What an outage has left, and is being replayed, is one.
+        """
+        work = self._work
+        since_ms = work.mono_ms if work.full_since_ms is None else work.full_since_ms
+        return not work.replaying and work.link.answers(since_ms, work.mono_ms)
 
     def _stand_in(self, run: Run, request: Request) -> None:
         decision = decide(request, self._work.policy)
@@ -393,8 +405,11 @@ class Requests:
             self._stand_in(run, request)
         elif run.lane.free:
             self._ask(run, request)
-        elif len(run.lane.waiting) >= work.settings.lane_waiting_max or work.lanes.waiting_count >= work.waiting_max:
-            self._stand_in(run, request)  # the line is full: decided at once, behind what the lane owes
+        elif len(run.lane.waiting) >= work.settings.lane_waiting_max:
+            if run.lane.owing:
+                self._stand_in(run, request)  # the line is full: decided at once, behind what the lane owes
+            else:
+                self._refuse(run, request, "91", "lane.busy")  # behind its own terminal's requests only
         else:
             work.lanes.wait(run)
             work.counts["waited"] += 1
@@ -402,7 +417,7 @@ class Requests:
 
     def _waited(self, run: Run, request: Request) -> None:
         if self._work.lanes.waits_no_more(run):
-            self._stand_in(run, request)  # behind what the lane owes: it never overtakes
+            self._stand_in(run, request)  # behind what the lane owes, or what is not answered: it never overtakes
 
     # Ends
 

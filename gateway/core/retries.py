@@ -53,6 +53,7 @@ class Retries:
                 work.counts["retry.joined"] += 1
                 if len(run.waiting) < JOINED_MAX:
                     run.waiting.append(terminal_token)
+                    work.joined += 1
                 else:
                     self._reply([terminal_token], self._local(request, "09"))
             else:

@@ -69,8 +69,7 @@ class EngineSettings:
         longest_flight_ms: longest time that a message may still be on its way after it was sent (D13).
         in_flight_max: transactions under way at once; above, a request is refused with 96 (INV-9).
         lane_wait_ms: how long a request waits for its lane to drain (D20).
-        lane_waiting_max: requests that wait in one lane; beyond it, one is decided at once (D20). As many for each lane
-            of the widest window (`link.window_max`) wait in all: whoever stood behind them would wait in vain.
+        lane_waiting_max: requests that wait in one lane; beyond it, one is decided at once (D20).
         attempts_max: sends of one advice or reversal before it is parked (D18).
         backoff_min_ms, backoff_max_ms: pause after a failed replay; doubles, with jitter (D9).
         rate_per_s: replays a second at most; 0 for no limit (D19).
@@ -122,8 +121,10 @@ class Work:
         self.utc_ms = utc_ms
         self.link = LinkHealth(settings.link, mono_ms)
         self.lanes = Lanes()
-        self.waiting_max = settings.lane_waiting_max * settings.link.window_max
-        """Requests that wait in all lanes together; beyond it, one is decided at once (D20)."""
+        self.full_since_ms: int | None = None
+        """Since when, monotonic, as much has been under way as the acquirer has room for; None where there is room."""
+        self.joined = 0
+        """Retries that wait for the outcome of what is under way: they are no transactions of their own."""
         self.running: dict[str, Run] = {}
         """Requests under way, by transaction key."""
         self.replaying: dict[str, Run] = {}
@@ -222,8 +223,6 @@ class Work:
 
     def send(self, purpose: Purpose, message: Message, timeout_ms: int, then: Callable[[SendResult], None]) -> int:
         """Send upstream; returns the token."""
-        if not self._sends:
-            self.link.asked(self.mono_ms)
         token = self._token()
         self._sends[token] = then
         self.effects.append(Send(token, purpose, message, timeout_ms))
@@ -244,6 +243,7 @@ class Work:
         """It is not any more. Its lane is to be freed next."""
         del self.running[run.transaction.key]
         run.lane.runs -= 1
+        self.joined -= len(run.waiting) - 1
 
     def under_way(self, key: str) -> bool:
         """Whether something runs that may change the row of this key."""
@@ -349,11 +349,6 @@ class Work:
     def next_timer_ms(self) -> int | None:
         """Monotonic time of the next timer."""
         return self.timers[0][0] if self.timers else None
-
-    @property
-    def asking(self) -> bool:
-        """Whether something is with the acquirer and not answered."""
-        return bool(self._sends)
 
     @property
     def quiet(self) -> bool:

@@ -244,13 +244,13 @@ class HttpListener:
         if asks is not None:
             name, first, peer = (terminal, asks.key), asks.refused_first, asks.address
         wait_ms = self._journal_wait_ms() if first else 0
-        hurried = (
-            wait_ms > self._settings.journal_wait_ms_max
-            or self._in_flight.total >= self._unreserved
-            or self._acquirer_full()
-        )
+        hurried = wait_ms > self._settings.journal_wait_ms_max or self._in_flight.total >= self._unreserved
+        acquirer_full = first and not hurried and self._acquirer_full()
+        hurried = hurried or acquirer_full
         reserved = first and hurried and self._asked.seen(name) and self._reserve.has_room(peer)
         if not self._admitting or (first and hurried and not reserved):
+            if acquirer_full:
+                self.count(HttpCount.ACQUIRER_FULL)
             raise self._no_room(name, wait_ms)
         if (share := self._in_flight.enter(terminal)) is not None:
             if share is Share.FULL:

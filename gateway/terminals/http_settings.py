@@ -138,6 +138,7 @@ class HttpCount(StrEnum):
     REPLIES_DROPPED = "replies_dropped"  # nobody waits any more: the retry gets the stored outcome
     REPLIES_UNKNOWN = "replies_unknown"  # for a token that awaits nothing
     UNANSWERED = "requests_unanswered"  # 409 after reply_wait_ms
+    ACQUIRER_FULL = "refused_acquirer_full"  # 503 or 409, because the acquirer had as much as it may have
     HEARTBEATS = "heartbeats"
     CLOSED_HEAD_TIMEOUT = "closed_head_timeout"
     CLOSED_BODY_TIMEOUT = "closed_body_timeout"

@@ -122,6 +122,7 @@ class Iso8583Listener:
         self._together = Together()
         self._turns = Turns(settings.taking_ms_per_turn_max)
         self._overload_told = 0
+        self._full_told = 0
         self._admitting = False
         self._sweep: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -278,7 +279,8 @@ class Iso8583Listener:
         """
         settings, under_way, stopping = self._settings, len(self._waiting), not self._admitting
         unhurried = under_way < self._unreserved and self._journal_wait_ms() <= settings.journal_wait_ms_max
-        if unhurried and not stopping and not self._acquirer_full():
+        acquirer_full = unhurried and not stopping and self._acquirer_full()
+        if unhurried and not stopping and not acquirer_full:
             return _ORDINARY
         full = stopping or under_way >= settings.in_flight_max
         request = message.mti[:3] in _REQUESTS
@@ -287,6 +289,8 @@ class Iso8583Listener:
         name = _named(message)
         if request and not full and self._asked.seen(name) and self._reserve.has_room(connection.address):
             return _RESERVED
+        if acquirer_full:
+            self.count(Count.ACQUIRER_FULL)
         if request and (message.mti[3] != _FIRST_SEND or not self._asked.surely_new(name, self._now_ms())):
             self.count(Count.IN_PROGRESS)
             self._refuse(connection, message, IN_PROGRESS, admitted)
@@ -436,7 +440,12 @@ class Iso8583Listener:
         if not self._waiting:
             self._changed.set()
         if (refused := self._counts[Count.OVERLOADED] + self._counts[Count.IN_PROGRESS]) > self._overload_told:
+            full, self._full_told = (
+                self._counts[Count.ACQUIRER_FULL] - self._full_told,
+                self._counts[Count.ACQUIRER_FULL],
+            )
             facts = {"listener": self._settings.name, "refused": str(refused - self._overload_told)}
+            facts["acquirer_full"] = str(full)
             self._report.line("terminal.overload", Count.OVERLOADED.value, facts, now_ms)
             self._overload_told = refused
         self._report.flush(now_ms)

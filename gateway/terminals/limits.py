@@ -141,6 +141,7 @@ class Count(StrEnum):
     SLOWED = "reading_slowed"  # more frames than a connection may send in a second
     OVERLOADED = "answered_overload"  # 96
     IN_PROGRESS = "answered_in_progress"  # 09: there was no room, and 96 could have been untrue of an earlier send
+    ACQUIRER_FULL = "refused_acquirer_full"  # of either: because the acquirer had as much as it may have
     STOPPING = "answered_stopping"  # 96
     NOT_PERMITTED = "answered_not_permitted"  # 58: the connection's certificate names other terminals
     MAC_MISSING = "answered_mac_missing"  # A0: no MAC, or fields behind it

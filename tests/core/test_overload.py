@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.core.events import Damaged
+from gateway.core.events import NO_ROOM, Damaged
 from gateway.core.lifecycle import State
-from gateway.core.link import LinkSettings
 from gateway.core.work import ALARMS_PER_WINDOW, LATE_REMEMBERED_MAX, EngineSettings, Sent
 from tests.core.acquirer import LATE, SILENT_LOST
 from tests.core.messages import key, reversal, sale
@@ -29,33 +28,50 @@ def test_inv_9_above_in_flight_max_requests_and_reversals_are_refused_with_96_an
 
 
 def test_inv_9_d20_who_finds_the_line_of_its_lane_full_is_decided_at_once_behind_what_the_lane_owes() -> None:
-    world = World(settings=EngineSettings(lane_waiting_max=2))
+    world = World(settings=EngineSettings(lane_waiting_max=2), up=False)
+    world.ask("0200", sale(9))
+    world.run()
     world.acquirer.moods.append(SILENT_LOST)
+    world.up()
     tokens = [world.ask("0200", sale(stan)) for stan in (1, 2, 3, 4)]
     other = world.ask("0200", sale(1, terminal="TERM0002"))
     world.run()
-    assert [world.code(token) for token in tokens] == ["", "", "", "00"]
+    assert [world.code(token) for token in tokens] == ["", "", "00", "00"]
     assert world.code(other) == "00"
     assert world.journal.row(key(4)).state is State.STORED
     world.advance(3_000)
-    assert [world.code(token) for token in tokens] == ["", "00", "00", "00"]
+    assert [world.code(token) for token in tokens] == ["00", "00", "00", "00"]
     world.advance(60_000)
     world.check_settled()
 
 
-def test_inv_9_d20_more_than_all_lanes_of_the_window_let_wait_are_decided_at_once() -> None:
-    world = World(settings=EngineSettings(lane_waiting_max=1, link=LinkSettings(window_max=2)))
-    world.acquirer.moods.extend([SILENT_LOST] * 3)
-    terminals = [f"TERM000{n}" for n in (1, 2, 3)]
-    asked = [world.ask("0200", sale(1, terminal=terminal)) for terminal in terminals]
+def test_inv_9_who_sends_more_at_once_than_may_wait_behind_its_own_requests_is_refused_and_not_stood_in_for() -> None:
+    world = World(settings=EngineSettings(lane_waiting_max=2))
+    tokens = [world.ask("0200", sale(stan)) for stan in (1, 2, 3, 4)]
+    world.commit()
+    world.report()
+    world.look_up()
     world.run()
-    waiting = [world.ask("0200", sale(2, terminal=terminal)) for terminal in terminals]
-    world.run()
-    assert [world.code(token) for token in (*asked, *waiting)] == ["", "", "", "", "", "00"]
-    assert world.engine.status().waiting == 2
-    assert world.journal.row(key(2, terminal="TERM0003")).state is State.STORED
-    world.advance(120_000)
+    assert [world.code(token) for token in tokens] == ["00", "00", "00", "91"]
+    assert [send.message.fields[11] for send in world.sends] == ["000001", "000002", "000003"]
+    row = world.journal.row(key(4))
+    assert (row.state, row.reason) == (State.DECLINED, "lane.busy")
     world.check_settled()
+
+
+def test_inv_9_what_finds_no_room_is_declined_where_the_acquirer_answers_and_stood_in_for_where_it_hangs() -> None:
+    world = World()
+    world.refused_at_link = NO_ROOM
+    told = world.ask("0200", sale(1))
+    world.run()
+    assert (world.code(told), world.journal.row(key(1)).reason) == ("91", "acquirer.full")
+    assert not world.engine.overruns(1, 2, world.mono_ms)
+    assert world.engine.overruns(2, 2, world.mono_ms)
+    world.advance(5_001)
+    assert not world.engine.overruns(2, 2, world.mono_ms)
+    later = world.ask("0200", sale(2))
+    world.run()
+    assert (world.code(later), world.journal.row(key(2)).state) == ("00", State.STORED)
 
 
 def under_way(world: World, count: int) -> None:
@@ -80,18 +96,22 @@ def test_inv_9_what_finds_no_room_with_a_host_that_hangs_is_an_outage_and_no_ove
     world = World()
     world.acquirer.mood = SILENT_LOST
     under_way(world, 3)
-    world.advance(2_000)
+    assert world.engine.overruns(3, 3, world.mono_ms)
+    world.advance(5_000)
     assert world.engine.overruns(3, 3, world.mono_ms)
     world.advance(1)
     assert not world.engine.overruns(3, 3, world.mono_ms)
 
 
-def test_inv_9_a_host_that_was_asked_nothing_for_long_does_not_hang() -> None:
+def test_inv_9_a_host_hangs_from_when_it_has_all_that_it_may_have_and_not_from_one_message_before() -> None:
     world = World()
-    world.advance(10_000)
-    assert world.engine.overruns(2, 2, world.mono_ms)
     world.acquirer.mood = SILENT_LOST
-    under_way(world, 2)
+    under_way(world, 1)
+    world.advance(10_000)
+    assert not world.engine.overruns(1, 2, world.mono_ms)
+    assert world.engine.overruns(2, 2, world.mono_ms)
+    assert not world.engine.overruns(1, 2, world.mono_ms)
+    world.advance(3_000)
     assert world.engine.overruns(2, 2, world.mono_ms)
 
 
@@ -110,6 +130,11 @@ def test_inv_9_what_is_replayed_takes_room_from_the_acquirer_and_who_waits_for_a
     world.run()
     assert world.engine.status().waiting == 1
     assert not world.engine.overruns(2, 3, world.mono_ms), "one of the two waits"
+    assert not world.engine.overruns(1, 1, world.mono_ms), "one is always let in beside what is replayed"
+    assert world.engine.overruns(2, 1, world.mono_ms)
+    world.ask("0200", sale(2, terminal="TERM0000"))
+    world.run()
+    assert not world.engine.overruns(3, 3, world.mono_ms), "a retry that joins is no transaction of its own"
 
 
 def test_inv_9_a_full_journal_refuses_what_is_new_with_96_and_loses_nothing_that_was_acknowledged() -> None:

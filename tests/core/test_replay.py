@@ -273,7 +273,7 @@ def test_d18_a_message_out_of_attempts_is_parked() -> None:
 def test_d18_a_message_that_cannot_be_encoded_at_last_is_parked() -> None:
     world = World(up=False)
     stored(world, 1)
-    world.unencodable_at_link = "unencodable: field 48"
+    world.refused_at_link = "unencodable: field 48"
     world.up()
     assert world.journal.row(key()).reason.startswith("replay.unencodable")
     world.check_settled()

@@ -104,7 +104,7 @@ class World(Checks):
         self.operator_replies: dict[int, OperatorReply] = {}
         self.sends: list[Send] = []
         self.counts: Counter[str] = Counter()
-        self.unencodable_at_link = ""
+        self.refused_at_link = ""
         self.exempt: set[int] = set()
         self.overdue: set[HostKey] = set()
         self._last_token = 0
@@ -244,8 +244,8 @@ class World(Checks):
         if not self.connected or not mood.sent:
             self._end(flight, NotSent(send.token, "nothing connected"))
             return
-        if self.unencodable_at_link:
-            self._end(flight, NotSent(send.token, self.unencodable_at_link))
+        if self.refused_at_link:
+            self._end(flight, NotSent(send.token, self.refused_at_link))
             return
         if mood.breaks:
             self._end(flight, TimedOut(send.token))

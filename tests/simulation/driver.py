@@ -310,7 +310,7 @@ class Simulated(Watched):
                 return tills.undone(step, kind, host, noon_ms)
             case s.Inquire():
                 return tills.inquired(step, kind, host, noon_ms)
-            case _ if kind not in tills.SETTLING:
+            case _ if kind not in tills.SETTLING or nameless.is_awaited(step.till, self.told.values()):
                 return None
             case _:
                 if step not in self._said:

@@ -37,6 +37,15 @@ def may_be_sent(step: s.Undo, asked: Iterable[s.Step], told: Iterable[Told], jou
     return any(key.startswith("B") for key in (*stored, *under_way))
 
 
+def is_awaited(till: int, told: Iterable[Told]) -> bool:
+    """Whether a terminal waits for the answer to such a reversal: it does not settle before."""
+    lane = tills.lane_of(till)
+    return any(
+        each.request.batch_unknown and each.request.lane == lane and each.answer is None and not each.lost
+        for each in told
+    )
+
+
 def original_is(step: s.Undo, journal: MemoryJournal) -> str:
     """What the journal knows of what is to be undone: "known", "unknown", or "unknown-in-a-new-batch"."""
     batch = tills.batch_of(step.till, step.batch)

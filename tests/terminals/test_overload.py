@@ -99,6 +99,9 @@ async def test_while_an_acquirer_that_answers_has_no_room_new_requests_are_refus
         terminal.send(sale(BINARY, 1), message("0220", 2), sale(BINARY, 3), message("0400", 4))
         answers = {m.fields[11]: m.fields[39] for m in [await terminal.receive() for _ in range(4)]}
         assert answers == {"000001": "00", "000002": "00", "000003": "96", "000004": "00"}
+        assert s.listener.counters()["refused_acquirer_full"] == 1
+        await until(lambda: any(name == "terminal.overload" for name, _ in s.reports), "an operator hears of it")
+        assert [facts["acquirer_full"] for name, facts in s.reports if name == "terminal.overload"] == ["1"]
         s.acquirer_full = False
         terminal.send(sale(BINARY, 3))
         assert (await terminal.receive()).fields[39] == "00"
@@ -332,6 +335,7 @@ async def test_over_http_it_is_503_as_well_while_an_acquirer_that_answers_has_no
         s.acquirer_full = True
         told = await s.sell(key="mine", stan="000001")
         assert (told.status, told.problem, s.core.requested) == (503, "overloaded", [])
+        assert s.listener.counters()["refused_acquirer_full"] == 1
         assert (await s.sell(type="advice", stan="000002")).status == 200
         s.acquirer_full = False
         assert (await s.sell(key="mine", stan="000001")).status == 200
