@@ -123,7 +123,7 @@ class HttpLink:
         return {**{count.value: total for count, total in self._counts.items()}, "evicted": self._matching.evicted}
 
     def gauges(self) -> dict[str, int]:
-        """Messages in flight and room for them, abandoned keys, connections kept for late answers, endpoints reached."""
+        """Messages in flight, room for them, abandoned keys, connections kept for late answers, endpoints."""
         return {
             "in_flight": len(self._matching),
             "room": self.room,
