@@ -287,11 +287,11 @@ class Requests:
     def _too_many(self) -> bool:
         """Whether nothing but their number keeps requests from an acquirer that answers: no reason to stand in.
 
-        What an outage has left, and is being replayed, is one.
+        What an outage has left, and is being replayed, is one; so is an echo test that has the only place.
         """
         work = self._work
         since_ms = work.mono_ms if work.full_since_ms is None else work.full_since_ms
-        return not work.replaying and work.link.answers(since_ms, work.mono_ms)
+        return not (work.replaying or work.link.probing) and work.link.answers(since_ms, work.mono_ms)
 
     def _stand_in(self, run: Run, request: Request) -> None:
         decision = decide(request, self._work.policy)
