@@ -13,7 +13,7 @@ from gateway.journal.log_reader import LogReader
 from gateway.journal.log_tree import insert_subtrees
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import PAGE_BYTES, create_tables
-from protocol.journal_entry import Entry, PartCommitment, encode_entry
+from protocol.journal_entry import Entry, PartCommitment, encode_entry, with_second_key
 from protocol.transparency.checkpoints import Checkpoint, sign_checkpoint
 from protocol.transparency.notes import SignerKey
 from protocol.transparency.tree import Frontier, leaf_hash
@@ -26,11 +26,17 @@ START_MS: Final = 1_700_000_000_000
 
 
 def entry(sequence: int, *, amount_minor: int = 0) -> bytes:
-    """An entry: sales of two entries each, accepted and answered, and now and then one that is about a key."""
+    """An entry: sales of two entries each, accepted and answered, and now and then one that is about a key.
+
+    Every seventh sale has a second key.
+    """
     about_key = sequence % KEY_EVENT_EVERY == 0
     answered = sequence % 2 == 0
     transaction = sequence - 1 if answered else sequence
     number = f"{transaction:06}"
+    fingerprint = bytes(16)
+    if transaction % 7 == 0:
+        fingerprint = with_second_key(fingerprint, bytes(range(16)), f"H|T|Zoë’s key {number}")
     return encode_entry(
         Entry(
             kind=EntryKind.KEY if about_key else EntryKind.ANSWERED if answered else EntryKind.ACCEPTED,
@@ -41,7 +47,7 @@ def entry(sequence: int, *, amount_minor: int = 0) -> bytes:
             attempts=0 if about_key else 1,
             amount_minor=0 if about_key else amount_minor or 100 + sequence,
             key="" if about_key else f"20231114|M|T|{number}|S",
-            fingerprint=b"" if about_key else bytes(16),
+            fingerprint=b"" if about_key else fingerprint,
             currency="" if about_key else "978",
             response="00" if answered and not about_key else "",
             reason="",

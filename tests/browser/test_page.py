@@ -214,7 +214,7 @@ def half_exported(kit: Path) -> None:
 
 
 FAULTS: dict[Callable[[Path], None], str] = {
-    flipped_entry: "entry 544 is not the one that tile/0/002 has the hash of",
+    flipped_entry: "entry 543 is not the one that tile/0/002 has the hash of",
     flipped_hash: "entry 778 is not the one that tile/0/003 has the hash of",
     flipped_upper_hash: "tile/1/000.p/5 does not have the hashes of what is below it",
     flipped_root: "the signature of example.org/gateway-7+",
