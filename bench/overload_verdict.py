@@ -26,8 +26,9 @@ REFUSED_WITHIN_MS: Final = 5_000.0
 """The p99 of a refusal, far below any terminal's patience. What lies in sockets before the gateway is part of it."""
 STOOD_IN: Final = "core.outcome.stored"
 """The gateway's counter of sales that it has approved by itself."""
-OFFERED_TIMES_MIN: Final = 3.0
-"""A run that offered less than so many times the capacity shows nothing."""
+OFFERED_TIMES_MIN: Final = 2.0
+"""A run that offered less than so many times the capacity shows nothing. To refuse costs a good part of what to take
+costs, so that a machine which the crowd shares with the gateway cannot offer many times as much."""
 
 
 class Scenario(StrEnum):
