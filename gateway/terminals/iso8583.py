@@ -440,12 +440,13 @@ class Iso8583Listener:
         if not self._waiting:
             self._changed.set()
         if (refused := self._counts[Count.OVERLOADED] + self._counts[Count.IN_PROGRESS]) > self._overload_told:
-            full, self._full_told = (
-                self._counts[Count.ACQUIRER_FULL] - self._full_told,
-                self._counts[Count.ACQUIRER_FULL],
-            )
-            facts = {"listener": self._settings.name, "refused": str(refused - self._overload_told)}
-            facts["acquirer_full"] = str(full)
+            full = self._counts[Count.ACQUIRER_FULL]
+            facts = {
+                "listener": self._settings.name,
+                "refused": str(refused - self._overload_told),
+                "acquirer_full": str(full - self._full_told),
+            }
+            self._full_told = full
             self._report.line("terminal.overload", Count.OVERLOADED.value, facts, now_ms)
             self._overload_told = refused
         self._report.flush(now_ms)
