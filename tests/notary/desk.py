@@ -105,3 +105,14 @@ def end_of(host: WitnessHost) -> WitnessEnd:
 
 def witness_of(scene: Scene) -> WitnessHost:
     return WitnessHost(SignerKey(scene.origin, scene.seeds[0]).verifier)
+
+
+def restored_behind_its_witness(scene: Scene, host: WitnessHost) -> None:
+    """A journal of 40 entries is restored from a backup, after the witness has cosigned 50."""
+    scene.grow(40)
+    backup = scene.backup("monday")
+    desk = Desk(scene, witnesses=(end_of(host),)).start()
+    scene.grow(10)
+    desk.until("50 are cosigned", lambda: host.size == 50)
+    desk.stop()
+    scene.restore(backup, whole=True)

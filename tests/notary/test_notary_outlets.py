@@ -18,7 +18,7 @@ from gateway.notary.status import NotaryState
 from gateway.notary.syslog_line import SyslogEnd
 from protocol.transparency.cosignatures import verify_cosignatures
 from protocol.transparency.notes import parse_note
-from tests.notary.desk import DEADLINE_S, Desk, end_of, kept, size_in, witness_of
+from tests.notary.desk import DEADLINE_S, Desk, end_of, kept, restored_behind_its_witness, size_in, witness_of
 from tests.notary.scene import Scene
 
 
@@ -90,14 +90,8 @@ def test_a_witness_that_knows_of_a_restored_backup_stops_the_first_signature_aft
 @pytest.mark.parametrize("asked_first", [True, False], ids=["without its checkpoint file", "with it"])
 def test_a_witness_is_asked_before_anything_is_signed(asked_first: bool, scene: Scene) -> None:
     """Without a head of our own, it is asked with the head of no entries."""
-    scene.grow(40)
-    backup = scene.backup("monday")
     with witness_of(scene) as host:
-        desk = Desk(scene, witnesses=(end_of(host),)).start()
-        scene.grow(10)
-        desk.until("50 are cosigned", lambda: host.size == 50)
-        desk.stop()
-        scene.restore(backup, whole=True)
+        restored_behind_its_witness(scene, host)
         if not asked_first:
             scene.signing().sign(*scene.head())
         before = scene.kept.exists()
@@ -116,14 +110,8 @@ def test_a_witness_is_asked_before_anything_is_signed(asked_first: bool, scene: 
 
 
 def test_a_fork_stops_the_signing(scene: Scene) -> None:
-    scene.grow(40)
-    backup = scene.backup("monday")
     with witness_of(scene) as host:
-        desk = Desk(scene, witnesses=(end_of(host),)).start()
-        scene.grow(10)
-        desk.until("50 are cosigned", lambda: host.size == 50)
-        desk.stop()
-        scene.restore(backup, whole=True)
+        restored_behind_its_witness(scene, host)
         scene.grow(30)
         desk = Desk(scene, witnesses=(end_of(host),)).start()
         desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
