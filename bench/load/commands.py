@@ -92,18 +92,19 @@ def peers(
     rounds: Rounds = 5,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of each turn.")] = 4.0,
     commit_delay_ms: Annotated[
-        int, typer.Option(min=0, max=1_000, help="Added to every commit of the gateway and of the plain handler only.")
+        int,
+        typer.Option(min=0, max=1_000, help="Added to every commit of the gateway, the plain handler, the bare path."),
     ] = 0,
     payload_bytes: Annotated[
         int, typer.Option(min=0, max=60_000, help="Size of the record that others store; 0 is what the gateway stores.")
     ] = 0,
     only: Annotated[
-        list[str] | None, typer.Option(help="nats, nats-streams, postgresql, redis or plain; may be repeated.")
+        list[str] | None, typer.Option(help="nats, nats-streams, postgresql, redis, plain or bare; may be repeated.")
     ] = None,
     folder: MeasuredFolder = None,
     json_path: Json = None,
 ) -> None:
-    """Let others do the durable part of the same work: NATS, PostgreSQL, Redis, a plain handler."""
+    """Let others do the durable part of the same work: NATS, PostgreSQL, Redis, a plain handler, a bare path."""
     from bench.load.peers import PEERS, PeersOptions, run
 
     for name in only or []:

@@ -1,7 +1,8 @@
 """`holdfast-bench limits`: what this machine could do at most, part by part, and the gateway as a fraction of each.
 
 All parts are measured by turns in one run, on the disk that is meant: the disk's syncs, an event loop that sends the
-same frames back, aiohttp with the same JSON, ciphers and hashes, SQLite with the same rows.
+same frames back, a bare path that keeps them, aiohttp with the same JSON, ciphers and hashes, SQLite with the same
+rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bench.load.by_turns import run_by_turns, start_standing
 from bench.load.fingerprint import disclosed_options, fingerprint
 from bench.load.limits_parts import leaf_rate, seal_rate, sqlite_rate, sync_times
 from bench.load.limits_servers import BareHttpPeer, EchoPeer
+from bench.load.peers_bare import BarePeer
 from bench.load.peers_gateway import GatewayPeer, HttpGatewayPeer, RecordSizes
 from bench.load.peers_rounds import Load, Standing, measure, rotated
 from bench.load.results import Figure, Fingerprint, Results
@@ -63,6 +65,7 @@ class Limits:
     http: Standing
     echo: Standing
     bare_http: Standing
+    bare_path: Standing
     parts: list[Part] = field(default_factory=list)
     interrupted: bool = False
     fingerprint: Fingerprint | None = None
@@ -70,7 +73,7 @@ class Limits:
     @property
     def standings(self) -> list[Standing]:
         """Those with sockets."""
-        return [self.stored, self.http, self.echo, self.bare_http]
+        return [self.stored, self.http, self.echo, self.bare_path, self.bare_http]
 
 
 def run(options: LimitsOptions, json_path: Path | None = None) -> int:
@@ -100,6 +103,7 @@ async def measure_limits(options: LimitsOptions, folder: Path, screen: Screen) -
         http=Standing(peer=HttpGatewayPeer(gateway)),
         echo=Standing(peer=EchoPeer(folder / "echo", gateway.setup.terminal_dialect)),
         bare_http=Standing(peer=BareHttpPeer(folder / "http")),
+        bare_path=Standing(peer=BarePeer(folder / "bare", gateway.setup.terminal_dialect)),
     )
 
     def phase(text: str) -> None:
@@ -187,6 +191,7 @@ def report(options: LimitsOptions, limits: Limits, began: datetime) -> Results:
     figures = [
         _served(limits.stored, stored),
         _served(limits.echo, stored),
+        _served(limits.bare_path, stored),
         _served(limits.http, over_http),
         _served(limits.bare_http, over_http, "; the fraction is of Holdfast over HTTP"),
     ]
@@ -234,6 +239,9 @@ def _verdict(
     if stored.rates_per_s and limits.echo.rates_per_s:
         share = stored.rate_per_s / limits.echo.rate_per_s
         lines.append(f"Holdfast stores {stored.rate_per_s:,.0f} a second: {share:.3f} of the echo ceiling")
+    if stored.rates_per_s and limits.bare_path.rates_per_s:
+        share = stored.rate_per_s / limits.bare_path.rate_per_s
+        lines.append(f"{share:.3f} of a bare path, which does nothing but keep and answer")
     if over_http.rates_per_s and limits.bare_http.rates_per_s:
         share = over_http.rate_per_s / limits.bare_http.rate_per_s
         lines.append(f"over HTTP {over_http.rate_per_s:,.0f} a second: {share:.3f} of bare aiohttp")

@@ -18,6 +18,7 @@ from typing import Final
 
 from bench.load.by_turns import run_by_turns, start_standing
 from bench.load.fingerprint import disclosed_options, fingerprint
+from bench.load.peers_bare import BarePeer
 from bench.load.peers_gateway import GatewayPeer
 from bench.load.peers_nats import NatsPeer
 from bench.load.peers_plain import PlainPeer
@@ -28,7 +29,7 @@ from bench.load.peers_server import Peer
 from bench.load.results import Figure, Fingerprint, Results
 from bench.screen import Screen
 
-PEERS: Final = ("nats", "nats-streams", "postgresql", "redis", "plain")
+PEERS: Final = ("nats", "nats-streams", "postgresql", "redis", "plain", "bare")
 _STREAMS: Final = 8
 _PROOF_BYTES: Final = 500
 
@@ -40,8 +41,8 @@ class PeersOptions:
     Attributes:
         clients: each with one request in flight.
         rounds, seconds, warm_up_s: of each server, by turns.
-        commit_delay_ms: added to every commit of the gateway and of the plain handler, as a slower disk would; the
-            others cannot be told.
+        commit_delay_ms: added to every commit of the gateway, the plain handler and the bare path, as a slower disk
+            would; the others cannot be told.
         payload_bytes: size of the record that the others store; 0 is what the gateway stores.
         only: names out of `PEERS`; empty is all of them.
         folder: where everything is stored, on the disk that is meant; None is the system's temporary folder.
@@ -91,8 +92,10 @@ def chosen(options: PeersOptions, folder: Path) -> list[Peer]:
         "postgresql": PostgresPeer,
         "redis": RedisPeer,
         "plain": lambda place: PlainPeer(place, commit_delay_ms=options.commit_delay_ms),
+        "bare": lambda place: BarePeer(place, dialect, commit_delay_ms=options.commit_delay_ms),
     }
     gateway = GatewayPeer(folder / "gateway", terminals=options.clients, commit_delay_ms=options.commit_delay_ms)
+    dialect = gateway.setup.terminal_dialect
     return [gateway, *(makers[name](folder / name) for name in PEERS if not options.only or name in options.only)]
 
 

@@ -25,6 +25,7 @@ from bench.load.report_text import show
 from bench.load.results import Cost, Results, write_results
 from bench.load.scenarios import play
 from bench.load.stage import Findings, Rig
+from bench.load.tally import Outcome
 from bench.own_process import open_files
 from bench.screen import Screen
 from gateway.journal.port import JournalError
@@ -94,8 +95,8 @@ def report(options: RunOptions, rig: Rig, began: datetime) -> Results:
     findings = rig.findings
     rig.parts.end()
     total = rig.parts.total()
-    if total is not None and not total.answered:
-        findings.problems.append("nothing was answered: this shows nothing")
+    if total is not None and (empty := shows_nothing(total)):
+        findings.problems.append(empty)
     held = findings.truth.clean and not findings.problems and total is not None
     answered = total.answered if total is not None else 0
     share = max((part.cpu_share for part in rig.parts.all if part.measured), default=0.0)
@@ -124,6 +125,13 @@ def report(options: RunOptions, rig: Rig, began: datetime) -> Results:
             rig.folder, configuration.read_text(encoding="utf-8") if configuration.exists() else ""
         ),
     )
+
+
+def shows_nothing(total: Part) -> str:
+    """Why a run in which nothing was lost is no proof of anything; empty where it is one."""
+    if not total.answered:
+        return "nothing was answered: this shows nothing"
+    return "" if total.outcomes[Outcome.APPROVED] else "nothing was approved: this shows nothing"
 
 
 def verdict(options: RunOptions, findings: Findings, total: Part | None, share: float) -> list[str]:

@@ -16,6 +16,7 @@ from bench.load.fingerprint import fingerprint
 from bench.load.limits import Limits, LimitsOptions, parts, report, run
 from bench.load.limits_parts import leaf_rate, seal_rate, sqlite_rate, sync_times
 from bench.load.limits_servers import BareHttpPeer, EchoPeer
+from bench.load.peers_bare import BarePeer
 from bench.load.peers_gateway import GatewayPeer, HttpGatewayPeer, RecordSizes
 from bench.load.peers_proof import OneByOne, prove
 from bench.load.peers_rounds import Load, Standing, one_round, p99_us
@@ -38,6 +39,7 @@ def test_a_run_measures_every_part_and_writes_a_document_that_reads_back(tmp_pat
     assert list(by_name) == [
         "Holdfast",
         "event-loop echo",
+        "bare path",
         "Holdfast, HTTP",
         "bare aiohttp",
         "sync of 4 KiB appended, median",
@@ -56,6 +58,8 @@ def test_a_run_measures_every_part_and_writes_a_document_that_reads_back(tmp_pat
     assert echo.fraction == pytest.approx(stored.value / echo.value, abs=0.002)
     assert bare.fraction == pytest.approx(over_http.value / bare.value, abs=0.002)
     assert echo.value > stored.value
+    path = by_name["bare path"]
+    assert path.fraction == pytest.approx(stored.value / path.value, abs=0.002)
     assert list(place.iterdir()) == []
 
 
@@ -67,6 +71,7 @@ def test_a_sync_time_counts_as_the_rate_of_one_sync_after_the_other() -> None:
             http=Standing(peer=HttpGatewayPeer(gateway), problem="it broke"),
             echo=Standing(peer=EchoPeer(folder / "echo", "unionpay")),
             bare_http=Standing(peer=BareHttpPeer(folder / "http")),
+            bare_path=Standing(peer=BarePeer(folder / "bare", "unionpay")),
             parts=parts(folder, SIZES, 0.1),
         )
         limits.parts[0].values = [(100.0, 500.0), (300.0, 900.0), (200.0, 700.0)]
@@ -75,16 +80,16 @@ def test_a_sync_time_counts_as_the_rate_of_one_sync_after_the_other() -> None:
     with measuring_folder(None) as folder:
         limits = asyncio.run(scenario(folder))
         limits.fingerprint = fingerprint(folder)
-    for standing in (limits.echo, limits.bare_http):
+    for standing in (limits.echo, limits.bare_http, limits.bare_path):
         standing.problem = "the server ended with 1"
     results = report(LimitsOptions(), limits, datetime.now(UTC))
-    median, p99 = results.figures[4:6]
+    median, p99 = results.figures[5:7]
     assert (median.value, p99.value) == (200.0, 700.0)
     assert median.fraction == pytest.approx(0.4)
     assert not results.held
     assert "BROKEN: Holdfast, HTTP: it broke" in results.verdict
     assert "the generator may have been the limit of Holdfast" in results.verdict
-    assert results.figures[6].note == "not measured: it was interrupted before"
+    assert results.figures[7].note == "not measured: it was interrupted before"
 
 
 def test_the_gateway_stores_what_tills_sell_over_http() -> None:

@@ -20,6 +20,7 @@ import uvloop
 
 from bench.load import peers_plain
 from bench.load.peers import Comparison, PeersOptions, compare, report, run
+from bench.load.peers_bare import BarePeer
 from bench.load.peers_gateway import GatewayPeer
 from bench.load.peers_http import HttpClient, record_requests
 from bench.load.peers_nats import NatsPeer
@@ -52,6 +53,7 @@ MAKERS: dict[str, Callable[[Path], Peer]] = {
     "postgresql": PostgresPeer,
     "redis": RedisPeer,
     "plain": PlainPeer,
+    "bare": lambda folder: BarePeer(folder, "unionpay"),
 }
 EVERYBODY = pytest.mark.parametrize("name", MAKERS)
 

@@ -11,9 +11,10 @@ from bench.load.histogram import LatencyRecorder
 from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario
 from bench.load.phases import Part
 from bench.load.results import Results, read_results
-from bench.load.run import run, verdict
+from bench.load.run import run, shows_nothing, verdict
 from bench.load.setup import LoadSetup
 from bench.load.stage import Findings, Rig
+from bench.load.tally import Outcome
 from bench.load.truth import Truth
 
 SHORT = RunOptions(terminals=12, rate=120, seconds=1.5, seed=42, backlog=600, drain_within_s=60)
@@ -133,6 +134,15 @@ def test_the_verdict_says_when_the_generator_was_the_limit() -> None:
     assert "acquirer was the limit" in verdict(SHORT, findings, _part(0.5), 0.5)[-2]
     findings.host_share = 0.1
     assert "generator was late" in verdict(SHORT, findings, _part(0.5, late=50), 0.5)[-2]
+
+
+def test_a_run_that_approved_nothing_shows_nothing_however_much_was_answered() -> None:
+    part = Part("stored", 0.0, offered=1_000)
+    assert "nothing was answered" in shows_nothing(part)
+    part.outcomes[Outcome.REFUSED] = part.outcomes[Outcome.DECLINED] = 500
+    assert "nothing was approved" in shows_nothing(part)
+    part.outcomes[Outcome.APPROVED] = 1
+    assert not shows_nothing(part)
 
 
 def test_the_verdict_begins_with_the_truth_and_names_what_is_lost() -> None:
