@@ -303,6 +303,8 @@ class Gateway:
 
     def _journalled(self, events: Sequence[JournalEvent]) -> None:
         self._conductor.submit_all(self._asking.for_the_core(events))
+        for listener in self._listeners:
+            listener.answer_now()
 
     def _journal_failed(self, error: JournalError) -> None:
         """Nothing is carried out any more, and the process ends: what else there is to do may hang."""

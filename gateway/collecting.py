@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-_COLLECTED_AFTER: Final = (2_000, 20, 200)
+_COLLECTED_AFTER: Final = (2_000, 5, 800)
 """Garbage collection: of young objects after so many new ones, of older ones after so many of those, of all after so
-many of these. Next to nothing of ours needs it: what goes is freed at once, by its reference count."""
+many of these. Next to nothing of ours needs it: what goes is freed at once, by its reference count. Older ones come
+often, since a collection of twenty young ones' worth took milliseconds in which nobody was answered."""
 
 
 def spare_the_collector() -> None:

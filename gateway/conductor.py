@@ -172,6 +172,7 @@ class Conductor:
     def _turn(self) -> None:
         self._turn_scheduled = False
         self._run()
+        self._journal.begin()
 
     def submit_all(self, events: Sequence[Event]) -> None:
         """Hand events to the core in order; a batch of the journal comes so."""

@@ -219,6 +219,10 @@ class JournalApart:
         """See port.Journal.write."""
         self._order(write)
 
+    def begin(self) -> None:
+        """See port.Journal.begin."""
+        self._send()
+
     async def note(self, kind: EntryKind, detail: str) -> int:
         """See port.Journal.note."""
         checked_note(kind, detail)

@@ -154,6 +154,9 @@ class Journal(Protocol):
     def write(self, write: Write) -> None:
         """Hand over a group of changes for the next group commit. Answered through `deliver`."""
 
+    def begin(self) -> None:
+        """Begin with what was handed over, rather than in the loop's next turn: there is no more of it just now."""
+
     async def note(self, kind: EntryKind, detail: str) -> int:
         """Log an entry about no transaction, and wait until it is durable.
 

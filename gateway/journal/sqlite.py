@@ -214,6 +214,9 @@ class SqliteJournal:
             self._writes.append(write)
             self._write_wake.set()
 
+    def begin(self) -> None:
+        """See port.Journal.begin. The writer begins by itself."""
+
     async def note(self, kind: EntryKind, detail: str) -> int:
         """See port.Journal.note."""
         note = checked_note(kind, detail)

@@ -198,6 +198,9 @@ class HttpListener:
             self.count(HttpCount.REPLIES)
             future.set_result(told)
 
+    def answer_now(self) -> None:
+        """Nothing: answers are written when they are told."""
+
     def counters(self) -> dict[str, int]:
         """Totals since the start: names in `HttpCount`, the acceptor's, and `problem_...` for each kind of problem."""
         names = [count.value for count in HttpCount]

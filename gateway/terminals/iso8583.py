@@ -189,6 +189,10 @@ class Iso8583Listener:
         self._settled(waiting)
         self._answer(waiting.connection, waiting.tpdu, waiting.header, answer, waiting.admitted)
 
+    def answer_now(self) -> None:
+        """Write the answers that are ready, rather than in the loop's next turn: there are no more just now."""
+        self._together.now()
+
     def counters(self) -> dict[str, int]:
         """Totals since the start, by the names in `Count`."""
         often = {Count.FRAMES: self._frames_taken, Count.REQUESTS: self._requests, Count.REPLIES: self._replies}

@@ -31,6 +31,7 @@ class Together:
 
     def __init__(self) -> None:
         self._waiting: deque[NextTurn] = deque()
+        self._going = False
         self._soon: Callable[[Callable[[], None]], object] | None = None
 
     def add(self, who: NextTurn) -> None:
@@ -43,6 +44,19 @@ class Together:
             self._schedule()
         self._waiting.append(who)
 
+    def now(self) -> None:
+        """Call those that wait at once, for the rest of this turn of the loop may take long.
+
+        Never raises: what one of them raises is reported by the loop, as if the loop had called it.
+        """
+        if not self._waiting or self._going:
+            return
+        try:
+            self._go()
+        except Exception as error:  # noqa: BLE001 - whoever calls is not concerned
+            what = {"message": "a connection's turn failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(what)
+
     def _schedule(self) -> None:
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_soon
@@ -50,10 +64,12 @@ class Together:
 
     def _go(self) -> None:
         now, self._waiting = self._waiting, deque()
+        self._going = True
         try:
             while now:
                 now.popleft().turn()
         finally:
+            self._going = False
             if now:  # one has raised, which the loop reports; the others are called all the same
                 if not self._waiting:
                     self._schedule()

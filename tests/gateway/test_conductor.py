@@ -95,6 +95,21 @@ def test_events_that_may_wait_are_told_in_the_next_turn_and_in_the_order_of_all(
     asyncio.run(play())
 
 
+def test_the_journal_is_told_to_begin_once_a_turn_after_all_that_was_handed_over_in_it(tmp_path: Path) -> None:
+    async def play() -> None:
+        conductor, engine = made(tmp_path)
+        begun: list[int] = []
+        conductor._journal.begin = lambda: begun.append(len(engine.events))  # type: ignore[method-assign]
+        conductor.submit_soon(Connected(True))
+        conductor.submit_soon(Connected(False))
+        assert begun == []
+        await asyncio.sleep(0)
+        assert begun == [2]
+        conductor.close()
+
+    asyncio.run(play())
+
+
 def test_there_is_somebody_for_each_effect_of_the_core(tmp_path: Path) -> None:
     async def play() -> None:
         conductor, _ = made(tmp_path)

@@ -263,6 +263,43 @@ def test_all_that_have_something_to_do_are_called_once_in_the_next_turn_even_aft
     asyncio.run(play())
 
 
+def test_those_that_wait_can_be_called_at_once_and_one_that_raises_is_no_concern_of_the_caller() -> None:
+    async def play() -> None:
+        raised: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        together, called = Together(), []
+
+        class Connection:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def turn(self) -> None:
+                called.append(self.name)
+                if self.name == "first":
+                    together.add(Connection("added"))
+                    together.now()
+                    assert called == ["first"], "nobody's turn comes within another's"
+                if self.name == "bad":
+                    raise ArithmeticError
+
+        for name in ("first", "second"):
+            together.add(Connection(name))
+        together.now()
+        assert called == ["first", "second"]
+        together.add(Connection("bad"))
+        together.add(Connection("last"))
+        together.now()
+        assert called == ["first", "second", "added", "bad"]
+        assert [type(each) for each in raised] == [ArithmeticError]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert called[4:] == ["last"]
+        together.now()
+        assert len(called) == 5
+
+    asyncio.run(play())
+
+
 # --- what was asked lately -------------------------------------------------------------------------------------------
 
 
