@@ -34,14 +34,11 @@ _LEAF_BYTES: Final = 32
 _HEAD_BYTES: Final = 150
 _LOG_BYTES_PER_RECORD: Final = 40
 _CHECKPOINT_PAGES: Final = 4_000  # as the gateway's journal has it
-_LANES: Final = 64
 _BATCHES_MADE: Final = 8
 
 _INSERTS: Final = {
     "entry": "INSERT INTO entry (sequence, body, leaf, account) VALUES (?, ?, ?, ?)",
     "tx": "INSERT INTO tx (id, row) VALUES (?, ?)",
-    "owing": "INSERT INTO owing (lane, place, id) VALUES (?, ?, ?)",
-    "unsettled": "INSERT INTO unsettled (state, id) VALUES (?, ?)",
 }
 _HEAD: Final = "INSERT OR REPLACE INTO head (copy, packed, tag) VALUES (?, ?, ?)"
 _COUNTERS: Final = "INSERT INTO counter_log (sequence, packed, tag) VALUES (?, ?, ?)"
@@ -199,8 +196,6 @@ class _Rows:
                     (n, os.urandom(sizes.body), os.urandom(_LEAF_BYTES), os.urandom(sizes.account)) for n in numbers
                 ],
                 "tx": [(n, os.urandom(sizes.row)) for n in numbers],
-                "owing": [(b"T%07d" % (n % _LANES), n, n) for n in numbers],
-                "unsettled": [(3, n) for n in numbers],
             },
             os.urandom(_HEAD_BYTES),
             os.urandom(_LOG_BYTES_PER_RECORD * count),

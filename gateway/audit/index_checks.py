@@ -118,9 +118,9 @@ class IndexChecks:
                 self._count(self._unbatched, number)
         elif number - self._indexed <= _UNINDEXED_MAX:
             self._may_have(row, expected)
-            expected &= _UNSETTLED
+            expected = 0
         else:
-            expected &= _UNSETTLED
+            expected = 0
         self._expected[number] = expected
         if self._codec is not None or expected & _QUEUE:
             for table, values in self._rows_of(row, expected):
@@ -135,7 +135,7 @@ class IndexChecks:
 
     def _may_have(self, row: Row, expected: int) -> None:
         """Keep what the tables may already have of a row whose transaction is not indexed yet."""
-        expected = expected & _OWING | _KEYS | _TERMINALS
+        expected = expected | _KEYS | _TERMINALS
         if row.alias:
             expected |= _SECOND_KEYS
         if batch_of(row.key):
@@ -144,9 +144,9 @@ class IndexChecks:
             self._early.update(self._rows_of(row, expected))
             return
         for table, (bit, _, _) in TABLES.items():  # without the keys no hashes, and so ids alone
-            if expected & bit & ~_OWING:
+            if expected & bit & ~_QUEUE:
                 self._early.add((table, (row.id,)))
-        self._early.update(self._rows_of(row, expected & _OWING))
+        self._early.update(self._rows_of(row, expected & _QUEUE))
 
     def _is_early(self, table: str, row: tuple[Any, ...]) -> bool:
         """Whether a table's row is one that a slice has put there before `head.indexed` tells of it."""
@@ -198,7 +198,7 @@ class IndexChecks:
         differ = []
         for table, (bit, second, columns) in TABLES.items():
             tell(f"table {table}")
-            if self._head is None and not bit & _UNSETTLED:
+            if self._head is None:
                 unread |= bit | second
                 continue
             try:

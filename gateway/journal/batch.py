@@ -89,6 +89,8 @@ class Batcher:
         self.newest = Newest(codec)
         """Transactions that the tables may not have yet. Committed ones only; read by others."""
         self._leaving = Leaving(connection, self.newest, self._counters, head.indexed)
+        self._stored_before = head.sequence
+        """A crash may have left rows in the tables of what is not indexed, up to here."""
         self._was_full = False
 
     def recover(self) -> list[Damage]:
@@ -106,7 +108,9 @@ class Batcher:
         self._based = self.head.commits
 
     def _draft(self, now_ms: int) -> Draft:
-        draft = Draft(self.head, now_ms, self._sealer, self._leaving.through)
+        through = self._leaving.through
+        listed = max(through, self._stored_before)
+        draft = Draft(self.head, now_ms, self._sealer, through, listed, self.newest.aside)
         draft.head.commits, draft.head.based = self.head.commits + 1, self._based
         return draft
 
@@ -177,7 +181,7 @@ class Batcher:
             for note in notes:
                 draft.note(note)
             damages_met = [*damages, *self._reader.noted, *self._counters.noted]
-            reported = put_aside(self._connection, self._reader, draft, damages_met)
+            reported = put_aside(self._connection, self._reader, self.newest, draft, damages_met)
             wrote = bool(draft.entries or reported or damages or probe or self._leaving.written)
             if wrote:
                 if draft.entries:
@@ -202,6 +206,8 @@ class Batcher:
         self._was_full = False
         self._leaving.committed(self.head.indexed)
         self._counters.committed(draft.head.sequence)
+        if draft.aside is not self.newest.aside:
+            self.newest.put_aside(draft.aside)
         self._remember(draft)
         for damage in damages_met:
             self._open_rows.pop(damage.id, None)
@@ -228,7 +234,7 @@ class Batcher:
             if number not in before:
                 created.append(row)
             elif number > indexed:
-                newest.owe(row)
+                newest.change(row)
             if row.state not in FINAL:
                 open_rows[number] = row
             elif number in before:

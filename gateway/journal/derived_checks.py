@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.core.lifecycle import FINAL, REPLAYABLE, State
 from gateway.journal.bulk import insert_rows
+from gateway.journal.newest import Newest
 from gateway.journal.port import JournalUnreadable
+from gateway.journal.quarantine import taken_out
 from gateway.journal.reading import Damage, is_damage
 from gateway.journal.rows import Row, RowCodec, RowDamaged
 from gateway.journal.schema import Head
@@ -40,17 +42,22 @@ class QueueCheck:
         self._codec = codec
         self._head = head
 
-    def run(self, newest_owing: int, unknown: int) -> list[Damage]:
+    def run(self, newest: Newest, newest_owing: int, unknown: int) -> list[Damage]:
         """Damage that could not be put right.
 
         Args:
+            newest: transactions behind `head.indexed`, as they were read back: what of them is unsettled is not in
+                the table yet, except for those in quarantine, which are nowhere else.
             newest_owing: transactions behind `head.indexed` that owe something: those are not in `owing` yet.
             unknown: transactions behind it whose rows cannot be read.
         Raises:
             JournalUnreadable: there is no room to put back what is missing.
         """
+        later = {}
         try:
-            owing, unsettled = self._lacking(newest_owing, unknown)
+            for state in _UNSETTLED:
+                later[state] = len(newest.unsettled({state})) + self._listed(state, newest.aside)
+            owing, unsettled = self._lacking(later, newest_owing, unknown)
             if not owing and not unsettled:
                 return []
             restored = self._restore(everything=unsettled)
@@ -61,7 +68,7 @@ class QueueCheck:
                     "run `holdfast audit verify`.",
                     restored,
                 )
-            if not any(self._lacking(newest_owing, unknown)):
+            if not any(self._lacking(later, newest_owing, unknown)):
                 return []
         except sqlite3.Error as error:
             if self._connection.in_transaction:
@@ -80,19 +87,23 @@ class QueueCheck:
         )
         return [_LOST]
 
-    def _lacking(self, newest_owing: int, unknown: int) -> tuple[bool, bool]:
+    def _lacking(self, later: Mapping[State, int], newest_owing: int, unknown: int) -> tuple[bool, bool]:
         """Whether `owing` lacks something, and whether `unsettled` does."""
+        # Of later ones a crash between two slices may have left some (newest.py): they are counted in memory.
+        counts, indexed = self._head.counts, self._head.indexed
         unsettled = any(
-            self._count("SELECT 1 FROM unsettled WHERE state = ? LIMIT ?", int(state)) < self._said(state)
+            self._count("SELECT 1 FROM unsettled WHERE state = ? AND id <= ? LIMIT ?", int(state), indexed)
+            < min(counts[state] - later[state], COUNTED_MAX)
             for state in _UNSETTLED
         )
-        said = sum(self._head.counts[state] for state in REPLAYABLE) - newest_owing - unknown
-        # Of later ones a crash between two slices may have left some (newest.py): they are counted in memory.
-        owing = self._count("SELECT 1 FROM owing WHERE id <= ? LIMIT ?", self._head.indexed) < min(said, COUNTED_MAX)
+        said = sum(counts[state] for state in REPLAYABLE) - newest_owing - unknown
+        owing = self._count("SELECT 1 FROM owing WHERE id <= ? LIMIT ?", indexed) < min(said, COUNTED_MAX)
         return owing, unsettled
 
-    def _said(self, state: State) -> int:
-        return min(self._head.counts[state], COUNTED_MAX)
+    def _listed(self, state: State, numbers: Iterable[int]) -> int:
+        """How many of these transactions `unsettled` lists in this state."""
+        select = "SELECT 1 FROM unsettled WHERE state = ? AND id = ? LIMIT ?"
+        return sum(self._count(select, int(state), number) for number in numbers)
 
     def _count(self, select: str, *values: object) -> int:
         counting = f"SELECT count(*) FROM ({select})"  # noqa: S608 - our own words
@@ -103,18 +114,17 @@ class QueueCheck:
         """Put back what rows say is owed or unsettled, in one commit; how many rows of the two tables that made."""
         execute = self._connection.execute
         # What was put aside left both tables on purpose, unless only a table's own row was wrong.
-        sql = "SELECT id FROM quarantine WHERE what NOT IN ('queue', 'lookup', 'unsettled')"
-        aside = {number for (number,) in execute(sql)}
+        aside = taken_out(self._connection)
         before = self._connection.total_changes
         execute("BEGIN IMMEDIATE")
         for rows in self._rows("SELECT id FROM tx" if everything else self._replayable()):
-            wanted = [each for each in rows if each.id not in aside and each.state not in FINAL]
+            wanted = [
+                each
+                for each in rows
+                if each.id not in aside and each.state not in FINAL and each.id <= self._head.indexed
+            ]
             unsettled = sorted((int(each.state), each.id) for each in wanted)
-            owing = sorted(
-                (each.lane.encode(), each.place, each.id)
-                for each in wanted
-                if each.state in REPLAYABLE and each.id <= self._head.indexed
-            )
+            owing = sorted((each.lane.encode(), each.place, each.id) for each in wanted if each.state in REPLAYABLE)
             insert_rows(self._connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, unsettled)
             insert_rows(self._connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, owing)
         execute("COMMIT")

@@ -29,8 +29,10 @@ class Draft:
 
     Attributes:
         head: as it will be.
-        queued: what transactions up to this one owe is in the table `owing`, or is put there by and by: a change of it
-            is made there at once. What later ones owe is in memory only.
+        queued: what transactions up to this one owe is in the table `owing`, or is put there by and by, and that they
+            are not final in `unsettled`: a change of it is made there at once. Of later ones it is in memory only.
+        listed: transactions up to this one may have rows in the two tables, for a crash may have left some.
+        aside: newest transactions that are in quarantine: `unsettled` is told of their changes at once, too.
         rows: next row of each transaction that the batch creates or changes.
         before: the stored row of each transaction that it changes; None where that is damaged, absent where it creates
             the transaction, or where there is none.
@@ -42,15 +44,19 @@ class Draft:
     """
 
     __slots__ = (
-        "_sealer", "before", "entries", "fresh", "gone", "hashes", "head", "leaves", "now_ms", "queued", "rows",
-        "sensitive",
+        "_sealer", "aside", "before", "entries", "fresh", "gone", "hashes", "head", "leaves", "listed", "now_ms",
+        "queued", "rows", "sensitive",
     )  # fmt: skip
 
-    def __init__(self, head: Head, now_ms: int, sealer: Sealer, queued: int) -> None:
+    def __init__(
+        self, head: Head, now_ms: int, sealer: Sealer, queued: int, listed: int, aside: frozenset[int]
+    ) -> None:
         self._sealer = sealer
         self.now_ms = now_ms
         self.head = Head(head.sequence, head.counts.copy(), head.quarantined, head.indexed, frontier=head.frontier)
         self.queued = queued
+        self.listed = listed
+        self.aside = aside
         self.rows: dict[int, Row] = {}
         self.before: dict[int, Row | None] = {}
         self.hashes: dict[str, tuple[int, int]] = {}

@@ -33,46 +33,29 @@ def write_entries(connection: sqlite3.Connection, draft: Draft, frontier: Fronti
 
 def write_rows(connection: sqlite3.Connection, codec: RowCodec, draft: Draft) -> None:
     """Write the next row of each transaction, and bring `owing` and `unsettled` in step with them."""
-    pack, before, unsettled = codec.pack, draft.before, _UNSETTLED
+    pack, before = codec.pack, draft.before
     created: list[tuple[int, bytearray]] = []
     changed: list[tuple[int, bytearray]] = []
-    opens: list[tuple[int, int]] = []
-    closes: list[tuple[int, int]] = []
     for number, row in draft.rows.items():
-        now = unsettled.get(row.state)
-        if number in before:
-            changed.append((number, bytearray(pack(row))))
-            was = before[number]
-            then = None if was is None else unsettled.get(was.state)
-            if then == now:
-                continue
-            if then is not None:
-                closes.append((then, number))
-        else:
-            created.append((number, bytearray(pack(row))))
-        if now is not None:
-            opens.append((now, number))
+        (changed if number in before else created).append((number, bytearray(pack(row))))
     if created:
         insert_rows(connection, _INSERT_ROW, 2, created)
     if changed:
         insert_rows(connection, _INSERT_ROW, 2, changed, _REPLACING)
         _write_queue(connection, draft)
-    if closes:
-        connection.executemany("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
-    if opens:
-        insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, opens)
+        _write_unsettled(connection, draft)
 
 
 def _write_queue(connection: sqlite3.Connection, draft: Draft) -> None:
     """What the draft changes in `owing`.
 
     What the newest transactions owe is in memory until they leave for the tables (newest.py). It is deleted from the
-    table all the same: a crash between two slices may have left it there.
+    table all the same if a crash between two slices may have left it there.
     """
     owes, owed = [], []
     for number, was in draft.before.items():
         row = draft.rows.get(number)
-        if row is None:
+        if row is None or number > draft.listed:
             continue
         was_place = was.place if was is not None and was.state in REPLAYABLE else None
         now_place = row.place if row.state in REPLAYABLE else None
@@ -86,3 +69,24 @@ def _write_queue(connection: sqlite3.Connection, draft: Draft) -> None:
         connection.executemany("DELETE FROM owing WHERE lane = ? AND place = ? AND id = ?", owed)
     if owes:
         insert_rows(connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, owes)
+
+
+def _write_unsettled(connection: sqlite3.Connection, draft: Draft) -> None:
+    """What the draft changes in `unsettled`, as `_write_queue`."""
+    opens, closes = [], []
+    for number, was in draft.before.items():
+        row = draft.rows.get(number)
+        if row is None or (number > draft.listed and number not in draft.aside):
+            continue
+        then = None if was is None else _UNSETTLED.get(was.state)
+        now = _UNSETTLED.get(row.state)
+        if then == now:
+            continue
+        if then is not None:
+            closes.append((then, number))
+        if now is not None and (number <= draft.queued or number in draft.aside):
+            opens.append((now, number))
+    if closes:
+        connection.executemany("DELETE FROM unsettled WHERE state = ? AND id = ?", closes)
+    if opens:
+        insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, opens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence, Set
 from typing import Final
 
@@ -11,6 +12,7 @@ from gateway.core.transaction import Stored, Transaction
 from gateway.journal.groups import batch_numbers, batch_of, terminal_number
 from gateway.journal.newest import Newest
 from gateway.journal.port import BATCH_TRANSACTIONS_MAX, Listing
+from gateway.journal.quarantine import taken_out
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader
 from gateway.journal.rows import Row, RowCodec, RowDamaged
 
@@ -22,6 +24,11 @@ _NEWEST_LOOKED_AT: Final = 64
 """Transactions of a terminal among which its batch is looked for."""
 
 
+def goes_by_unsettled(listing: Listing) -> bool:
+    """Whether a listing goes by what is not final."""
+    return bool(listing.states) and not listing.states & FINAL
+
+
 class Listings:
     """Reads through `records`, which notes what is damaged."""
 
@@ -29,7 +36,9 @@ class Listings:
         self._records = records
         self._codec = codec
 
-    def step(self, listing: Listing, after_id: int, newest: Sequence[int] = ()) -> tuple[list[Transaction], int]:
+    def step(
+        self, listing: Listing, after_id: int, newest: Sequence[int] = (), unsettled: Sequence[int] = ()
+    ) -> tuple[list[Transaction], int]:
         """One step of a listing: what fits among the next rows, and where the next step begins (0: at the end).
 
         What is listed by state goes by the unsettled ones where those are few, else by the terminal where one is
@@ -37,10 +46,11 @@ class Listings:
 
         Args:
             newest: ids of the terminal's that are in no table yet.
+            unsettled: ids of those in the states that are asked for, where none of these is final.
         """
         numbers: list[int] | None = None
-        if listing.states and not listing.states & FINAL:
-            numbers = [each for each, _ in self._records.unsettled(listing.states, after_id, SCANNED_ROWS_MAX)]
+        if goes_by_unsettled(listing):
+            numbers = self._records.unsettled(listing.states, after_id, SCANNED_ROWS_MAX, unsettled)
         if listing.terminal and (numbers is None or len(numbers) == SCANNED_ROWS_MAX):
             numbers = self._of_terminal(listing, after_id, newest)
         if numbers is None:
@@ -202,9 +212,13 @@ def _fits(transaction: Transaction, listing: Listing) -> bool:
     )
 
 
-def newest_of(records: RecordReader, codec: RowCodec, indexed: int) -> Newest:
-    """What the tables of groups lack, from the rows themselves; for who reads a journal that another one writes."""
+def newest_of(connection: sqlite3.Connection, records: RecordReader, codec: RowCodec, indexed: int) -> Newest:
+    """What the tables of groups and `unsettled` lack, from the rows themselves.
+
+    For who reads a journal that another one writes, or that a crash has left.
+    """
     newest = Newest(codec)
+    newest.put_aside(taken_out(connection, indexed))
     for number, packed in records.select(0, "SELECT id, row FROM tx WHERE id > ? ORDER BY id", indexed):
         if isinstance(number, int):
             try:

@@ -14,22 +14,27 @@ Who asks memory first and the tables then misses nothing, and has to be content 
 A crash between two slices leaves rows of transactions that `head.indexed` does not claim. The start reads those
 transactions back into memory, all of them, and they leave again; a row that is there already is left as it is.
 
-What they owe may change while they leave. The slices take what is owed at their time. What a later commit changes of a
-leaving transaction, it changes in the table as well (Draft.queued): so the table has all that is owed, and nothing
-else, once the last slice is in. What is owed and sent before its slice never goes through the table.
+What they owe, and whether they are final, may change while they leave. The slices take what is so at their time. What a
+later commit changes of a leaving transaction, it changes in the tables as well (Draft.queued): so `owing` and
+`unsettled` have all that belongs there, and nothing else, once the last slice is in. What is owed and sent, or in doubt
+and answered, before its slice never goes through a table. Neither table ever has what is not so any more: what a crash
+between two slices has left there is changed with its transaction, too (Draft.listed).
+
+A damaged one goes into quarantine and out of both tables, and its row cannot say later whether it has been there since.
+So what is in quarantine is not unsettled in memory: if it moves on, `unsettled` is told at once (Newest.aside).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from heapq import nsmallest
 from itertools import chain, islice
 from typing import Any, Final
 
-from gateway.core.lifecycle import REPLAYABLE
+from gateway.core.lifecycle import FINAL, REPLAYABLE, State
 from gateway.journal.bulk import insert_rows
 from gateway.journal.groups import LOWER, batch_numbers, batch_of, stan_number, terminal_number
 from gateway.journal.rows import Row, RowCodec
@@ -70,7 +75,8 @@ class Generation:
     """Transactions that came one after the other. Changed on the writer's thread after a commit, read on any."""
 
     __slots__ = (
-        "_batch_numbers", "_by_batch", "_by_terminal", "_count", "_older", "_owing", "_terminal_number", "keys",
+        "_batch_numbers", "_by_batch", "_by_terminal", "_count", "_older", "_owing", "_terminal_number", "_unsettled",
+        "keys",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +91,7 @@ class Generation:
         self._by_batch: dict[str, tuple[tuple[int, int], list[int]]] = {}
         self._by_terminal: dict[str, tuple[int, list[tuple[int, str]]]] = {}
         self._owing: dict[str, dict[int, int]] = {}
+        self._unsettled: dict[int, State] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -93,6 +100,7 @@ class Generation:
     def add(self, rows: Sequence[Row], hashes: Mapping[str, tuple[int, int]]) -> None:
         """Take in new transactions, in the order of ids, and the hashes of their keys."""
         keys, by_batch, by_terminal, owing = self.keys, self._by_batch, self._by_terminal, self._owing
+        unsettled = self._unsettled
         self._count += len(rows)
         for row in rows:
             number, key, terminal = row.id, row.key, row.terminal
@@ -113,6 +121,8 @@ class Generation:
             if sent is None:
                 sent = by_terminal[terminal] = (self._terminal_number(terminal), [])
             sent[1].append((number, row.stan or row.sent_stan))
+            if row.state not in FINAL:
+                unsettled[number] = row.state
             if row.state in REPLAYABLE:
                 lane = row.lane
                 places = owing.get(lane)
@@ -149,6 +159,29 @@ class Generation:
         if places is not None and places.pop(number, None) is not None and not places:
             del self._owing[lane]
 
+    def stand(self, number: int, state: State) -> None:
+        """Take in the state that one of them is in now."""
+        if state in FINAL:
+            self.settle(number)
+        else:
+            self._unsettled[number] = state
+
+    def settle(self, number: int) -> None:
+        """Forget that a transaction is unsettled: it is final, or damaged and in quarantine."""
+        self._unsettled.pop(number, None)
+
+    def state_of(self, number: int) -> State | None:
+        """The state of one of them that is not final."""
+        return self._unsettled.get(number)
+
+    def unsettled(self) -> list[tuple[int, State]]:
+        """(id, state) of those that are not final, in no order."""
+        return list(self._unsettled.items())
+
+    def oldest_unsettled(self) -> list[int]:
+        """Id of the first of them that is not final, if there is one."""
+        return [min(numbers)] if (numbers := list(self._unsettled)) else []
+
     def owed(self, lane: str) -> list[tuple[int, int]]:
         """(place, id) of all that a lane owes of them."""
         places = self._owing.get(lane)
@@ -168,7 +201,7 @@ class Generation:
         sent = self._by_terminal.get(terminal)
         return () if sent is None else tuple([number for number, each in tuple(sent[1]) if stan in ("", each)])
 
-    # -- leaving; nothing but what is owed changes any more
+    # -- leaving; nothing but what is owed, and what is unsettled, changes any more
 
     def slices(self, connection: sqlite3.Connection) -> Iterator[Slice]:
         """All that goes into the tables, table by table, neighbours together."""
@@ -181,6 +214,7 @@ class Generation:
         ):
             yield from in_slices(partial(insert_rows, connection, _INSERT.format(table), 2), rows, SLICE_ROWS)
         yield from in_slices(partial(self._write_owing, connection), self._rows_owing(), SLICE_ROWS)
+        yield from in_slices(partial(self._write_unsettled, connection), self._rows_unsettled(), SLICE_ROWS)
 
     def _slices_by_key(self, connection: sqlite3.Connection, table: str, place: int) -> Iterator[Slice]:
         # Sorted in parts, because all at once takes milliseconds; some slices only sort.
@@ -218,6 +252,21 @@ class Generation:
         ]
         insert_rows(connection, "INSERT OR IGNORE INTO owing (lane, place, id) VALUES", 3, still)
 
+    def _rows_unsettled(self) -> Iterator[tuple[State, int]]:
+        # State by state: ids come nearly in order, and sorting them takes no time then; pairs would take milliseconds.
+        by_state: dict[State, list[int]] = {}
+        for number, state in self.unsettled():
+            by_state.setdefault(state, []).append(number)
+        for state in sorted(by_state):
+            for number in sorted(by_state[state]):
+                yield state, number
+
+    def _write_unsettled(self, connection: sqlite3.Connection, rows: Sequence[tuple[State, int]]) -> None:
+        """List as unsettled what of these rows is still in that state."""
+        unsettled = self._unsettled
+        still = [(state.value, number) for state, number in rows if unsettled.get(number) is state]
+        insert_rows(connection, "INSERT OR IGNORE INTO unsettled (state, id) VALUES", 2, still)
+
 
 class Newest:
     """The generation that gathers, and the one that leaves; what is asked is asked of both."""
@@ -231,6 +280,8 @@ class Newest:
         self._leaving: Generation | None = None
         self._all: tuple[Generation, ...] = (self._gathering,)
         self._through = 0
+        self.aside: frozenset[int] = frozenset()
+        """Those of them that are in quarantine. If they are unsettled all the same, the table says so."""
 
     def _begun(self) -> Generation:
         return Generation(self._batch_numbers, self._terminal_number)
@@ -246,6 +297,8 @@ class Newest:
     def add_row(self, row: Row) -> None:
         """Take in one that is read back."""
         self._gathering.add((row,), self._hashes(row.keys))
+        if row.id in self.aside:
+            self._gathering.settle(row.id)
 
     def add_damaged(self, number: int, key: str, alias: str) -> None:
         """Take in one of which only key and second key are known; `alias` is empty where it has none."""
@@ -254,10 +307,26 @@ class Newest:
     def _hashes(self, keys: tuple[str, ...]) -> dict[str, tuple[int, int]]:
         return {key: self._codec.key_hashes(key) for key in keys}
 
-    def owe(self, row: Row) -> None:
-        """Take in what one of them owes now, or that it owes nothing any more."""
+    def _with(self, number: int) -> Generation:
         leaving = self._leaving
-        (self._gathering if leaving is None or row.id > self._through else leaving).owe(row)
+        return self._gathering if leaving is None or number > self._through else leaving
+
+    def change(self, row: Row) -> None:
+        """Take in what one of them owes now, or that it owes nothing any more, and its state."""
+        self._with(row.id).owe(row)
+        self.stand(row.id, row.state)
+
+    def stand(self, number: int, state: State) -> None:
+        """Take in the state that one of them is in now."""
+        if number not in self.aside:
+            self._with(number).stand(number, state)
+
+    def put_aside(self, numbers: frozenset[int]) -> None:
+        """Take in which of them are in quarantine."""
+        for number in numbers - self.aside:
+            for generation in self._all:
+                generation.settle(number)
+        self.aside = numbers
 
     def disown(self, lane: str, number: int) -> None:
         """Forget what a transaction owes."""
@@ -280,6 +349,7 @@ class Newest:
         """All of what was leaving is committed to the tables: let go of it."""
         self._all = (self._gathering,)
         self._leaving = None
+        self.aside = frozenset([number for number in self.aside if number > self._through])
 
     def of_key(self, key: str) -> int | None:
         """Id of the newest transaction of a key or second key, if it is among them."""
@@ -297,6 +367,18 @@ class Newest:
     def owing_lanes(self) -> list[str]:
         """Lanes that owe any of them; one may come twice."""
         return [lane for generation in self._all for lane in generation.owing_lanes()]
+
+    def state_of(self, number: int) -> State | None:
+        """The state of one of them that is not final."""
+        return next((state for each in self._all if (state := each.state_of(number)) is not None), None)
+
+    def unsettled(self, states: Set[State]) -> list[int]:
+        """Ids of those of them that are in one of these states, none of which is final; one may come twice."""
+        return [number for generation in self._all for number, state in generation.unsettled() if state in states]
+
+    def oldest_unsettled(self) -> list[int]:
+        """Ids of some that are not final, the first of them among these; none if all are."""
+        return [number for generation in self._all for number in generation.oldest_unsettled()]
 
     def of_batch(self, batch: str) -> tuple[int, ...]:
         """Ids of a batch's."""

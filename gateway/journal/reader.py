@@ -13,7 +13,8 @@ from gateway.core.lifecycle import FINAL, IN_DOUBT_AFTER_CRASH
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.connections import Threaded, connect_reader
 from gateway.journal.keyring import Keyring
-from gateway.journal.listings import Listings, newest_of
+from gateway.journal.listings import Listings, goes_by_unsettled, newest_of
+from gateway.journal.newest import Newest
 from gateway.journal.port import JournalUnreadable, Listing
 from gateway.journal.reading import RecordDamaged, RecordReader, is_damage
 from gateway.journal.rows import RowCodec
@@ -97,15 +98,19 @@ class JournalReader:
 
     async def listing(self, listing: Listing) -> list[Transaction]:
         """As port.Journal.listing."""
-        newest = await self._asked(partial(self._newest, listing)) if listing.terminal else ()
+        by_state = goes_by_unsettled(listing)
+        newest = await self._asked(self._newest) if by_state or listing.terminal else Newest(self._codec)
+        unsettled = newest.unsettled(listing.states) if by_state else ()
+        sent = newest.of_terminal(listing.terminal, listing.stan) if listing.terminal else ()
         return await list_in_steps(
-            listing, lambda after: self._asked(lambda: self._listings.step(listing, after, newest))
+            listing, lambda after: self._asked(lambda: self._listings.step(listing, after, sent, unsettled))
         )
 
-    def _newest(self, listing: Listing) -> tuple[int, ...]:
-        """What of a terminal's the last gateway had in memory when it ended without closing."""
-        head = read_head(self._reader.connection, self._codec, self._path)
-        return newest_of(self._records, self._codec, head.indexed).of_terminal(listing.terminal, listing.stan)
+    def _newest(self) -> Newest:
+        """What the last gateway had in memory when it ended without closing."""
+        connection = self._reader.connection
+        head = read_head(connection, self._codec, self._path)
+        return newest_of(connection, self._records, self._codec, head.indexed)
 
     async def load(self, number: int) -> Stored | Lookup:
         """One transaction by id, every part verified."""

@@ -373,41 +373,46 @@ class RecordReader:
                 lanes.add(lane.decode(errors="replace") if row is None else row.lane)
         return sorted(lanes)
 
-    def unsettled(self, states: frozenset[State], after_id: int, limit: int) -> list[tuple[int, State]]:
-        """The next transactions that `unsettled` lists in these states, in the order of ids."""
-        found: list[tuple[int, State]] = []
+    def unsettled(self, states: frozenset[State], after_id: int, limit: int, newest: Sequence[int] = ()) -> list[int]:
+        """Ids of the next transactions in these states, in their order, by what `unsettled` lists.
+
+        Args:
+            newest: those in these states that need not be in the table yet, as they were before this read.
+        """
+        found = {number for number in newest if number > after_id}
         for state in states:
             ids = self.select(
                 0, "SELECT id FROM unsettled WHERE state = ? AND id > ? ORDER BY id LIMIT ?", state, after_id, limit
             )
-            found.extend((each, state) for (each,) in ids if isinstance(each, int))
+            found.update(each for (each,) in ids if isinstance(each, int))
         return sorted(found)[:limit]
 
-    def in_doubt(self, limit: int) -> list[Stored]:
-        """Transactions that a crash left in doubt, oldest first."""
+    def in_doubt(self, limit: int, newest: Sequence[int] = ()) -> list[Stored]:
+        """Transactions that a crash left in doubt, oldest first; `newest` as for `unsettled`."""
         found: list[Stored] = []
         after_id = 0
+        moving = set(newest)
         while len(found) < limit:
-            numbers = self.unsettled(IN_DOUBT_AFTER_CRASH, after_id, limit)
-            for number, _ in numbers:
+            numbers = self.unsettled(IN_DOUBT_AFTER_CRASH, after_id, limit, newest)
+            for number in numbers:
                 try:
-                    row = self.row(number)
-                    if row is None or row.state not in IN_DOUBT_AFTER_CRASH:
+                    row = self.row_created(number)
+                    if row is not None and row.state in IN_DOUBT_AFTER_CRASH:
+                        found.append(self.stored(row))
+                    elif number not in moving:  # else it has moved on since
                         self.note(Damage(number, "unsettled"))
-                        continue
-                    found.append(self.stored(row))
                 except RecordDamaged as damaged:
                     self.note_record(damaged)
             if len(numbers) < limit:
                 break
-            after_id = numbers[-1][0]
+            after_id = numbers[-1]
         return found[:limit]
 
-    def oldest_owed_ms(self) -> int:
-        """UTC time of acceptance of the oldest transaction that owes something, or 0."""
+    def oldest_owed_ms(self, newest: Sequence[int] = ()) -> int:
+        """UTC time of acceptance of the oldest transaction that owes something, or 0; `newest` as for `unsettled`."""
         try:
-            oldest = self.unsettled(frozenset(_UNSETTLED_STATES), 0, 1)
-            row = self.row(oldest[0][0]) if oldest else None
+            oldest = self.unsettled(frozenset(_UNSETTLED_STATES), 0, 1, newest)
+            row = self.row(oldest[0]) if oldest else None
         except RecordDamaged as damaged:
             self.note_record(damaged)
             return 0

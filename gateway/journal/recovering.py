@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 
-from gateway.core.lifecycle import REPLAYABLE
+from gateway.core.lifecycle import REPLAYABLE, State
 from gateway.journal.counters import Counters
 from gateway.journal.derived_checks import LookupCheck, QueueCheck
 from gateway.journal.log_tree import stored_frontier
 from gateway.journal.newest import Newest
 from gateway.journal.port import JournalUnreadable
+from gateway.journal.quarantine import taken_out
 from gateway.journal.reading import Damage, RecordDamaged, RecordReader, is_damage
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head
@@ -34,11 +35,20 @@ def read_back(
             key, so that a retry of it would pass for a new one.
     """
     damages = [*counters.recover(), *_unlike_head(connection, head)]
+    try:
+        newest.put_aside(taken_out(connection, head.indexed))
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        damages.append(Damage(0, "page of the quarantine"))
     owing = unknown = 0
+    states: dict[int, int] = {}
+    unread: list[int] = []
     for sequence in range(head.indexed + 1, head.sequence + 1):
         key = alias = ""
         try:
             entry, _ = reader.entry(sequence)
+            states[entry.transaction] = entry.state
             if entry.transaction != sequence:
                 continue
             key, alias = entry.key, entry.second_key
@@ -57,8 +67,11 @@ def read_back(
         elif key:
             newest.add_damaged(sequence, key, alias)
             unknown += 1
+            unread.append(sequence)
+    for number in unread:
+        newest.stand(number, State(states[number]))  # so that it is missed by nobody who looks for it
     damages += LookupCheck(connection, codec, head).run()
-    return damages + QueueCheck(connection, codec, head).run(owing, unknown)
+    return damages + QueueCheck(connection, codec, head).run(newest, owing, unknown)
 
 
 def _unlike_head(connection: sqlite3.Connection, head: Head) -> list[Damage]:

@@ -11,11 +11,11 @@
     by_batch_again
     by_terminal    transactions by terminal, and by terminal and STAN, for listings (groups.py). One table only: nothing
                    is charged or counted by a listing
-                   The newest transactions are not in these five yet: they are in memory, read back from entries and
-                   rows at opening. Once a few thousand have come they go in sorted, slice by slice, because one by one
-                   each would rewrite pages of its own (newest.py)
     owing          the queue: (lane, place, id) of what replay has to send
     unsettled      (state, id) of what is not final
+                   The newest transactions are not in these seven yet: they are in memory, read back from entries and
+                   rows at opening. Once a few thousand have come they go in sorted, slice by slice, because one by one
+                   each would rewrite pages of its own (newest.py)
     counter        exposure counters; absent means zero (D21)
     counter_log    values that counters have taken since they were last written to `counter`, one row for each commit
     quarantine     damaged records, for a person
@@ -25,7 +25,7 @@
 Lanes are stored as UTF-8 bytes: text with a flipped bit is no text, and could not even be read to be reported.
 
 `owing` and `unsettled` are tables of their own, not partial indexes over `tx`, because an index entry of a damaged row
-cannot be removed through that row. They change in the row's commit only.
+cannot be removed through that row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
 from protocol.transparency.tree import Frontier
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"
 PAGE_BYTES: Final = 4096
 
@@ -86,8 +86,8 @@ class Head(msgspec.Struct, array_like=True):
         sequence: of the newest entry.
         counts: transactions by state; the index is the state's number.
         quarantined: records in quarantine.
-        indexed: transactions up to this sequence are in the lookup tables, and what they owe is in the queue. Of later
-            ones some rows may be there already.
+        indexed: transactions up to this sequence are in the lookup tables, and in `owing` and `unsettled` if they
+            belong there. Of later ones some rows may be there already.
         commits: so many commits have written a head; 0 for all before this was counted.
         based: `commits` of the head that the database alone had, when the log that this head is in was begun at the
             latest. A database that is before it does not belong to this log.

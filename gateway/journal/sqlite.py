@@ -21,7 +21,7 @@ from gateway.journal.batch import BATCH_WRITES_MAX, Batcher
 from gateway.journal.connections import CACHE_MIB, connect_reader, connect_writer
 from gateway.journal.key_needs import read_key_needs
 from gateway.journal.keyring import Keyring, sync_folder
-from gateway.journal.listings import Listings
+from gateway.journal.listings import Listings, goes_by_unsettled
 from gateway.journal.lock import take_lock
 from gateway.journal.log_length import LogLength
 from gateway.journal.lookups import Lookups
@@ -371,7 +371,9 @@ class SqliteJournal:
 
     async def in_doubt(self, limit: int) -> list[Stored]:
         """See port.Journal.in_doubt. Reads every row when fewer are found than were counted."""
-        found = await self._lookups.asked(lambda: self._records.in_doubt(limit))
+        # Asked before the snapshot is taken: what leaves `newest` is in the table that was committed before.
+        newest = self._batcher.newest.unsettled(IN_DOUBT_AFTER_CRASH)
+        found = await self._lookups.asked(lambda: self._records.in_doubt(limit, newest))
         counts = self._batcher.head.counts
         counted = sum(counts[state] for state in IN_DOUBT_AFTER_CRASH)
         if len(found) >= min(limit, counted) or self._writes or self._in_flight:
@@ -384,7 +386,8 @@ class SqliteJournal:
 
         def step(after: int) -> Awaitable[tuple[list[Transaction], int]]:
             newest = self._batcher.newest.of_terminal(listing.terminal, listing.stan) if listing.terminal else ()
-            return self._lookups.asked(lambda: self._listings.step(listing, after, newest))
+            unsettled = self._batcher.newest.unsettled(listing.states) if goes_by_unsettled(listing) else ()
+            return self._lookups.asked(lambda: self._listings.step(listing, after, newest, unsettled))
 
         return await list_in_steps(listing, step)
 
@@ -392,6 +395,7 @@ class SqliteJournal:
         """See port.Journal.health."""
         head = self._batcher.head
         reason = self.refusal()
+        oldest = self._batcher.newest.oldest_unsettled()
         return JournalHealth(
             writable=not reason,
             reason=reason,
@@ -399,7 +403,9 @@ class SqliteJournal:
             bytes_on_disk=bytes_on_disk(self._path),
             bytes_free=bytes_free(self._path),
             counts={state: head.counts[state] for state in State},
-            oldest_owed_ms=0 if self._broken else await self._lookups.asked(self._records.oldest_owed_ms),
+            oldest_owed_ms=0
+            if self._broken
+            else await self._lookups.asked(lambda: self._records.oldest_owed_ms(oldest)),
             quarantined=head.quarantined,
             commits=self._commits,
             writes=self._written,

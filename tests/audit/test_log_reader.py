@@ -152,7 +152,7 @@ def test_what_is_no_journal_of_this_format_is_refused_in_words(shop: Scene, tmp_
     assert "cannot be read" in refusal(tmp_path)
     (tmp_path / "text").write_text("entry", encoding="utf-8")
     assert refusal(tmp_path / "text").endswith("is not a journal")
-    for format_, words in ((3, "an older release"), (5, "a newer release")):
+    for format_, words in ((4, "an older release"), (6, "a newer release")):
         other = tmp_path / f"format{format_}"
         shutil.copy(shop.journal, other)
         content = bytearray(other.read_bytes())

@@ -419,8 +419,8 @@ class JournalConformance:
     def test_a_listing_by_stan_goes_by_the_one_that_the_gateway_assigned_where_the_terminal_gave_none(
         self, rig: Rig
     ) -> None:
-        rig.write(sale("I|M|T|2|abcdef", stan=""))
-        rig.write(sale("I|M|T|2|abcdeg", stan="", alias="idem|M|T|x"))
+        rig.write(sale("H|M|T|2|750001", stan=""))
+        rig.write(sale("H|M|T|2|750002", stan="", alias="idem|M|T|x"))
         for _ in range(2):
             assert rig.listed(terminal="T", stan=loaded(rig, 2).transaction.sent_stan) == [2]
             assert rig.listed(terminal="T") == [1, 2]

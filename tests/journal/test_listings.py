@@ -149,7 +149,7 @@ def test_what_a_crash_left_out_of_the_lookup_tables_is_read_back(path: Path, key
     after.close()
 
 
-def test_a_journal_that_a_crash_left_can_be_listed_by_terminal_without_a_gateway(
+def test_a_journal_that_a_crash_left_can_be_listed_by_terminal_and_by_state_without_a_gateway(
     path: Path, keyring: Keyring, rig: Rig
 ) -> None:
     fill(rig, f"{BATCH}|2|000001")
@@ -165,6 +165,8 @@ def test_a_journal_that_a_crash_left_can_be_listed_by_terminal_without_a_gateway
     left = left_by_a_crash(path)
     assert rig.run(read(Listing(states=frozenset(), terminal="T"))) == [1, 2, 4]
     assert rig.run(read(Listing(states=frozenset(), terminal="T", stan="000002"))) == [2]
+    assert rig.run(read(Listing(states=frozenset({State.STORED})))) == [1, 2, 3, 4]
+    assert rig.run(read(Listing(states=frozenset({State.ASKING})))) == []
 
 
 def test_a_new_transaction_whose_row_a_crash_has_damaged_leaves_its_batch_not_whole(
@@ -305,7 +307,7 @@ def test_a_journal_of_the_older_format_is_refused_by_its_format(path: Path, rig:
     older = bytearray(path.read_bytes())
     older[60:64] = (3).to_bytes(4, "big")
     path.write_bytes(older)
-    with pytest.raises(JournalUnreadable, match="not a journal of format 4: it says 3, which"):
+    with pytest.raises(JournalUnreadable, match="not a journal of format 5: it says 3, which"):
         rig.open()
     assert path.read_bytes() == older
 

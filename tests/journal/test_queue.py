@@ -125,3 +125,21 @@ def test_a_new_record_that_is_damaged_leaves_the_queue_and_is_reported_once(tmp_
         again.settle()
     assert [each.sequence for each in again.damaged] == [3]
     again.close()
+
+
+def test_an_entry_that_shows_a_new_transaction_instead_of_its_own_leaves_nothing_in_the_table(tmp_path: Path) -> None:
+    rig, path, _ = opened(tmp_path)
+    stored(rig, 3, 1)
+    rig.reopen()
+    stored(rig, 6, 1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert connection.execute("UPDATE owing SET id = 2").rowcount == 1  # it was 1, and 2 is in memory only
+    assert owed(rig)["A"] == [2]
+    rig.settle()
+    assert [(each.sequence, each.what) for each in rig.damaged] == [(2, "queue")]
+    assert queued(path) == 0
+    rig.write(evolved(loaded(rig, 2).transaction, State.APPROVED))
+    rig.reopen()
+    assert owed(rig)["A"] == [1]
+    assert rig.damaged[1:] == []
+    rig.close()

@@ -17,8 +17,8 @@ from gateway.audit.damage import Damage
 from gateway.audit.verifying import Wanted, verify
 from gateway.core.effects import Create, Limit, Update, Write
 from gateway.core.events import Committed, Lookup, OverLimit, WriteRefused
-from gateway.core.lifecycle import REPLAYABLE, EntryKind, State
-from gateway.journal import batch, counters, leaving, newest, upkeep
+from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State
+from gateway.journal import batch, counters, leaving, newest, sqlite, upkeep
 from gateway.journal.keyring import create_keyring
 from gateway.journal.listings import Listings
 from gateway.journal.port import Listing
@@ -27,14 +27,14 @@ from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head, newest_head
 from gateway.journal.sealing import Sealer
 from tests.journal.model import ModelJournal
-from tests.journal.rig import START_MS, Rig, evolved, sale, sqlite_make
+from tests.journal.rig import APPROVED_ANSWER, START_MS, Rig, evolved, sale, sqlite_make
 from tests.journal.test_log_tree import full_disk
 
 pytestmark = pytest.mark.interpreted
 
 SEED: Final = 20_271
 LANES: Final = ("M|T0", "M|T1", "M|T2")
-TABLES: Final = ("by_key", "by_key_again", "by_batch", "by_batch_again", "by_terminal", "owing", "counter")
+TABLES: Final = ("by_key", "by_key_again", "by_batch", "by_batch_again", "by_terminal", "owing", "unsettled", "counter")
 OF_TABLES: Final = {Damage.QUEUE, Damage.LOOKUP, Damage.LOOKUP_FOREIGN, Damage.ROW, Damage.UNREADABLE}
 """What `audit verify` says of rows that lack, or do not belong: the sales here change by no rule of the lifecycle."""
 
@@ -158,6 +158,12 @@ def alike(rig: Rig, model: ModelJournal, where: str) -> None:
         for limit in (2, 1000):
             heads = rig.heads(lane, limit)
             assert heads == model.heads(heads.token, lane, limit), where
+    assert rig.run(rig.journal.in_doubt(1000)) == model.in_doubt(), where
+    for states in ({State.ASKING}, set(State) - FINAL):
+        unsettled = Listing(states=frozenset(states), limit=10_000)
+        assert rig.run(rig.journal.listing(unsettled)) == model.listing(unsettled), where
+    open_ones = [number for number, each in model.stored.items() if each.transaction.state not in FINAL]
+    assert rig.run(rig.journal.key_needs()).oldest_unsettled == min(open_ones, default=0), where
     keys = [each.transaction.key for each in model.stored.values()]
     aliases = [each.transaction.alias for each in model.stored.values() if each.transaction.alias]
     for start in range(0, len(aliases), 100):
@@ -204,7 +210,7 @@ def counted(rig: Rig, model: ModelJournal, where: str) -> None:
 def test_a_kill_between_any_two_slices_loses_no_key_no_owed_row_and_no_counter(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     places: set[tuple[tuple[int, ...], frozenset[tuple[object, ...]]]] = set()
-    owed_early = 0
+    owed_early = doubtful_early = 0
     for commit in range(COMMITS):
         (shop.sell if shop.dice.random() < 0.35 else shop.change)()
         before = len(places)
@@ -220,16 +226,19 @@ def test_a_kill_between_any_two_slices_loses_no_key_no_owed_row_and_no_counter(t
         for number in sorted(shop.model.stored)[-12:]:
             known = shop.model.stored[number]
             assert again.existing(sale(known.transaction.key)) == known, where
+        assert again.run(again.journal.health()).oldest_owed_ms == shop.model.oldest_owed_ms(), where
         counted(again, shop.model, where)
         again.reopen()
         assert again.damaged == [], where
         again.close()
         owed_early += shop.place()[5] > 0
+        doubtful_early += shop.place()[6] > 0
     head, _ = shop.tables()
     assert head.indexed > 40, "two generations have left"
     assert len({place for place, _ in places}) > 60, "every third commit had a slice"
     assert len({standing for _, standing in places}) > 8, "counters have gone to their places, a few at a time"
     assert owed_early > 5
+    assert doubtful_early > 5
     shop.rig.close()
     assert shop.rig.damaged == []
 
@@ -255,16 +264,26 @@ def test_a_start_that_follows_a_kill_between_slices_puts_everything_in_its_place
     assert sorted(ids["by_batch"]) == sorted(rows)
     assert sorted(ids["by_terminal"]) == sorted([*rows, *rows])
     assert sorted(ids["owing"]) == [number for number, row in rows.items() if row.state in REPLAYABLE]
+    assert sorted(ids["unsettled"]) == [number for number, row in rows.items() if row.state not in FINAL]
     again.open()
     alike(again, shop.model, "closed and opened again")
     assert again.damaged == []
     again.close()
 
 
-def owed_in_one_lane(shop: Shop, count: int) -> None:
+def open_in_one_lane(shop: Shop, count: int, state: State) -> None:
+    answer = APPROVED_ANSWER if state is State.STORED else None
     for _ in range(count):
-        shop.both(sale(f"B000000|M|T0|2|{shop.sales:06}", lane=LANES[0], state=State.STORED))
+        shop.both(sale(f"B000000|M|T0|2|{shop.sales:06}", lane=LANES[0], state=state, answer=answer))
         shop.sales += 1
+
+
+def owed_in_one_lane(shop: Shop, count: int) -> None:
+    open_in_one_lane(shop, count, State.STORED)
+
+
+def asked(shop: Shop, count: int) -> None:
+    open_in_one_lane(shop, count, State.ASKING)
 
 
 def until(shop: Shop, reached: Callable[[], bool]) -> None:
@@ -294,6 +313,152 @@ def test_what_is_sent_while_its_lane_is_put_in_the_queue_does_not_come_into_the_
 
 
 @pytest.mark.usefixtures("small")
+def test_what_is_in_doubt_and_answered_while_it_leaves_does_not_stay_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "RECENT_MAX", 14)
+    shop = Shop(tmp_path)
+    asked(shop, 14)
+    until(shop, lambda: shop.place()[6] > 0)
+    _, ids = shop.tables()
+    assert sorted(ids["unsettled"]) == [1, 2, 3], "the first one of five slices"
+    listed, moved, late, last = 2, 3, 13, 14
+    for number, state in (
+        (last, State.APPROVED),
+        (listed, State.APPROVED),
+        (moved, State.REVERSING),
+        (late, State.REVERSING),
+    ):
+        shop.both(evolved(shop.model.stored[number].transaction, state))
+    path = shop.copied(tmp_path / "killed")
+    nothing_is_damaged(shop, path, "killed")
+    until(shop, lambda: shop.tables()[0].indexed >= last)
+    _, ids = shop.tables()
+    assert sorted(number for number in ids["unsettled"] if number <= last) == sorted(
+        {*range(1, last + 1)} - {listed, last}
+    )
+    alike(shop.rig, shop.model, "all of them have left")
+    shop.rig.close()
+    assert shop.rig.damaged == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("state", [State.ASKING, State.STORED])
+def test_what_a_kill_between_two_slices_has_left_in_a_table_leaves_it_with_its_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    """What is sent after the kill is neither owed nor unsettled, whether it had come into the tables or not."""
+    monkeypatch.setattr(sqlite, "scan_in_doubt", None)  # what memory and the table say is enough
+    shop = Shop(tmp_path)
+    open_in_one_lane(shop, 12, state)
+    until(shop, lambda: shop.place()[6] > 0)
+    _, ids = shop.tables()
+    assert sorted(ids["unsettled"]) == [1, 2, 3]
+    assert sorted(ids["owing"]) == ([] if state is State.ASKING else [1, 2, 3, 4, 5, 6])
+    path = shop.copied(tmp_path / "killed")
+    shop.rig.close()
+    shop.rig, shop.live = Rig(sqlite_make(path, shop.keyring)).open(), path.parent
+    for number in (1, 4, 9):
+        shop.both(evolved(shop.model.stored[number].transaction, State.APPROVED))
+    alike(shop.rig, shop.model, "sent after the kill")
+    nothing_is_damaged(shop, shop.copied(tmp_path / "killed again"), "killed again")
+    shop.rig.close()
+    _, ids = shop.tables()
+    left = [2, 3, 5, 6, 7, 8, 10, 11, 12]
+    assert (sorted(ids["unsettled"]), sorted(ids["owing"])) == (left, [] if state is State.ASKING else left)
+    alike(shop.rig.open(), shop.model, "closed and opened again")
+    shop.rig.close()
+    assert shop.rig.damaged == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("number", [2, 5, 8])
+def test_one_in_doubt_whose_row_is_damaged_is_told_and_counts_as_in_doubt_no_more(tmp_path: Path, number: int) -> None:
+    """The row of one that is in its table already, of one that is about to go there, or of one that gathers."""
+    shop = Shop(tmp_path)
+    asked(shop, 12)
+    until(shop, lambda: shop.place()[6] > 0)
+    path = shop.copied(tmp_path / "killed")
+    shop.rig.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert connection.execute("UPDATE tx SET row = zeroblob(200) WHERE id = ?", (number,)).rowcount == 1
+    again = Rig(sqlite_make(path, shop.keyring)).open()
+    others = [each for each in shop.model.in_doubt() if each.transaction.id != number]
+    assert again.run(again.journal.in_doubt(1000)) == others
+    again.settle()
+    assert [each.sequence for each in again.damaged] == [number]
+    for kill in range(3):
+        assert again.run(again.journal.health()).counts[State.ASKING] == 11, kill
+        assert again.run(again.journal.in_doubt(1000)) == others, kill
+        assert again.run(again.journal.key_needs()).oldest_unsettled == 1, kill
+        again.settle()
+        shop.live = path.parent
+        path = shop.copied(tmp_path / f"killed {kill}")
+        again.close()
+        again = Rig(sqlite_make(path, shop.keyring)).open()
+    assert again.damaged == []
+    again.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_one_in_quarantine_that_is_in_doubt_again_is_found_after_a_kill(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(tmp_path)
+    asked(shop, 2)
+    path = shop.copied(tmp_path / "killed")
+    shop.rig.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE tx SET row = zeroblob(200) WHERE id = 1")
+    again = shop.rig = Rig(sqlite_make(path, shop.keyring)).open()
+    shop.both(evolved(shop.model.stored[1].transaction, State.ASKING, answer=APPROVED_ANSWER))
+    assert [each.sequence for each in again.damaged] == [1]
+    doubtful = [1, 2]
+    for kill in range(3):
+        found = again.run(again.journal.in_doubt(1000))
+        assert [each.transaction.id for each in found] == doubtful, kill
+        assert again.run(again.journal.health()).counts[State.ASKING] == len(doubtful), kill
+        assert again.run(again.journal.key_needs()).oldest_unsettled == doubtful[0], kill
+        shop.live = path.parent
+        path = shop.copied(tmp_path / f"killed {kill}")
+        again.close()
+        again = shop.rig = Rig(sqlite_make(path, shop.keyring)).open()
+        if kill == 1:
+            shop.both(evolved(shop.model.stored[1].transaction, State.APPROVED))
+            doubtful = [2]
+    again.close()
+    assert again.damaged == []
+    assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("keys", [False, True])
+def test_whoever_verifies_a_killed_journal_takes_early_rows_for_right_and_names_what_is_missing(
+    tmp_path: Path, keys: bool
+) -> None:
+    shop = Shop(tmp_path)
+    asked(shop, 18)
+    until(shop, lambda: shop.tables()[0].indexed >= 6 and shop.place()[6] > 0)
+    path = shop.copied(tmp_path / "killed")
+    shop.rig.close()
+
+    def told() -> list[tuple[int, str]]:
+        verdict = verify(Wanted(journal=path, keyring=shop.keyring if keys else None), lambda _what, _part: None)
+        return [(each.transaction, each.text) for each in verdict.findings if each.kind in OF_TABLES]
+
+    assert told() == []
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert connection.execute("DELETE FROM unsettled WHERE id IN (4, 7)").rowcount == 2
+    assert told() == [(4, "table unsettled lacks it")], "7 has not left memory"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE unsettled SET state = ? WHERE id = 8", (State.PARKED,))
+    assert sorted(told()) == [
+        (4, "table unsettled lacks it"),
+        (8, "table unsettled has a row of it that does not belong there"),
+    ]
+
+
+@pytest.mark.usefixtures("small")
 def test_a_start_between_slices_still_notices_what_is_missing_in_the_queue(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,7 +481,7 @@ def test_once_nobody_writes_what_is_leaving_is_put_away_and_a_long_log_is_moved_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "_QUIET_S", 0.01)
-    monkeypatch.setattr(upkeep, "_CHECKPOINT_FRAMES", 400)
+    monkeypatch.setattr(upkeep, "_CHECKPOINT_FRAMES", 200)
     shop = Shop(tmp_path)
     database = shop.live / "journal.db"
     before = database.stat().st_size
