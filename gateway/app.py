@@ -199,7 +199,7 @@ class Gateway:
         dialect = load_dialect(section.dialect)
         return HttpListener(
             http_settings(section, tls, self._approved_codes), dialect.terminal, hashing,
-            self._heard, self._find, self._search, lambda: self._view.mode().value, self._clock.utc_ms,
+            self._heard, self._find, self._search, self._mode, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
             journal_wait_ms=self._journal_wait_ms, acquirer_full=self._acquirer_full,
             asked=self._asked[Speaks.HTTP],
@@ -294,6 +294,9 @@ class Gateway:
 
     def _heard(self, event: Event) -> None:
         self._conductor.submit_soon(event)
+
+    def _mode(self) -> str:
+        return self._view.mode()
 
     def _journal_wait_ms(self) -> int:
         return self._conductor.journal_wait_ms()

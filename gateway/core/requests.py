@@ -63,10 +63,17 @@ class Requests:
         self._work = work
         self._retries = retries
         self._batches = batches
+        retries.begin = self.arrive
 
     def arrive(self, terminal_token: int, request: Request) -> None:
         """A new request, or a retry of one."""
         work = self._work
+        if request.assigned:
+            free = self._retries.with_free_stan(request)
+            if free is None:
+                self._retries.none_free([terminal_token], request)
+                return
+            request = free
         if self._retries.settled_at_the_door(terminal_token, request):
             return
         # What an advice tells of has happened, in whatever batch (D18).

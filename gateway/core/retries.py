@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from gateway.core.acceptance import same_under_alias, with_assigned_stan
 from gateway.core.answers import local_answer
@@ -17,6 +21,9 @@ from gateway.core.work import Work
 JOINED_MAX: Final = 16
 """Terminals' tokens that may wait for one outcome; who comes later is told 09 and may ask again."""
 
+FURTHER_MAX: Final = 10_000
+"""Second keys that are remembered of transactions that were stored without them."""
+
 _UNDONE: Final = frozenset({State.CANCELLED, State.STORED_CANCELLED, State.REVERSING, State.REVERSED})
 
 
@@ -25,15 +32,53 @@ def within_horizon(known: Transaction, request: Request, utc_ms: int) -> bool:
     return request.horizon_ms == 0 or utc_ms - known.accepted_ms <= request.horizon_ms
 
 
+def _nobody(terminal_token: int, request: Request) -> None:
+    """Before Requests is there."""
+    raise AssertionError(f"nobody begins request {request.key} of {terminal_token}")
+
+
+def _same_form(stan: str, other: str) -> bool:
+    """Whether both have a STAN of their terminal's, or both one that the gateway assigns: else equal ones differ."""
+    return (not stan) == (not other)
+
+
+def _with_next_stan(request: Request) -> Request | None:
+    begins, _, tried = request.key.rpartition("|")
+    place = request.assigned.index(tried) + 1
+    if place == len(request.assigned):
+        return None
+    return replace(request, key=f"{begins}|{request.assigned[place]}")
+
+
 class Retries:
     """Recognises retries of what runs, and answers retries of what is stored."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._further: OrderedDict[str, bytes] = OrderedDict()
+        self.begin: Callable[[int, Request], None] = _nobody
+        """Begins a request anew, with another STAN; set by Requests."""
+
+    def with_free_stan(self, request: Request) -> Request | None:
+        """A request that the gateway assigns a STAN to, with one that nothing under way has; None where all have."""
+        asked: Request | None = request
+        while asked is not None and self._is_of_another(asked):
+            asked = _with_next_stan(asked)
+        return asked
+
+    def _is_of_another(self, request: Request) -> bool:
+        if (run := self._work.running.get(request.key)) is not None and run.request is not None:
+            return run.request.alias != request.alias
+        replayed = self._work.replaying.get(request.key)
+        return replayed is not None and replayed.transaction.alias != request.alias
 
     def settled_at_the_door(self, terminal_token: int, request: Request) -> bool:
         """Whether nothing new is to begin: a retry of what is under way, or one transaction too many (INV-9)."""
         work = self._work
+        further = self._further.get(request.alias) if request.alias else None
+        if further is not None and not hmac.compare_digest(further, request.alias_digest):
+            self.reused([terminal_token], request)
+            return True
         if work.under_way(request.key) and self.joined(terminal_token, request):
             return True
         if len(work.running) < work.settings.in_flight_max:
@@ -47,9 +92,12 @@ class Retries:
         work = self._work
         if (run := work.running.get(request.key)) is not None and run.request is not None:
             same = hmac.compare_digest(run.request.fingerprint, request.fingerprint)
-            if same and request.alias and request.alias == run.request.alias:
+            if same and request.alias == run.request.alias:
                 same = hmac.compare_digest(run.request.alias_digest, request.alias_digest)
+            elif same:
+                same = _same_form(run.request.stan, request.stan)
             if same and run.request.kind is request.kind:
+                self._name_further(request, run.request.alias)
                 work.counts["retry.joined"] += 1
                 if len(run.waiting) < JOINED_MAX:
                     run.waiting.append(terminal_token)
@@ -67,7 +115,10 @@ class Retries:
         return False
 
     def answer_existing(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
-        """Answer with what the journal holds under this key; None where that record is damaged."""
+        """Answer with what the journal holds under this key; None where that record is damaged.
+
+        What holds a STAN that was to be assigned is another transaction: the request begins anew with the next one.
+        """
         if stored is None or not request.alias:
             self._answer_known(waiting, request, stored)
         elif stored.transaction.alias != request.alias:
@@ -81,9 +132,42 @@ class Retries:
     def _alias_found(self, waiting: list[int], request: Request, stored: Stored, event: Found) -> None:
         other = event.results[0]
         if isinstance(other, Stored):
-            self.reused(waiting, request)
+            if request.assigned and same_under_alias(other.transaction, request):
+                self._answer_known(waiting, request, other)  # it was assigned another STAN the first time
+            else:
+                self.reused(waiting, request)
+        elif other is not Lookup.ABSENT:
+            self._answer_known(waiting, request, None)
+        elif request.assigned:
+            self._begin_with_next_stan(waiting, request)
         else:
-            self._answer_known(waiting, request, stored if other is Lookup.ABSENT else None)
+            self._name_further(request, stored.transaction.alias)
+            self._answer_known(waiting, request, stored)
+
+    def _begin_with_next_stan(self, waiting: list[int], request: Request) -> None:
+        following = _with_next_stan(request)
+        if following is None:
+            self.none_free(waiting, request)
+            return
+        for terminal_token in waiting:
+            self.begin(terminal_token, following)
+
+    def none_free(self, waiting: list[int], request: Request) -> None:
+        """Every STAN that could be assigned is another's: refused, and nothing is stored."""
+        self._work.counts["refused.no-free-stan"] += 1
+        self._reply(waiting, self._local(request, "96"))
+
+    def _name_further(self, request: Request, alias: str) -> None:
+        """Remember a second key that is told the outcome of a transaction stored without it: it names nothing else.
+
+        Until the process ends, and the newest so many: the transaction's row has place for one, `alias`.
+        """
+        if not request.alias or request.alias == alias:
+            return
+        self._further[request.alias] = request.alias_digest
+        self._further.move_to_end(request.alias)
+        if len(self._further) > FURTHER_MAX:
+            self._further.popitem(last=False)
 
     def _answer_known(self, waiting: list[int], request: Request, stored: Stored | None) -> None:
         work = self._work
@@ -95,7 +179,9 @@ class Retries:
             return
         known = stored.transaction
         if known.kind is not Kind.UNSEEN and (
-            known.kind is not request.kind or not hmac.compare_digest(known.fingerprint, request.fingerprint)
+            known.kind is not request.kind
+            or not hmac.compare_digest(known.fingerprint, request.fingerprint)
+            or not _same_form(known.stan, request.stan)
         ):
             self.reused(waiting, request)
         elif (known.resume or known.state) in _UNDONE and known.response in work.host.approved_codes:

@@ -78,6 +78,8 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
         alias: a second key to the same transaction (D1); empty where it came with none.
         alias_digest: what the message under that alias says; the same alias with another digest is answered 94.
             Its first ALIAS_DIGEST_BYTES are kept.
+        assigned: of a request without a STAN: those that the gateway may assign to it, one after the other until one is
+            free. `key` ends with the one that is tried; `stan` is empty.
         batch_unknown: of a REVERSAL: it names no batch (D12 asks for 60.1 alone); the one that its terminal is in is
             meant, and `key` and `original_keys` are not final.
         batch: for dialects that settle: `PERIOD|MERCHANT|TERMINAL`, what all keys of its batch begin with; else empty.
@@ -110,6 +112,7 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
     rules: TerminalRules = DEFAULT_RULES
     alias: str = ""
     alias_digest: bytes = b""
+    assigned: tuple[str, ...] = ()
     batch_unknown: bool = False
     batch: str = ""
     network_code: str = ""
@@ -201,8 +204,8 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
 
     @property
     def sent_stan(self) -> str:
-        """Field 11 upstream: the terminal's STAN, or one that follows from the id where the gateway assigns it (D1)."""
-        return self.stan or f"{self.id % 999_999 + 1:06}"
+        """Field 11 upstream: the terminal's STAN, or the one in its key where the gateway assigned it (D1)."""
+        return self.stan or self.key.rpartition("|")[2]
 
     def evolved(self, utc_ms: int, state: State, **changes: Unpack[Changes]) -> Transaction:
         """The next row of this transaction, one revision on."""

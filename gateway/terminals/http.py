@@ -31,6 +31,7 @@ from gateway.terminals.http_signatures import SCHEME, SecretOf
 from gateway.terminals.limits import CLOSED_PER_SWEEP, NEXT_SWEEP_S, Count
 from gateway.terminals.receipts import ReceiptOf
 from gateway.terminals.reserve import Reserve
+from gateway.tls import TerminalNames
 from protocol.http_api import PROBLEM_MEDIA_TYPE, Mode, ProblemKind
 from protocol.iso8583.rules import TerminalRules
 
@@ -113,7 +114,8 @@ class HttpListener:
         self.takes, self.take = self._sales.takes, self._sales.take
         self._routes = Routes(self, settings, steps, core, openapi_document(settings, self._identities))
         self._runner: web.AppRunner | None = None
-        self._admitting = False
+        self.admitting = False
+        """Whether new requests are taken."""
         self._sweep: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
 
@@ -139,13 +141,13 @@ class HttpListener:
             self._runner = None
             raise
         self._asked.begin(self.now_ms())
-        self._admitting = True
+        self.admitting = True
         self._schedule_sweep()
         return bound
 
     def stop_admitting(self) -> None:
         """Accept no connections any more, and answer requests 503, or 409 (`place`); outcomes still go out."""
-        self._admitting = False
+        self.admitting = False
         self._acceptor.stop()
 
     async def drain(self, timeout_ms: int) -> int:
@@ -185,8 +187,7 @@ class HttpListener:
 
         `recorded` is the row that the answer is about; where it is None, the journal is asked.
         """
-        told = Told(answer, recorded)
-        if self._sales.told(terminal_token, told):
+        if self._sales.told(terminal_token, answer, recorded):
             self._counts[_REPLIES] += 1
             return
         future = self._waiting.get(terminal_token)
@@ -196,7 +197,7 @@ class HttpListener:
             self.count(HttpCount.REPLIES_DROPPED)
         else:
             self.count(HttpCount.REPLIES)
-            future.set_result(told)
+            future.set_result(Told(answer, recorded))
 
     def answer_now(self) -> None:
         """Nothing: answers are written when they are told."""
@@ -223,11 +224,6 @@ class HttpListener:
 
     # --- called by operations --------------------------------------------------------------------------------------
 
-    @property
-    def admitting(self) -> bool:
-        """Whether new requests are taken."""
-        return self._admitting
-
     def now_ms(self) -> int:
         """Monotonic time."""
         return int(self._loop.time() * 1000)
@@ -251,7 +247,7 @@ class HttpListener:
         acquirer_full = first and not hurried and self._acquirer_full()
         hurried = hurried or acquirer_full
         reserved = first and hurried and self._asked.seen(name) and self._reserve.has_room(peer)
-        if not self._admitting or (first and hurried and not reserved):
+        if not self.admitting or (first and hurried and not reserved):
             if acquirer_full:
                 self.count(HttpCount.ACQUIRER_FULL)
             raise self._no_room(name, wait_ms)
@@ -259,8 +255,8 @@ class HttpListener:
             if share is Share.FULL:
                 raise self._no_room(name, wait_ms)
             raise Refused(ProblemKind.FAIR_SHARE, "wait for the answers to what is under way")
-        if name is not None:
-            self._asked.add(name, self.now_ms())
+        if asks is not None:
+            self._asked.add(name, asks.now_ms)
         if reserved:
             self._reserve.enter(peer)
         return Place(terminal, peer if reserved else None, self._leave)
@@ -280,7 +276,7 @@ class HttpListener:
         if name is not None and not self._asked.surely_new(name, self.now_ms()):
             detail = "send the same request again, with the same Idempotency-Key, when Retry-After tells"
             return Refused(ProblemKind.IN_PROGRESS, detail, retry_after_ms=retry_after_ms)
-        kind = ProblemKind.OVERLOADED if self._admitting else ProblemKind.STOPPING
+        kind = ProblemKind.OVERLOADED if self.admitting else ProblemKind.STOPPING
         return Refused(kind, "Retry-After tells how long to wait", retry_after_ms=retry_after_ms)
 
     async def ask(self, request: Request) -> Told:
@@ -319,6 +315,10 @@ class HttpListener:
         return Made(msgspec.json.encode(kind.problem(refused.detail)), kind.status, PROBLEM_MEDIA_TYPE, headers)
 
     # --- called by acceptor and connections ------------------------------------------------------------------------
+
+    def certified(self, transport: asyncio.BaseTransport) -> TerminalNames | None:
+        """The terminals that a new connection's certificate speaks for; None where it has shown none."""
+        return self._identities.certified(transport)
 
     def opened(self, connection: HttpConnection) -> None:
         """A connection is there."""
@@ -371,7 +371,7 @@ class HttpListener:
         self._sales.sweep(now_ms)
         self._schedule_sweep(soon=len(late) > CLOSED_PER_SWEEP)
         self._report.flush(now_ms)
-        if self._admitting:
+        if self.admitting:
             self._acceptor.resume()
 
     async def _until(self, reached: Callable[[], bool], timeout_ms: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from types import TracebackType
 
+import msgspec
+
 
 class Share(Enum):
     """Why a request may not be taken now."""
@@ -85,20 +87,21 @@ class InFlight:
             del self._by_terminal[terminal]
 
 
-class Place:
-    """A place for one request under way; given back once, by `leave` or at the end of a `with`."""
+class Place(msgspec.Struct, frozen=True):
+    """A place for one request under way; given back once, by `leave` or at the end of a `with`.
 
-    __slots__ = ("_leave", "_peer", "_terminal")
+    Attributes:
+        peer: the address for which a place of the reserve was taken; None where it is one of all.
+        left: told when it is given back.
+    """
 
-    def __init__(self, terminal: str, peer: str | None, leave: Callable[[str, str | None], None]) -> None:
-        """`peer` is the address for which a place of the reserve was taken; None where it is one of all."""
-        self._terminal = terminal
-        self._peer = peer
-        self._leave = leave
+    terminal: str
+    peer: str | None
+    left: Callable[[str, str | None], None]
 
     def leave(self) -> None:
         """Give it back."""
-        self._leave(self._terminal, self._peer)
+        self.left(self.terminal, self.peer)
 
     def __enter__(self) -> None:
         """The place was taken when it was made."""

@@ -56,7 +56,7 @@ class AnswerWriter:
         if last or made.headers:
             more = "".join([f"{name}: {value}\r\n" for name, value in made.headers])
             head += f"{more}Connection: close\r\n".encode() if last else more.encode()
-        return b"".join((head, b"Content-Length: ", str(len(body)).encode(), b"\r\n\r\n", body))
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,7 @@ from gateway.terminals.accepting import Accepted
 from gateway.terminals.http_answers import Made
 from gateway.terminals.http_head import Plain, plain_request
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
+from gateway.tls import TerminalNames
 from protocol.http_api import ProblemKind
 
 # aiohttp logs what it cannot parse, bytes and all; those may be a card number. What matters is reported by us.
@@ -51,6 +52,9 @@ _WRITING: Final = Phase.WRITING
 class ConnectionOwner(Protocol):
     """The listener, as its connections see it."""
 
+    def certified(self, transport: asyncio.BaseTransport) -> TerminalNames | None:
+        """The terminals that a new connection's certificate speaks for; None where it has shown none."""
+
     def opened(self, connection: HttpConnection) -> None:
         """A connection is there."""
 
@@ -75,6 +79,7 @@ class HttpConnection(Accepted):
 
     Attributes:
         address, name: of the peer: "192.0.2.7", and "192.0.2.7:40312" for reports.
+        certified: what its certificate says it may speak for, by `ConnectionOwner.certified`.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class HttpConnection(Accepted):
         peer: tuple[str, str],
     ) -> None:
         self.address, self.name = peer
+        self.certified: TerminalNames | None = None
         self._owner = owner
         self._settings = settings
         self._loop = loop
@@ -178,6 +184,7 @@ class HttpConnection(Accepted):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.made = True
         self._transport = cast("asyncio.Transport", transport)
+        self.certified = self._owner.certified(transport)
         self._enter(Phase.IDLE)
         self._owner.opened(self)
         self._inner.connection_made(transport)

@@ -93,11 +93,13 @@ class Asks(msgspec.Struct, frozen=True, gc=False):
         key: its Idempotency-Key.
         address: of the peer.
         refused_first: whether it is new business; else it tells of something done, or undoes it (D15, D18).
+        now_ms: monotonic.
     """
 
     key: str
     address: str
     refused_first: bool
+    now_ms: int
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):
@@ -110,9 +112,8 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 class Desk(Protocol):
     """The listener, as its operations see it."""
 
-    @property
-    def admitting(self) -> bool:
-        """Whether new requests are taken."""
+    admitting: bool
+    """Whether new requests are taken."""
 
     def now_ms(self) -> int:
         """Monotonic time."""
@@ -159,7 +160,7 @@ class Steps:
 
     def proved(
         self,
-        transport: asyncio.BaseTransport | None,
+        certified: TerminalNames | None,
         method: str,
         target: str,
         authorization: str,
@@ -169,15 +170,16 @@ class Steps:
         """The terminals that a request may speak for.
 
         Args:
+            certified: what its connection's certificate says.
             keys: its Idempotency-Key headers as they stand there.
         Raises: SignatureRefused, NotProved.
         """
         if not authorization:
-            return self._identities.check_unsigned(transport)
+            return self._identities.check_unsigned(certified)
         signed = Signed(method=method, target=target, idempotency_key=", ".join(keys), body=body)
-        return self._identities.check(transport, authorization, signed, self._desk.now_ms())
+        return self._identities.check(certified, authorization, signed, self._desk.now_ms())
 
-    def decoded(self, body: bytes, wanted: type[_T], media_type: str = MEDIA_TYPE, encoding: str = "identity") -> _T:
+    def decoded(self, body: bytes, wanted: type[_T], media_type: str, encoding: str) -> _T:
         """A body of one of the types of protocol.http_api.
 
         Args:
@@ -190,32 +192,35 @@ class Steps:
             raise Refused(ProblemKind.MEDIA_TYPE, f"send Content-Type: {MEDIA_TYPE}")
         return decode(body, wanted, self._settings.json_depth_max)
 
-    def admit(self, names: TerminalNames, terminal: str) -> None:
+    def admit(self, names: TerminalNames, terminal: str, now_ms: int) -> None:
         """Check that a request may speak for a terminal, and that the terminal does not send too fast.
 
-        Raises: Refused.
+        `now_ms` is monotonic. Raises: Refused.
         """
         if terminal not in names:
             detail = "speak only for the terminals that the certificate or the signature names"
             raise Refused(ProblemKind.TERMINAL_NOT_ALLOWED, detail, f"{names} speaks for another terminal")
-        if wait_ms := self._rates.spend(terminal, self._desk.now_ms()):
+        if wait_ms := self._rates.spend(terminal, now_ms):
             raise Refused(ProblemKind.RATE_LIMITED, "Retry-After tells how long to wait", retry_after_ms=wait_ms)
 
-    def begin(self, names: TerminalNames, key: str, body: NewTransaction, address: str) -> tuple[Request, Place]:
+    def begin(
+        self, names: TerminalNames, key: str, body: NewTransaction, address: str, now_ms: int
+    ) -> tuple[Request, Place]:
         """Admit a sale and give it a place, which the caller gives back; returns what to hand to the core, and it.
 
         Args:
             key: its Idempotency-Key.
             address: of the peer.
+            now_ms: monotonic.
         Raises: Refused.
         """
-        self.admit(names, body.terminal)
+        self.admit(names, body.terminal, now_ms)
         new = body.type is not _ADVICE
-        place = self._desk.place(body.terminal, Asks(key, address, new))
+        place = self._desk.place(body.terminal, Asks(key, address, new, now_ms))
         core = self._core
         try:
-            now_ms, fit = core.utc_ms(), core.always_fit
-            return request_of(body, key, core.rules, core.hashing, now_ms, always_fit=fit), place
+            utc_ms, fit = core.utc_ms(), core.always_fit
+            return request_of(body, key, core.rules, core.hashing, utc_ms, always_fit=fit), place
         except BadRequest as error:
             place.leave()
             raise Refused(ProblemKind.INVALID_REQUEST, error.reason) from None

@@ -8,7 +8,9 @@ where parsers differ (framing, names that come twice, blanks, control characters
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -18,7 +20,6 @@ _FORM: Final = re.compile(
     rb"((?:[A-Za-z-]++: [!-~][ -~]*+\r\n)++)"
     rb"\r\n"
 )
-_VALUE: Final = re.compile(rb"[!-~][ -~]*+")
 _TAKEN: Final = frozenset(
     {
         "host", "content-type", "content-length", "idempotency-key", "authorization", "connection",
@@ -32,35 +33,47 @@ _LENGTH_DIGITS_MAX: Final = 9
 _END: Final = b"\r\n\r\n"
 _KEY: Final = "idempotency-key"
 _KEY_BEGINS: Final = b"\r\nIdempotency-Key: "
-_SECRET: Final = b"authorization"
+_AUTHORIZATION: Final = "authorization"
+_OF_ONE_REQUEST: Final = frozenset({_AUTHORIZATION, "x-request-id", "traceparent"})
 _HEADS: Final = 256
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What a head says; it may be that of many requests.
+
+    Attributes:
+        asks: method, target (path and query as they stand there), and Content-Type, empty where there is none.
+        headers: by name in lower case, without blanks around the values; all but the Idempotency-Key.
+        authorization: of `headers`; empty where there is none.
+        key: the Idempotency-Key; None where this head has none.
+        length: of the body.
+    """
+
+    asks: tuple[str, str, str]
+    headers: Mapping[str, str]
+    authorization: str
+    key: str | None
+    length: int
 
 
 class Plain(msgspec.Struct, frozen=True, gc=False):
     """A request of the plain form.
 
     Attributes:
-        target: path and query as they stand there.
-        headers: by name in lower case, without blanks around the values.
+        key: its Idempotency-Key, without blanks around it; None where it has none.
     """
 
-    method: str
-    target: str
-    headers: dict[str, str]
+    head: Head
+    key: str | None
     body: bytes
 
 
-class _NotPlain(Exception):
-    """A head of another form. It is raised where heads are kept, for what raises is not kept."""
+class _NotKept(Exception):
+    """A head of which nothing is to be kept; None where it is not plain. What raises is not kept where heads are."""
 
-
-class _Head(msgspec.Struct, frozen=True, gc=False):
-    """What a head says; never changed once made, for it may be that of many requests."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    length: int
+    def __init__(self, head: Head | None) -> None:
+        super().__init__()
+        self.head = head
 
 
 def plain_request(received: bytes, head_bytes_max: int, headers_max: int) -> Plain | None:
@@ -68,36 +81,36 @@ def plain_request(received: bytes, head_bytes_max: int, headers_max: int) -> Pla
     at = received.find(_END) + len(_END)
     if not len(_END) <= at <= head_bytes_max:
         return None
-    # A till's heads differ in their Idempotency-Key alone: what they have in common is read once. Heads with an
-    # Authorization are each of their own, and nothing of them is kept.
-    found: _Head | None
-    head, key = received[:at], b""
-    begins = head.find(_KEY_BEGINS)
-    if begins >= 0 and _SECRET not in head.lower():
-        value = begins + len(_KEY_BEGINS)
-        ends = head.index(b"\r", value)
-        key = head[value:ends]
-        if not _VALUE.fullmatch(key):
+    # A till's heads differ in their Idempotency-Key alone: what they have in common is read once.
+    head: Head | None
+    key: str | None
+    begins = received.find(_KEY_BEGINS, 0, at)
+    if begins < 0:
+        head = _read(received[:at])
+        if head is None:
             return None
-        try:
-            found = _known(head[:begins] + head[ends:])
-        except _NotPlain:
-            return None
+        key = head.key
     else:
-        found = _read(head)
-    if found is None or found.length != len(received) - at:
-        return None
-    headers = found.headers
-    if key:
-        if _KEY in headers:
+        ends = received.index(b"\r", begins + len(_KEY_BEGINS))
+        octets = received[begins + len(_KEY_BEGINS) : ends]
+        if not octets.isascii():
             return None
-        headers = {**headers, _KEY: key.decode("ascii").rstrip(" ")}
-    if len(headers) > headers_max:
+        value = octets.decode()
+        if not value.isprintable() or value[:1] in {"", " "}:  # as `_FORM` has it
+            return None
+        key = value.rstrip()
+        try:
+            head = _known(received[:begins] + received[ends:at])
+        except _NotKept as read:
+            head = read.head
+        if head is None or head.key is not None:
+            return None
+    if head.length != len(received) - at or len(head.headers) + (key is not None) > headers_max:
         return None
-    return Plain(found.method, found.target, headers, received[at:])
+    return Plain(head, key, received[at:])
 
 
-def _read(head: bytes) -> _Head | None:
+def _read(head: bytes) -> Head | None:
     """A head up to and with its empty line; None where it is not of the plain form."""
     found = _FORM.fullmatch(head)
     if found is None:
@@ -114,13 +127,18 @@ def _read(head: bytes) -> _Head | None:
         return None
     if "host" not in headers or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
-    return _Head(found[1].decode(), found[2].decode(), headers, int(length))
+    key = headers.pop(_KEY, None)
+    asks = (found[1].decode(), found[2].decode(), headers.get("content-type", ""))
+    return Head(asks, MappingProxyType(headers), headers.get(_AUTHORIZATION, ""), key, int(length))
 
 
 @lru_cache(maxsize=_HEADS)
-def _known(head: bytes) -> _Head:
-    """As `_read`, of a head without its Idempotency-Key, of at most `head_bytes_max` bytes. Raises: _NotPlain."""
+def _known(head: bytes) -> Head:
+    """As `_read`, of a head without its Idempotency-Key, of at most `head_bytes_max` bytes.
+
+    Raises: _NotKept, of a head that is not plain, and of one that is of one request and will not come again.
+    """
     found = _read(head)
-    if found is None:
-        raise _NotPlain
+    if found is None or not _OF_ONE_REQUEST.isdisjoint(found.headers):
+        raise _NotKept(found)
     return found

@@ -68,39 +68,39 @@ class Identities:
         """Nonces remembered."""
         return self._signatures.remembered if self._signatures is not None else 0
 
-    def check(
-        self, transport: asyncio.BaseTransport | None, authorization: str, signed: Signed, now_ms: int
-    ) -> TerminalNames:
+    def check(self, certified: TerminalNames | None, authorization: str, signed: Signed, now_ms: int) -> TerminalNames:
         """The terminals that a request may speak for; those of certificate and signature in common where it has both.
 
         Args:
+            certified: what its connection's certificate says, by `certified`.
             authorization: the header; where there is none, see `check_unsigned`.
             now_ms: monotonic.
         Raises:
             SignatureRefused, NotProved: it may speak for none.
         """
         if self._signatures is None:
-            return self.check_unsigned(transport)
-        by_certificate = self._by_certificate(transport)
+            return self.check_unsigned(certified)
         terminal = self._signatures.check(authorization, signed, now_ms)
-        if by_certificate is None or terminal in by_certificate:
+        if certified is None or terminal in certified:
             return TerminalNames(frozenset({terminal}))
         return TerminalNames()
 
-    def check_unsigned(self, transport: asyncio.BaseTransport | None) -> TerminalNames:
+    def check_unsigned(self, certified: TerminalNames | None) -> TerminalNames:
         """The terminals that a request without an Authorization header may speak for. Raises: NotProved."""
-        by_certificate = self._by_certificate(transport)
-        if by_certificate is not None:
-            return by_certificate
+        if certified is not None:
+            return certified
         if self._open:
             return EVERY_TERMINAL
         ways = [f"an Authorization: {SCHEME} header"] if self.by_signature else []
         ways += ["a client certificate"] if self.by_certificate else []
         raise NotProved(f"send {' or '.join(ways)}")
 
-    def _by_certificate(self, transport: asyncio.BaseTransport | None) -> TerminalNames | None:
-        """None where the connection has shown no certificate. One that is not bound speaks for all."""
-        if self._tls is None or transport is None:
+    def certified(self, transport: asyncio.BaseTransport) -> TerminalNames | None:
+        """The terminals that a connection's certificate speaks for, all where it is not bound to any.
+
+        None where the connection has shown none. It holds for as long as the connection does.
+        """
+        if self._tls is None:
             return None
         certificate = transport.get_extra_info("peercert")
         if not certificate:

@@ -81,7 +81,10 @@ _LONG_NUMBER: Final = re.compile("[2-689](?:[ -]?[0-9]){12}")
 _INQUIRY: Final = Kind.INQUIRY
 _APPROVED: Final = TransactionState.APPROVED
 _APPROVED_OFFLINE: Final = TransactionState.APPROVED_OFFLINE
-_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+_ASSIGNED_FROM: Final = {"1": 500_000, "2": 750_000}
+_ASSIGNED: Final = 250_000
+"""STANs for each message class: keys of two classes differ, so that an equal STAN in both would not be noticed."""
+
 _KEPT_KEY_MAX: Final = 128
 """An alias has at most 223 bytes in the journal (protocol.journal_entry)."""
 
@@ -121,8 +124,8 @@ def request_of(
 ) -> Request:
     """What a till asks for.
 
-    With a STAN it is who it would be over ISO 8583. Without one the Idempotency-Key alone says who it is, and the core
-    assigns a STAN.
+    With a STAN it is who it would be over ISO 8583. Without one the Idempotency-Key says who it is, and the core
+    assigns one of the STANs that follow from that, the first that nobody else has.
 
     Args:
         always_fit: fields that can be forwarded whatever a body says (`fitting`).
@@ -132,17 +135,18 @@ def request_of(
     """
     message = Message(_MTI[body.type], _fields(body, rules))
     named = _presentable(idempotency_key, hashing)
+    assigned = () if body.stan else _assignable(f"{body.merchant}|{body.terminal}|{named}", message.mti[1])
+    if assigned:
+        message.fields[11] = assigned[0]
     request = request_from(
         message, rules, hashing, utc_ms, batches=False, always_fit=always_fit,
         alias=f"idem|{body.merchant}|{body.terminal}|{named}", alias_digest=_digest(canonical(body), hashing),
     )  # fmt: skip
     if request.kind is _INQUIRY:
         raise BadRequest("30", "a balance is not asked for over HTTP")  # nothing of it would be recorded
-    if not body.stan:
-        short = hashlib.sha256(named.encode()).hexdigest()[:32]
+    if assigned:
         without = {number: value for number, value in request.fields.items() if number != 11}
-        key = f"I|{request.merchant}|{request.terminal}|{message.mti[1]}|{short}"
-        return replace(request, key=key, stan="", fields=without, horizon_ms=0)
+        return replace(request, stan="", fields=without, assigned=assigned)
     return request
 
 
@@ -177,6 +181,14 @@ def reversal_of(
     return replace(
         request, key=key, original_keys=(known.key,), horizon_ms=horizon_ms, alias=alias, alias_digest=digest
     )
+
+
+def _assignable(named: str, message_class: str) -> tuple[str, ...]:
+    """STANs for what is named so, far from 1, where terminals begin to count, and many again with each batch."""
+    digest = hashlib.sha256(named.encode()).digest()
+    first = _ASSIGNED_FROM[message_class]
+    places = range(0, len(digest), 8)
+    return tuple([f"{first + int.from_bytes(digest[at : at + 8]) % _ASSIGNED:06}" for at in places])
 
 
 def _digest(means: bytes, hashing: KeyedHash) -> bytes:
@@ -238,8 +250,8 @@ def transaction_id(transaction: Transaction) -> str:
     text = transaction.key
     if text.startswith(_HORIZON):
         text += f"|{transaction.id}"
-    encoded = binascii.b2a_base64(text.encode(), newline=False).rstrip(b"=")
-    return encoded.translate(_URL_SAFE).decode()
+    encoded = binascii.b2a_base64(text.encode(), newline=False).decode()
+    return encoded.replace("+", "-").replace("/", "_").rstrip("=")
 
 
 def key_of(identifier: str) -> str | None:

@@ -114,7 +114,7 @@ class Routes:
         received = await self._receive(request, records=True)
         key = key_from(received.keys)
         body = self._decoded(received, NewTransaction)
-        asked, place = self._steps.begin(received.names, key, body, received.line.address)
+        asked, place = self._steps.begin(received.names, key, body, received.line.address, self._desk.now_ms())
         with place:
             return await self._outcome(asked)
 
@@ -123,7 +123,8 @@ class Routes:
         idempotent = key_from(received.keys)
         body = self._decoded(received, NewReversal)
         key, terminal = self._named(received)
-        with self._desk.place(terminal, Asks(idempotent, received.line.address, refused_first=False)):
+        asks = Asks(idempotent, received.line.address, refused_first=False, now_ms=self._desk.now_ms())
+        with self._desk.place(terminal, asks):
             original = await self._stored(key, request.match_info["id"], ProblemKind.IN_PROGRESS)
             core = self._core
             try:
@@ -168,7 +169,7 @@ class Routes:
             raise Refused(ProblemKind.INVALID_REQUEST, "stan has six digits")
         after = _number(query.get("after", "0"), "after", 0, _AFTER_MAX)
         limit = _number(query.get("limit", str(self._settings.list_max)), "limit", 1, self._settings.list_max)
-        self._steps.admit(received.names, terminal)
+        self._steps.admit(received.names, terminal, self._desk.now_ms())
         with self._desk.place(terminal):
             rows = await self._steps.in_time(self._core.search(terminal, stan, after, limit))
         views = [view(row, None, self._settings.approved_codes) for row in rows if is_shown(row)]
@@ -180,7 +181,7 @@ class Routes:
         if not _is_terminal(terminal):
             raise Refused(ProblemKind.NOT_FOUND, "a terminal id has 1 to 8 characters, as field 41")
         body = self._decoded(received, Heartbeat)
-        self._steps.admit(received.names, terminal)
+        self._steps.admit(received.names, terminal, self._desk.now_ms())
         utc_ms = self._core.utc_ms()
         self.heartbeats.put(terminal, body, utc_ms)
         self._desk.count(HttpCount.HEARTBEATS)
@@ -205,7 +206,7 @@ class Routes:
         body = await self._body(request, line)
         keys = request.headers.getall(IDEMPOTENCY_KEY, [])
         authorization = request.headers.get("Authorization", "")
-        names = self._steps.proved(request.transport, request.method, request.raw_path, authorization, keys, body)
+        names = self._steps.proved(line.certified, request.method, request.raw_path, authorization, keys, body)
         return _Received(request, line, body, names, keys)
 
     async def _body(self, request: web.Request, line: HttpConnection) -> bytes:
@@ -234,7 +235,7 @@ class Routes:
         terminal = key.split("|")[2] if key is not None else ""
         if key is None or terminal not in received.names:
             raise _unknown()
-        self._steps.admit(received.names, terminal)
+        self._steps.admit(received.names, terminal, self._desk.now_ms())
         return key, terminal
 
     async def _stored(self, key: str, identifier: str, late: ProblemKind = ProblemKind.OVERLOADED) -> Stored:

@@ -13,16 +13,18 @@ from typing import Final
 import msgspec
 
 from gateway.core.events import Requested
-from gateway.core.transaction import Request
+from gateway.core.transaction import Answer, Request, Transaction
 from gateway.terminals.http_admission import Place
 from gateway.terminals.http_answers import AnswerWriter, Made
 from gateway.terminals.http_connection import HttpConnection
 from gateway.terminals.http_desk import SALES, Desk, Refused, Steps, Told, key_from, refused
 from gateway.terminals.http_head import Plain
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
-from protocol.http_api import MEDIA_TYPE, NewTransaction, ProblemKind
+from protocol.http_api import MEDIA_TYPE, NewTransaction, ProblemKind, decode
 
-_JSON: Final = frozenset({MEDIA_TYPE, f"{MEDIA_TYPE}; charset=utf-8", f"{MEDIA_TYPE};charset=utf-8"})
+_SALES: Final = frozenset(("POST", SALES, MEDIA_TYPE + more) for more in ("", "; charset=utf-8", ";charset=utf-8"))
+"""What the heads of sales ask (http_head.Head)."""
+
 UNKNOWN_YET: Final = "the outcome is not known yet; send the same request again, with the same Idempotency-Key"
 CLOSING: Final = "send the same request again in a while"
 _REQUESTS: Final = HttpCount.REQUESTS
@@ -59,30 +61,23 @@ class Sales:
 
     def takes(self, plain: Plain) -> bool:
         """Whether a request is a sale to be taken here. What is refused by its head is refused by the others."""
-        return (
-            plain.target == SALES
-            and plain.method == "POST"
-            and plain.headers.get("content-type") in _JSON
-            and len(plain.body) <= self._settings.body_bytes_max
-            and self._desk.admitting
-        )
+        return plain.head.asks in _SALES and len(plain.body) <= self._settings.body_bytes_max and self._desk.admitting
 
     def take(self, line: HttpConnection, plain: Plain) -> None:
         """Hand a sale to the core, or refuse it. A supervision boundary: nothing escapes to the connection."""
-        headers, steps = plain.headers, self._steps
-        key = headers.get("idempotency-key")
-        keys = () if key is None else (key,)
+        head, steps, now_ms = plain.head, self._steps, self._desk.now_ms()
+        keys = () if plain.key is None else (plain.key,)
         try:
-            authorization = headers.get("authorization", "")
-            names = steps.proved(line.transport, plain.method, plain.target, authorization, keys, plain.body)
+            method, target, _ = head.asks
+            names = steps.proved(line.certified, method, target, head.authorization, keys, plain.body)
             known = key_from(keys)
-            body = steps.decoded(plain.body, NewTransaction)
-            request, place = steps.begin(names, known, body, line.address)
+            body = decode(plain.body, NewTransaction, self._settings.json_depth_max)
+            request, place = steps.begin(names, known, body, line.address, now_ms)
         except Exception as error:  # noqa: BLE001 - a terminal's request must never take the listener down
             self._write(line, self._desk.refusal(refused(error), line.name))
             return
         token = next(self._tokens)
-        sale = _Sale(line, request, place, self._desk.now_ms())
+        sale = _Sale(line, request, place, now_ms)
         self._under_way[token] = sale
         self._desk.count(_REQUESTS)
         try:
@@ -91,22 +86,22 @@ class Sales:
             if self._under_way.pop(token, None) is not None:
                 self._refuse(sale, error)
 
-    def told(self, token: int, told: Told) -> bool:
-        """Answer the sale of this token; returns whether there is one that waits."""
+    def told(self, token: int, answer: Answer, recorded: Transaction | None) -> bool:
+        """Answer the sale of this token, as of HttpListener.reply; returns whether there is one that waits."""
         sale = self._under_way.pop(token, None)
         if sale is None:
             return False
-        if told.recorded is None:  # a refusal, seldom: the journal tells what of
-            looking = asyncio.get_running_loop().create_task(self._look(sale, told))
+        if recorded is None:  # a refusal, seldom: the journal tells what of
+            looking = asyncio.get_running_loop().create_task(self._look(sale, Told(answer, None)))
             self._looking.add(looking)
             looking.add_done_callback(self._looking.discard)
             return True
         try:
-            answer = self._steps.outcome_of(sale.request, told.answer, told.recorded)
+            made = self._steps.outcome_of(sale.request, answer, recorded)
         except Exception as error:  # noqa: BLE001
             self._refuse(sale, error)
         else:
-            self._end(sale, answer)
+            self._end(sale, made)
         return True
 
     def sweep(self, now_ms: int) -> None:

@@ -18,6 +18,11 @@ TRANSIENT_CODES = frozenset({"09", "94", "96"})
 """Told without an outcome: in progress, refused as reused, our own fault."""
 
 
+def key_of(request: Request) -> str:
+    """The key that its transaction is found by: which of the STANs it has been assigned, only its row says."""
+    return request.alias if request.assigned else request.key
+
+
 @dataclass(slots=True)
 class Flight:
     """A message upstream that the gateway still waits for, or whose answer may come late."""
@@ -115,7 +120,7 @@ class Checks:
             if closing_key(request.batch) not in journal.by_key:
                 raise Broken("INV-1", f"{request.batch} is told closed, and is not")
             return
-        key = request.key
+        key = key_of(request)
         if request.batch_unknown:  # the key is that of the batch that its terminal was in
             end = f"|{request.lane}|4|{request.stan}"
             key = next((known for known in reversed(journal.by_key) if known.endswith(end)), key)

@@ -19,7 +19,7 @@ def asked(
     )
     if assign:
         fields = {number: value for number, value in request.fields.items() if number != 11}
-        request = replace(request, stan="", fields=fields, key=f"I|{MERCHANT}|TERM0001|2|{alias}")
+        request = replace(request, stan="", fields=fields, key=f"H|{MERCHANT}|TERM0001|2|{750_000 + ord(alias):06}")
     return request
 
 
@@ -101,6 +101,101 @@ def test_d1_a_transaction_that_came_without_alias_is_found_with_one() -> None:
     world.run()
     assert world.told[again].answer == world.told[first].answer
     assert len([send for send in world.sends if send.message.mti == "0200"]) == 1
+
+
+def assigned(world: World, alias: str, *candidates: int, digest: bytes = b"1") -> Request:
+    """A sale without a STAN, as the HTTP listener hands it over: with those that may be assigned to it."""
+    stans = tuple([f"{each:06}" for each in candidates])
+    request = asked(world, alias, digest, stan=candidates[0])
+    fields = {number: value for number, value in request.fields.items() if number != 11}
+    return replace(request, stan="", fields=fields, assigned=stans)
+
+
+def test_d1_whoever_is_told_an_outcome_under_a_further_key_is_told_94_for_something_else_under_it() -> None:
+    for first_alias in ("", "a"):
+        world = World()
+        first = world.hear(asked(world, first_alias, b"1")) if first_alias else world.ask("0200", sale())
+        world.run()
+        again = world.hear(asked(world, "k", b"1"))
+        world.run()
+        assert world.told[again].answer == world.told[first].answer
+        once_more = world.hear(asked(world, "k", b"1"))
+        other = world.hear(asked(world, "k", b"2", stan=777))
+        without = world.hear(assigned(world, "k", 500_001, 500_002, digest=b"3"))
+        world.run()
+        assert [world.code(each) for each in (once_more, other, without)] == ["00", "94", "94"]
+        assert len([send for send in world.sends if send.message.mti == "0200"]) == 1
+        world.check_settled()
+
+
+def test_d1_a_further_key_of_a_sale_that_is_under_way_is_remembered_as_well() -> None:
+    world = World()
+    first = world.ask("0200", sale())
+    joined = world.hear(asked(world, "k", b"1"))
+    world.run()
+    other = world.hear(asked(world, "k", b"2", stan=777))
+    world.run()
+    assert [world.code(each) for each in (first, joined, other)] == ["00", "00", "94"]
+    world.check_settled()
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["online", "standing in"])
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "at once"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_d1_an_assigned_stan_is_one_that_nobody_else_has(up: bool, together: bool, restarted: bool) -> None:
+    world = World(up=up)
+
+    def settle() -> None:
+        if not together:
+            world.run()
+
+    own = world.ask("0200", sale(500_001))
+    settle()
+    told = world.hear(assigned(world, "k", 500_001, 500_002))
+    settle()
+    other = world.hear(assigned(world, "l", 500_001, 500_002, 500_003, digest=b"2"))
+    world.run()
+    if restarted:
+        world.crash_and_restart(up=up)
+    again = [
+        world.hear(assigned(world, "k", 500_001, 500_002)),
+        world.hear(assigned(world, "l", 500_001, 500_002, 500_003, digest=b"2")),
+    ]
+    world.run()
+    assert [world.code(each) for each in (own, told, other)] == ["00", "00", "00"]
+    stans = [world.told[each].answer.fields[11] for each in (told, other)]  # type: ignore[union-attr]
+    assert stans == ["500002", "500003"]
+    assert [world.told[each].answer.fields[11] for each in again] == stans  # type: ignore[union-attr]
+    world.up()
+    world.run()
+    sent = [send.message.fields[11] for send in world.sends if send.message.mti in ("0200", "0220")]
+    assert sorted(sent) == ["500001", "500002", "500003"]
+    world.check_settled()
+
+
+def test_d1_where_every_stan_that_may_be_assigned_is_taken_the_sale_is_refused_and_nothing_is_stored() -> None:
+    world = World()
+    for stan in (500_001, 500_002):
+        world.ask("0200", sale(stan))
+    world.run()
+    told = world.hear(assigned(world, "k", 500_001, 500_002))
+    world.run()
+    assert world.code(told) == "96"
+    assert len(world.sends) == 2
+    world.check_settled()
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "at once"])
+def test_d2_a_terminal_that_uses_an_assigned_stan_itself_is_answered_94(*, together: bool) -> None:
+    world = World()
+    told = world.hear(assigned(world, "k", 500_001, 500_002))
+    if not together:
+        world.run()
+    own = world.ask("0200", sale(500_001))  # the same card and amount: another sale all the same
+    world.run()
+    assert (world.code(told), world.code(own)) == ("00", "94")
+    assert len([send for send in world.sends if send.message.mti == "0200"]) == 1
+    world.check_settled()
 
 
 def test_d1_a_stan_that_the_gateway_assigns_is_told_and_goes_upstream_and_is_the_same_in_its_reversal() -> None:

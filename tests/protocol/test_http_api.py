@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import time
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.http_api import (
+    IDEMPOTENCY_KEY_PATTERN,
     BadBody,
     Card,
     Heartbeat,
@@ -153,6 +156,25 @@ def test_an_idempotency_key_is_a_structured_string_or_stands_as_it_is(header: st
 def test_an_idempotency_key_of_another_form_is_refused(header: str) -> None:
     with pytest.raises(ValueError, match="printable"):
         idempotency_key(header)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_keys_that_are_taken_are_those_of_the_documented_pattern(seed: int) -> None:
+    rng = random.Random(f"keys/{seed}")
+    documented = re.compile(IDEMPOTENCY_KEY_PATTERN)
+    taken = 0
+    for _ in range(2_000):
+        odd = rng.choices(' !~\t\n\r\x00\x1c\x7f\x85\xa0\xe9\u2028"\\', k=rng.choice((0, 1, 1, 2)))
+        characters = ["a"] * rng.choice((0, 1, 3, 253, 254, 255, 256)) + odd
+        rng.shuffle(characters)
+        header = "".join(characters)
+        if documented.fullmatch(header) and "\n" not in header:
+            taken += 1
+            idempotency_key(header)
+        else:
+            with pytest.raises(ValueError, match="printable"):
+                idempotency_key(header)
+    assert 200 < taken < 1_800
 
 
 def test_a_heartbeat_needs_a_clock_with_an_offset() -> None:

@@ -30,7 +30,7 @@ from gateway.core.standin import Exposure, Policy
 from gateway.core.transaction import Request
 from gateway.core.work import EngineSettings
 from tests.core.acquirer import HostKey, host_key
-from tests.core.checks import Flight, Told
+from tests.core.checks import Flight, Told, key_of
 from tests.core.journal import Broken
 from tests.core.world import World
 from tests.simulation import nameless, tills
@@ -321,7 +321,7 @@ class Simulated(Watched):
 
     def _undone_by_http(self, step: s.Undo, kind: str, noon_ms: int) -> Request | None:
         original = s.Ask(step.till, step.mti, step.code, step.of, step.amount, step.card, step.batch)
-        key = tills.asked(original, kind, self.setup.host, noon_ms).key
+        key = key_of(tills.asked(original, kind, self.setup.host, noon_ms))
         if key not in self.journal.by_key or self.journal.by_key[key][-1] in self.journal.damaged:
             return None
         if step not in self._said:

@@ -18,7 +18,7 @@ from protocol.iso8583.message import Message
 from protocol.iso8583.mti import first_mti, is_repeat
 from protocol.response_codes import is_known
 from tests.core.acquirer import HostKey, host_key
-from tests.core.checks import Flight, Told
+from tests.core.checks import Flight, Told, key_of
 from tests.core.journal import Broken, MemoryJournal
 from tests.core.world import World
 
@@ -195,9 +195,10 @@ class Watched(World):
         request, answer = told.request, told.answer
         assert answer is not None
         code = answer.fields[39]
-        if request.kind not in _MONEY or request.key not in self.journal.by_key:
+        key = key_of(request)
+        if request.kind not in _MONEY or key not in self.journal.by_key:
             return
-        stored = self.journal.stored(request.key)
+        stored = self.journal.stored(key)
         row = stored.transaction
         if code in self.host.approved_codes and row.kind in _MONEY:
             undone = (row.resume or row.state) in _UNDONE

@@ -98,10 +98,13 @@ def asked(step: Ask, kind: str, host: str, utc_ms: int) -> Request:
     if kind not in _BY_HTTP:
         return request
     if kind == "http":
-        named = hashlib.sha256(f"{step.stan}".encode()).hexdigest()[:32]
-        key = f"I|{request.merchant}|{request.terminal}|{step.mti[1]}|{named}"
+        # What it may be assigned often has another: there are few of the first, more of the second, all of the third.
+        first = 500_000 if step.mti[1] == "1" else 750_000
+        numbers = (step.stan % 3, 10_000 + step.stan % 31, 20_000 + step.stan)
+        assigned = tuple([f"{first + number:06}" for number in numbers])
+        key = f"{request.key.rpartition('|')[0]}|{assigned[0]}"
         without = {number: value for number, value in request.fields.items() if number != 11}
-        request = structs.replace(request, key=key, stan="", fields=without, horizon_ms=0)
+        request = structs.replace(request, key=key, stan="", fields=without, assigned=assigned)
     return _with_alias(request, f"{step.mti}-{step.stan}", f"{step.mti}{step.code}{step.amount}{step.card}")
 
 

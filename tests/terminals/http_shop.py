@@ -105,7 +105,7 @@ class CoreDouble:
         row = new_transaction(request, self.state, self.utc_ms())
         row.id = self.sends
         row.response, row.advised = self.response, self.advised
-        row.stan = request.stan or f"{900_000 + self.sends:06}"
+        row.stan = request.stan or request.assigned[0]
         if request.kind is Kind.REVERSAL:
             row.state, row.response, row.advised = State.APPROVED, "00", False
             for original in request.original_keys:

@@ -118,13 +118,16 @@ async def test_another_key_for_the_same_stan_is_a_retry_and_with_another_card_42
 async def test_without_a_stan_the_key_alone_says_who_it_is_and_a_stan_is_assigned() -> None:
     async with http_shop() as shop:
         first = await shop.sell(key="once", stan=None)
-        assert first.body["stan"] == "900001"
         request = shop.core.requested[0]
-        assert (request.stan, 11 in request.fields, request.horizon_ms) == ("", False, 0)
-        period, _, terminal, message_class, name = request.key.split("|")
-        assert (period, terminal, message_class, len(name)) == ("I", TERMINAL, "2", 32)
+        assert (request.stan, 11 in request.fields) == ("", False)
+        _, _, terminal, message_class, stan = request.key.split("|")
+        assert (terminal, message_class, stan) == (TERMINAL, "2", first.body["stan"])
+        assert request.assigned[0] == stan
+        assert len(set(request.assigned)) == 4
+        assert all(500_000 <= int(each) <= 999_999 for each in request.assigned)
         assert (await shop.sell(key="once", stan=None)).text == first.text
-        assert (await shop.sell(key="twice", stan=None)).body["stan"] == "900002"
+        assert (await shop.sell(key="twice", stan=None)).body["stan"] != stan
+        assert shop.core.requested[-1].assigned[0] == (await shop.sell(key="twice", stan=None)).body["stan"]
         assert (await shop.ask("GET", f"{TRANSACTIONS}/{first.body['id']}")).body == first.body
 
 
@@ -221,7 +224,7 @@ async def test_a_sale_with_an_assigned_stan_is_reversed_by_its_id() -> None:
         undone = await shop.ask("POST", f"{TRANSACTIONS}/{sold.body['id']}/reversal", {})
         assert (undone.status, undone.body["stan"]) == (200, sold.body["stan"])
         reversal = shop.core.requested[1]
-        assert reversal.key.split("|")[::3] == ["I", "4"]
+        assert reversal.key.split("|")[3:] == ["4", sold.body["stan"]]
         assert reversal.fields[11] == sold.body["stan"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.tls import ReloadableServerContext, TerminalNames
 from tests.acquirers.certificates import Authority, Issued, client, server
 from tests.acquirers.waiting import on_each_loop
 from tests.terminals.http_shop import SECRET, TERMINAL, HttpShop, http_shop, sale
+from tests.terminals.test_http_plain import answer, request
 
 OTHER = "T0000002"
 TRANSACTIONS = "/v1/transactions"
@@ -79,3 +83,33 @@ async def test_certificate_and_signature_must_agree(tmp_path: Path) -> None:
 async def test_a_certificate_that_is_not_bound_speaks_for_every_terminal(tmp_path: Path) -> None:
     async with shop_behind_tls(tmp_path, "the shop", bind_terminal_ids=False) as shop:
         assert (await shop.sell(terminal=OTHER)).status == 200
+
+
+class CountingContext(ReloadableServerContext):
+    """A listener's context that counts how often a certificate's names are worked out."""
+
+    asked = 0
+
+    def names_of(self, peercert: Mapping[str, Any] | None) -> TerminalNames | None:
+        """As its base has it."""
+        self.asked += 1
+        return super().names_of(peercert)
+
+
+@on_each_loop
+async def test_the_names_of_a_certificate_are_those_of_each_request_of_its_connection(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = CountingContext(server(authority.issue("gateway", dns=["localhost"]), authority).settings)
+    shown = client(authority, authority.issue("till", common_name=TERMINAL))
+    async with http_shop(tls=context) as shop:
+        host, port = shop.address
+        reader, writer = await asyncio.open_connection(host, port, ssl=shown, server_hostname="localhost")
+        for number, (terminal, more, status) in enumerate(
+            [(TERMINAL, (), 200), (OTHER, (), 403), (TERMINAL, ("X-Unknown: 1",), 200), (OTHER, ("X-Unknown: 1",), 403)]
+        ):
+            body = json.dumps(sale(f"{number:06}", terminal=terminal)).encode()
+            writer.write(request(body, *more, key=f"key-{number}"))
+            assert (await answer(reader))[0] == status, (terminal, more)
+        writer.close()
+        assert [asked.terminal for asked in shop.core.requested] == [TERMINAL, TERMINAL]
+        assert context.asked == 1
