@@ -24,7 +24,8 @@ STRUCTS = {f"gateway/core/{name}.py" for name in ("effects", "events", "transact
 COMPILED = (
     *sorted({one.as_posix() for one in Path().glob("gateway/core/[!_]*.py")} - STRUCTS),
     *(f"gateway/journal/{name}.py" for name in (
-        "batch", "bulk", "counters", "draft", "drafted", "groups", "leaving", "log_tree", "reading", "sealing",
+        "batch", "bulk", "counters", "draft", "drafted", "groups", "leaving", "log_tree", "newest", "reading",
+        "sealing",
     )),
     *(f"gateway/terminals/{name}.py" for name in ("asked", "connection", "iso8583", "limits", "reserve", "turns")),
     "gateway/conductor.py",

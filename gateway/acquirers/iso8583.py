@@ -265,19 +265,19 @@ class Iso8583Link:
             self._unsolicited(endpoint, message)
             return
         now_ms = self._mono_ms()
-        keys = [self._matching.key(message.mti, message.fields)]
+        key = bare_key = self._matching.key(message.mti, message.fields)
         if message.mti[1] == _NETWORK_CLASS:
             # Hosts put their idea of terminal and merchant into the answer to an echo that had neither.
-            keys.append(self._matching.bare_key(message.mti, message.fields))
+            bare_key = self._matching.bare_key(message.mti, message.fields)
         mac = MacCheck.RIGHT if self._session is None else self._session.check(message, frame, now_ms)
         if mac is not MacCheck.RIGHT:
             self._counts[Count.MAC_WRONG] += 1
             self._note(endpoint, mac.value, {"mti": message.mti})
-            if not any(self._in_flight(key, now_ms) for key in keys):
+            if not (self._in_flight(key, now_ms) or self._in_flight(bare_key, now_ms)):
                 return  # late or nobody's: it proves nothing, and must not close the way for a right one
-        found = self._matching.answered(keys[0], now_ms)
-        if found is NoFlight.UNKNOWN and len(keys) > 1:
-            found = self._matching.answered(keys[1], now_ms)
+        found = self._matching.answered(key, now_ms)
+        if found is NoFlight.UNKNOWN and bare_key is not key:
+            found = self._matching.answered(bare_key, now_ms)
         if isinstance(found, Flight):
             self._answered(found, message, mac)
         elif isinstance(found, Late) and found.token != _OWN_TOKEN:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from gateway.commands.audit_group import audit
+from gateway.commands.person import private_key_in
 from gateway.commands.running import ask
 from gateway.commands.speaking import (
     DEFAULT_CONFIG,
@@ -28,8 +29,6 @@ from gateway.commands.speaking import (
 )
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     from gateway.audit.canaries import Canary
     from gateway.audit.disclosing import Disclosure
     from gateway.audit.shredding import Searched
@@ -207,7 +206,7 @@ def _ask_to_disclose(
             DISCLOSE, subject_of(part, sequence, transaction), who=who, why=why,
             gateway=load_keys(config.journal).name, now_ms=clock.utc_ms(),
         )  # fmt: skip
-        signature = sign(_private_key(key), asking_text(request))
+        signature = sign(private_key_in(key), asking_text(request))
         configured_approvals(config, clock.utc_ms).ask(request, signature)
     except (ApprovalRefused, JournalError) as error:
         fail(str(error))
@@ -242,7 +241,7 @@ def _disclose(
         if shown_by(request) != (part, sequence, transaction):
             fail(f"request {number} is about: {request.subject}; approve what was asked for", WRONG_USAGE)
         made = _made(config, transaction, sequence, part)
-        signature = sign(_private_key(key), approving_text(request, who))
+        signature = sign(private_key_in(key), approving_text(request, who))
         with _new_file(out) as file:  # before anything is told, so that a disk that refuses it costs no entry
             told = _approved(config, number, who, signature)
             complete = msgspec.structs.replace(
@@ -320,19 +319,6 @@ def _approved(config: Config, number: str, who: str, signature: str) -> int:
     except NotRunningError:
         return asyncio.run(here()).sequence
     return msgspec.json.decode(answer, type=Told).sequence
-
-
-def _private_key(path: Path) -> Ed25519PrivateKey:
-    from gateway.operations.approvals import PassphraseNeeded, read_approver_key  # noqa: PLC0415
-
-    try:
-        return read_approver_key(path)
-    except PassphraseNeeded:
-        try:
-            word = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
-        except typer.Abort:
-            fail(f"{path} needs its passphrase: run this at a terminal to type it; nothing was done")
-        return read_approver_key(path, word.encode())
 
 
 @audit.command("open-disclosure")

@@ -59,16 +59,12 @@ class LinkHealth:
         self.outages = 0
         self._missing = 0
         self._answered_ms = mono_ms
-        self._window = 1.0
+        self.window = 1
+        """How many replays may be in flight (D19)."""
         self._maintenance = False
         self.probe_at_ms = mono_ms
         """Monotonic time of the next probe, if one makes sense then (`probe_due_ms`)."""
         self._probe_delay_ms = settings.probe_min_ms
-
-    @property
-    def window(self) -> int:
-        """How many replays may be in flight (D19)."""
-        return int(self._window)
 
     def connection(self, connected: bool, mono_ms: int) -> None:
         """A first endpoint has connected, or the last one has gone."""
@@ -84,7 +80,8 @@ class LinkHealth:
         """Any answer in time: the host is there."""
         self._missing = 0
         self._answered_ms = mono_ms
-        self._window = min(self._settings.window_max, self._window + 1.0)
+        if self.window < self._settings.window_max:
+            self.window += 1
         if self.state is _DEGRADED:
             self._change(LinkState.UP, mono_ms)
         if self.usable:
@@ -97,7 +94,7 @@ class LinkHealth:
     def timed_out(self, mono_ms: int) -> None:
         """An answer stayed away: degraded at once, down after as many as configured in a row."""
         self._missing += 1
-        self._window = 1.0
+        self.window = 1
         if not self.usable:
             return
         if self._missing >= self._settings.down_after_timeouts:
@@ -135,7 +132,7 @@ class LinkHealth:
             return False
         was_down = self.state is LinkState.DOWN
         if was_down:
-            self._window = 1.0
+            self.window = 1
         self._change(LinkState.UP, mono_ms)
         return was_down
 

@@ -68,7 +68,7 @@ class Replay:
     def _may_start(self) -> bool:
         """The link and the window allow another one, a lane stands in the line, and the gateway is to go on."""
         link = self._work.link
-        return self._work.lanes.any_ready and not self.stopping and self.active < link.window and link.usable
+        return self.active < link.window and self._work.lanes.any_ready and link.usable and not self.stopping
 
     def _within_rate(self) -> bool:
         """A bucket of one second's worth; refilled by time (D19)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Fields = dict[int, str]
 """Field number to value: digits or text as the field's type says, lower-case hex for binary fields."""
@@ -20,6 +20,13 @@ class Message:
     """
 
     mti: str
-    fields: Fields = field(default_factory=dict)
-    tpdu: bytes = b""
-    header: bytes = b""
+    fields: Fields
+    tpdu: bytes
+    header: bytes
+
+    # Every message is made by it: where this runs compiled, the one that `dataclass` writes would not be.
+    def __init__(self, mti: str, fields: Fields | None = None, tpdu: bytes = b"", header: bytes = b"") -> None:
+        self.mti = mti
+        self.fields = {} if fields is None else fields
+        self.tpdu = tpdu
+        self.header = header

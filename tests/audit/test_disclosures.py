@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import select
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from gateway.core.lifecycle import EntryKind
 from gateway.journal.log_reader import LogReader
 from gateway.operations.approvals import make_approver_key
 from protocol.journal_entry import decode_entry
-from tests.gateway.shop import House, Ran, Shop, open_shop, play, setup
+from tests.gateway.shop import DEADLINE_S, House, Ran, Shop, open_shop, play, setup
 
 CARD = TEST_CARDS[0]
 
@@ -147,5 +151,61 @@ def test_where_the_entry_cannot_be_written_no_key_leaves(tmp_path: Path) -> None
             assert ran.code == 1
             assert not out.exists()
             assert disclosed(tmp_path) == []
+
+    play(story())
+
+
+_AT_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[1:]])
+"""
+
+
+def typed(shop: Shop, word: str, *arguments: str) -> tuple[int, str]:
+    """Run a command at a terminal where somebody types `word`; its code, and what the terminal shows."""
+    ours, theirs = os.openpty()
+    shown, answered = b"", False
+    child = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", _AT_A_TERMINAL, *arguments, "-c", str(shop.gateway.config)],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        with contextlib.suppress(OSError):  # EIO: the command has ended
+            while select.select([ours], [], [], DEADLINE_S)[0] and (piece := os.read(ours, 4096)):
+                shown += piece
+                if not answered and shown.endswith(b".pem: "):  # the blank comes once nothing is echoed any more
+                    answered = True
+                    os.write(ours, word.encode() + b"\n")
+        return child.wait(DEADLINE_S), shown.decode()
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def test_a_key_that_is_locked_asks_at_a_terminal_for_its_passphrase_and_says_so_where_there_is_none(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        carol, bob = make_approver_key(tmp_path / "carol.pem", b"a long word"), make_approver_key(tmp_path / "bob.pem")
+        house = setup(overrides={"operations": {"approvers": [f"carol:{carol}", f"bob:{bob}"]}})
+        async with open_shop(tmp_path, house) as shop:
+            number = await sold(shop)
+            ran = await asked(shop, number, who="carol")
+            said = "carol.pem is locked by a passphrase, and nobody is at a terminal to type it: run this at one"
+            assert (ran.code, said in ran.err) == (2, True), ran
+            command = (
+                "audit", "disclose", str(number), "--part", "account", "--who", "carol",
+                "--key", str(tmp_path / "carol.pem"), "--why", "case 4711",
+            )  # fmt: skip
+            code, shown = await asyncio.to_thread(typed, shop, "another word", *command)
+            assert (code, "does not open with this passphrase" in shown) == (1, True), shown
+            assert (await shop.holdfast("keys", "requests", "--json")).json == []
+            code, shown = await asyncio.to_thread(typed, shop, "a long word", *command)
+            assert (code, "another person approves it" in shown) == (0, True), shown
+            assert "a long word" not in shown
+            assert len((await shop.holdfast("keys", "requests", "--json")).json) == 1
 
     play(story())

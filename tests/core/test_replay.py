@@ -438,7 +438,7 @@ def test_a_read_that_was_overtaken_is_dropped_and_does_not_ask_for_yet_another()
     world.connected = True
     world.step(Connected(True))
     world.deliver()
-    world.engine._work.link._window = 8.0
+    world.engine._work.link.window = 8
     stale = world.read()
     assert isinstance(stale, Heads)
     world.ask("0400", reversal(sale(7), 8))  # holds the lane: what was read ahead may be stale

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from tests.safeguards.files_and_logs import FILES_AND_LOGS
+from tests.safeguards.gateway import GATEWAY
 from tests.safeguards.journal import JOURNAL
 from tests.safeguards.kinds import Safeguard
 from tests.safeguards.links import LINKS
 from tests.safeguards.listeners import LISTENERS
 from tests.safeguards.runs import Verdict
 
-SAFEGUARDS: Final[tuple[Safeguard, ...]] = (*JOURNAL, *LISTENERS, *LINKS, *FILES_AND_LOGS)
+SAFEGUARDS: Final[tuple[Safeguard, ...]] = (*JOURNAL, *LISTENERS, *LINKS, *FILES_AND_LOGS, *GATEWAY)
 BY_NAME: Final = {each.name: each for each in SAFEGUARDS}
 assert len(BY_NAME) == len(SAFEGUARDS), "a name stands twice"
 
