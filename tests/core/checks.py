@@ -112,7 +112,8 @@ class Checks:
         if request.kind in {Kind.NETWORK, Kind.INQUIRY} or code in TRANSIENT_CODES:
             return
         journal = self.journal
-        if request.batch and request.key not in journal.by_key:  # its batch is closed: nothing is kept
+        key = key_of(request)
+        if request.batch and key not in journal.by_key:  # its batch is closed: nothing is kept
             if request.kind is Kind.SETTLEMENT and code == "95":  # one of too many, no longer recorded
                 return
             if code != "77" and not (code == "00" and request.kind is Kind.SETTLEMENT):
@@ -120,7 +121,6 @@ class Checks:
             if closing_key(request.batch) not in journal.by_key:
                 raise Broken("INV-1", f"{request.batch} is told closed, and is not")
             return
-        key = key_of(request)
         if request.batch_unknown:  # the key is that of the batch that its terminal was in
             end = f"|{request.lane}|4|{request.stan}"
             key = next((known for known in reversed(journal.by_key) if known.endswith(end)), key)
