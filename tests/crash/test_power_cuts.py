@@ -33,7 +33,7 @@ STATES_PER_CHUNK: Final = 2_500
 OPENED_EVERY: Final = 40
 STATES_BROKEN: Final = 1_500
 CUTS_WHILE_MADE: Final = 2
-KILLED_AT_SYNC: Final = 67
+KILLED_AT_SYNC: Final = 72
 LIVES: Final = (("1", "80"), ("2", "50", "--close"), ("3", "30"))
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - each test has a private folder in it
 
