@@ -30,6 +30,8 @@ _PORTION: Final = 64
 _REST: Final = 4
 """So many times as long payments go on undisturbed then. A thousand entries checked in one go, once a second, made
 every twentieth sale wait twice as long."""
+_BEHIND: Final = 50_000
+"""Where more than so many are not signed yet, only as long as each portion takes: a stop waits for them."""
 
 
 class LogBroken(Exception):
@@ -221,12 +223,12 @@ class Signing:
         assert self._log is not None, "not open"
         frontier = self._frontier
         while frontier.size < size:
-            began_s = time.monotonic()
+            began_s, rest = time.monotonic(), 1 if size - frontier.size > _BEHIND else _REST
             start, end = frontier.size, min(frontier.size + _PORTION, size)
             leaves = self._checked_leaves(start, end)
             frontier, _ = frontier.append(leaves)
             if frontier.size < size:
-                self._rest(_REST * (time.monotonic() - began_s))
+                self._rest(rest * (time.monotonic() - began_s))
         return frontier
 
     def _checked_leaves(self, start: int, end: int) -> list[bytes]:
