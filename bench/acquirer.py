@@ -20,6 +20,7 @@ from typing import Final, assert_never, cast
 
 from bench.books import NORMALLY, Books, Order
 from bench.ledger import Ledger
+from bench.listening import close_port
 from bench.records import LedgerEvent
 from protocol.framing import FramingError
 from protocol.iso8583.codec import CodecError
@@ -136,9 +137,9 @@ class Acquirer:
             self.port = cast("int", self._server.sockets[0].getsockname()[1])
 
     async def _leave(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await close_port(server)
         for connection in tuple(self._connections):
             connection.abort()
         await asyncio.sleep(0)

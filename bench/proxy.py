@@ -21,6 +21,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Final, assert_never, cast
 
+from bench.listening import close_port
 from protocol.framing import FrameReader, Framing, FramingError
 
 _READ_BYTES: Final = 16 * 1024
@@ -144,7 +145,7 @@ class Proxy:
         """Let another weather apply from now on: to new connections, and to replies of those that are there."""
         self._weather = weather
         if weather.refuse >= 1:
-            self._close_port()
+            await self._close_port()
         elif self._server is None:
             self._server = await asyncio.start_server(self._accepted, self.host, self.port, backlog=1024)
             self.port = cast("int", self._server.sockets[0].getsockname()[1])
@@ -169,13 +170,13 @@ class Proxy:
 
     async def stop(self) -> None:
         """Listen no more, and reset every connection. Safe to call twice."""
-        self._close_port()
+        await self._close_port()
         await self.cut()
 
-    def _close_port(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def _close_port(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await close_port(server)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._numbers += 1

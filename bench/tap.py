@@ -12,6 +12,8 @@ import base64
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+from bench.listening import close_port
+
 _SEARCH_AT_BYTES: Final = 64 * 1024
 _BUFFER_BYTES_MAX: Final = 1 << 20
 
@@ -138,9 +140,9 @@ class Tap:
 
     async def stop(self) -> None:
         """Listen no more, and cut every connection. Safe to call twice."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await close_port(server)
         for side in tuple(self._sides):
             side.abort()
         await asyncio.sleep(0)
@@ -156,9 +158,12 @@ class Tap:
         """One direction of a connection, watched."""
         return self._watch.stream()
 
-    def opened(self, side: _Side) -> None:
-        """A side of a connection is there."""
+    def opened(self, side: _Side) -> bool:
+        """A side of a connection is there. Whether it may stay: not where the port was closed meanwhile."""
         self._sides.add(side)
+        if self._server is None:
+            side.abort()
+        return self._server is not None
 
     def closed(self, side: _Side) -> None:
         """It is gone."""
@@ -178,7 +183,11 @@ class _Side(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._tap.opened(self)
+        if self._tap.opened(self):
+            self.stays()
+
+    def stays(self) -> None:
+        """The connection is there, and so is its other side or will be."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -243,8 +252,7 @@ class _Side(asyncio.Protocol):
 class _Near(_Side):
     """The side that dialled."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def stays(self) -> None:
         self._tap.connections += 1
         self._dialling = asyncio.get_running_loop().create_task(self._tap.dial(self))
 
@@ -256,6 +264,5 @@ class _Far(_Side):
         super().__init__(tap)
         self._near = near
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def stays(self) -> None:
         self._near.join(self)

@@ -241,4 +241,4 @@ def _library() -> Any:
     try:
         return importlib.import_module("hdrh.histogram")
     except ImportError as error:
-        raise FormatMissing("hdrhistogram is not installed: pip install 'holdfast[bench]'") from error
+        raise FormatMissing("hdrhistogram is not installed: .venv/bin/pip install -e '.[bench]'") from error

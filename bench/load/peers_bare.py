@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import queue
 import signal
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -27,16 +25,15 @@ from typing import Final, cast
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bench.child import free_ports
 from bench.load.peers_gateway import Terminals
-from bench.load.peers_server import LOCALHOST, ChildServer, Loop, PeerBroken, PeerClient
+from bench.load.peers_own import OwnPeer
+from bench.load.peers_server import LOCALHOST, Loop, PeerClient
 from gateway.collecting import spare_the_collector
 from protocol.iso8583.dialect import Dialect, load_dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti
 
 _FILE: Final = "bare.sqlite3"
-_BUSY_TIMEOUT_S: Final = 10.0
 _BACKLOG: Final = 1024
 _CHECKPOINT_PAGES: Final = 2_000
 _NONCE_BYTES: Final = 12
@@ -45,54 +42,26 @@ _ECHOED: Final = (3, 4, 11, 41, 42, 49)
 _Taken = tuple["_Terminal", Message]
 
 
-class BarePeer:
+class BarePeer(OwnPeer):
     """The bare path in a process of its own."""
 
     name = "bare path"
     note = (
         "the gateway's frames and codec; one encryption, one hash, one row, one unique key; a commit for all that wait"
     )
-    keeps = True
 
     def __init__(self, folder: Path, dialect: str, *, commit_delay_ms: float = 0.0) -> None:
-        self._folder = folder
+        super().__init__(folder / _FILE, commit_delay_ms=commit_delay_ms)
         self._dialect = dialect
-        self._delay_ms = commit_delay_ms
         self._terminals = Terminals(load_dialect(dialect))
-        self._server: ChildServer | None = None
-        self._port = 0
 
     async def start(self) -> None:
         """Start its process. Raises: PeerBroken."""
-        self._server = ChildServer(self._folder)
-        (self._port,) = free_ports(1)
-        given = (self._dialect, str(self._folder / _FILE), str(self._port), "--commit-delay-ms", str(self._delay_ms))
-        self._server.spawn(sys.executable, "-m", "bench.load.peers_bare", *given)
-        await self._server.listening(self._port)
+        await self._run("bench.load.peers_bare", self._dialect)
 
     async def join(self, loop: Loop, clients: int, batch: int, payload: bytes) -> Sequence[PeerClient]:  # noqa: ARG002 - sales
         """Connect terminals. Raises: PeerBroken, OSError."""
         return await self._terminals.join(loop, clients, self._port)
-
-    async def stored(self) -> int:
-        """Rows of its table, read from the file. Raises: PeerBroken."""
-        file = self._folder / _FILE
-        try:
-            with contextlib.closing(
-                sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
-            ) as reader:
-                return int(reader.execute("SELECT count(*) FROM stored").fetchone()[0])
-        except sqlite3.Error as error:
-            raise PeerBroken(f"its rows cannot be counted: {error}") from error
-
-    def ended(self) -> str:
-        """How the process ended, if it did."""
-        return self._server.ended() if self._server is not None else "the server was not started"
-
-    async def stop(self) -> None:
-        """Stop the process."""
-        if self._server is not None:
-            await self._server.stop()
 
 
 class _Store:

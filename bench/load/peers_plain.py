@@ -8,79 +8,37 @@ rows of handlers that inserted meanwhile, and theirs then find nothing left to d
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.child import free_ports
 from bench.load.peers_http import PATH, HttpClient, record_requests
-from bench.load.peers_server import LOCALHOST, ChildServer, Loop, PeerBroken, PeerClient, connected
+from bench.load.peers_own import OwnPeer
+from bench.load.peers_server import LOCALHOST, Loop, PeerClient, connected
 
 _FILE: Final = "plain.sqlite3"
-_BUSY_TIMEOUT_S: Final = 10.0
 
 
-class PlainPeer:
+class PlainPeer(OwnPeer):
     """The handler in a process of its own."""
 
     name = "aiohttp + aiosqlite"
     note = "one INSERT under a primary key and one commit for each request, WAL, synchronous=FULL, uvloop, over HTTP"
-    keeps = True
 
     def __init__(self, folder: Path, *, commit_delay_ms: float = 0.0) -> None:
-        self._folder = folder
-        self._delay_ms = commit_delay_ms
-        self._server: ChildServer | None = None
-        self._port = 0
-
-    @property
-    def file(self) -> Path:
-        """Its database."""
-        return self._folder / _FILE
+        super().__init__(folder / _FILE, commit_delay_ms=commit_delay_ms)
 
     async def start(self) -> None:
         """Start the handler's process. Raises: PeerBroken."""
-        self._server = ChildServer(self._folder)
-        (self._port,) = free_ports(1)
-        self._server.spawn(
-            sys.executable,
-            "-m",
-            "bench.load.peers_plain",
-            str(self.file),
-            str(self._port),
-            "--commit-delay-ms",
-            str(self._delay_ms),
-        )
-        await self._server.listening(self._port)
+        await self._run("bench.load.peers_plain")
 
     async def join(self, loop: Loop, clients: int, batch: int, payload: bytes) -> Sequence[PeerClient]:
         """Connect clients. Raises: PeerBroken, OSError."""
         joined = [HttpClient(loop, record_requests(batch, index, payload)) for index in range(clients)]
         await connected(joined, self._port)
         return joined
-
-    async def stored(self) -> int:
-        """Rows of the table, read from the file. Raises: PeerBroken."""
-        try:
-            with contextlib.closing(
-                sqlite3.connect(f"{self.file.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
-            ) as reader:
-                return int(reader.execute("SELECT count(*) FROM stored").fetchone()[0])
-        except sqlite3.Error as error:
-            raise PeerBroken(f"its rows cannot be counted: {error}") from error
-
-    def ended(self) -> str:
-        """How the process ended, if it did."""
-        return self._server.ended() if self._server is not None else "the server was not started"
-
-    async def stop(self) -> None:
-        """Stop the process."""
-        if self._server is not None:
-            await self._server.stop()
 
 
 def serve(file: Path, port: int, commit_delay_ms: float) -> None:

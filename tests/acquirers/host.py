@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import cast
 
+from bench.listening import close_port
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti
@@ -126,7 +127,7 @@ class Host:
     async def stop(self) -> None:
         """Hang up on everybody and refuse connections."""
         if self._server is not None:
-            self._server.close()
+            await close_port(self._server)
             for connection in tuple(self.connections):
                 connection.transport.abort()
             await self._server.wait_closed()

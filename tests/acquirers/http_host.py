@@ -14,6 +14,7 @@ import ssl
 import struct
 from typing import Any, cast
 
+from bench.listening import close_port
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.mti import answer_mti
 from tests.acquirers.waiting import DEADLINE_S, until
@@ -254,7 +255,7 @@ class HttpHost:
     async def stop(self) -> None:
         """Hang up on everybody and refuse connections."""
         if self._server is not None:
-            self._server.close()
+            await close_port(self._server)
             for connection in tuple(self.tcp):
                 connection.transport.abort()
             await self._server.wait_closed()

@@ -135,7 +135,7 @@ def test_answers_are_read_as_the_gateway_writes_them_however_they_are_cut() -> N
     asked = DIALECT.codec.decode(frame)
     stream = b""
     for code, approval in (("96", ""), ("00", "123456")):
-        answer = local_answer("0200", asked.fields, code, DIALECT.terminal, 0, approval=approval)
+        answer = local_answer("0200", asked.fields, code, DIALECT.terminal, 0, approval=approval, stan=asked.fields[11])
         stream += DIALECT.framing.wrap(
             DIALECT.codec.encode(Message(answer.mti, answer.fields, asked.tpdu, asked.header))
         )

@@ -154,5 +154,5 @@ def test_without_the_package_times_are_recorded_all_the_same(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "hdrh.histogram", None)
     recorder = of([1, 2, 3])
     assert recorder.percentiles().p50_us == 2
-    with pytest.raises(FormatMissing, match=r"holdfast\[bench\]"):
+    with pytest.raises(FormatMissing, match=r"install -e '\.\[bench\]'"):
         recorder.encoded()

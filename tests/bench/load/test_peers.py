@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from bench.load import peers_plain
+from bench.load import peers_own
 from bench.load.peers import Comparison, PeersOptions, compare, report, run
 from bench.load.peers_bare import BarePeer
 from bench.load.peers_gateway import GatewayPeer
@@ -193,7 +193,7 @@ def test_a_server_that_does_not_come_up_says_why(monkeypatch: pytest.MonkeyPatch
 
     with measuring_folder(None) as folder, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens there
-        monkeypatch.setattr(peers_plain, "free_ports", lambda _: [taken.getsockname()[1]])
+        monkeypatch.setattr(peers_own, "free_ports", lambda _: [taken.getsockname()[1]])
         uvloop.run(scenario(folder))
 
 

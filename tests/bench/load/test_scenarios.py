@@ -18,6 +18,8 @@ from bench.load.tally import Outcome
 from bench.load.truth import Truth
 
 SHORT = RunOptions(terminals=12, rate=120, seconds=1.5, seed=42, backlog=600, drain_within_s=60)
+# A sale that is on its way to the acquirer when that is cut off is told 68 and reversed (D11).
+IN_DOUBT_MAX = 5
 
 
 def _played(options: RunOptions, tmp_path: Path) -> Results:
@@ -35,8 +37,7 @@ def test_a_scheduled_scenario_holds_and_answers_all_that_was_due(scenario: Scena
     results = _played(replace(SHORT, scenario=scenario, seconds=seconds), tmp_path)
     total = results.total
     assert total is not None
-    # A sale that is on its way to the acquirer when that is cut off is told 68 and reversed (D11).
-    in_doubt_max = 5 if scenario in (Scenario.OUTAGE, Scenario.FLAPPING) else 0
+    in_doubt_max = IN_DOUBT_MAX if scenario in (Scenario.OUTAGE, Scenario.FLAPPING) else 0
     assert total.failed <= in_doubt_max
     assert total.answered >= 0.5 * SHORT.rate * seconds
     assert sum(p.offered for p in results.phases) == sum(p.answered for p in results.phases)
@@ -77,7 +78,7 @@ def test_tills_that_speak_http_hold_as_well(scenario: Scenario, tmp_path: Path) 
     options = replace(SHORT, scenario=scenario, protocol="http", rate=60, seconds=3)
     total = _played(options, tmp_path).total
     assert total is not None
-    assert total.declined == 0
+    assert total.declined <= (IN_DOUBT_MAX if scenario is Scenario.OUTAGE else 0)
 
 
 @pytest.mark.parametrize("protocol", ["iso8583", "http"])
