@@ -129,7 +129,7 @@ class Gateway:
         )  # fmt: skip
         self._operations = OperationsServer(
             self._view, config.operations.listen, read_token(config.operations.token_file), keys=self._keys,
-            disclosures=Disclosures(self._journal, configured_approvals(config, clock.utc_ms)),
+            disclosures=Disclosures(self._journal, configured_approvals(config, clock.utc_ms), keyring.name),
         )  # fmt: skip
 
     def _make_journal(self, keyring: Keyring) -> Journal:

@@ -181,6 +181,7 @@ class Conductor:
             self._journal_wait.answered(answered, self._clock.mono_ms())
         self._events.extend(events)
         self._run()
+        self._journal.begin()
 
     def journal_wait_ms(self) -> int:
         """How long a transaction that begins now will wait for the journal, as far as that can be told (INV-9)."""

@@ -277,10 +277,10 @@ class ProblemKind(Enum):
     HEADERS_TOO_LARGE = ("headers-too-large", 431, "A line of the request's head is too long, or they are too many")
     INTERNAL = ("internal", 500, "Our own fault")
     RECORD_DAMAGED = ("record-damaged", 500, "The record of this transaction is damaged; a person must look")
-    OVERLOADED = ("overloaded", 503, "The gateway is overloaded; nothing was recorded")
+    OVERLOADED = ("overloaded", 503, "The gateway is overloaded; this request was not taken")
     NOT_RECORDED = ("not-recorded", 503, "The gateway could not record this; nothing was sent")
     RECEIPT_LATER = ("receipt-later", 503, "No signed head of the log covers this transaction yet")
-    STOPPING = ("stopping", 503, "The gateway is stopping; nothing was recorded")
+    STOPPING = ("stopping", 503, "The gateway is stopping; this request was not taken")
 
     @property
     def uri(self) -> str:

@@ -26,6 +26,7 @@ from gateway.config import (
 from gateway.config.reference import sections, table_in, tables_within
 from gateway.operations.process import file_remarks
 from gateway.tls import TlsClientSettings, TlsServerSettings
+from protocol.iso8583 import dialect
 from tests.acquirers.certificates import EXPIRED, Authority, Issued
 
 LEAST = """
@@ -108,6 +109,12 @@ def test_relative_paths_are_relative_to_the_file(folder: Path) -> None:
     assert config.journal.path == folder / "j.sqlite3"
     assert config.journal.keys == folder / "keys"
     assert config.operations.token_file == Path("/run/token")
+
+
+def test_the_journal_is_named_without_links_so_that_its_log_is_found_beside_it(folder: Path) -> None:
+    (folder / "disk").mkdir()
+    (folder / "journal.sqlite3").symlink_to(folder / "disk" / "real.sqlite3")
+    assert load(folder, LEAST).journal.path == (folder / "disk" / "real.sqlite3").resolve()
 
 
 def test_values_arrive_as_the_types_that_the_gateway_works_with(folder: Path) -> None:
@@ -341,6 +348,42 @@ def test_time_limits_that_nest_are_taken(folder: Path) -> None:
     text = LEAST.replace('"127.0.0.1:0"', '"127.0.0.1:0"\nterminal_timeout_ms = 6000')
     config = load(folder, f"{text}host_timeout_ms = 300\nreply_timeout_ms = 500")
     assert config.acquirer.reply_timeout_ms == 500
+
+
+@pytest.mark.parametrize(
+    ("repeats", "terminal", "key"),
+    [
+        ("true", 4000, "terminals[0].terminal_timeout_ms"),
+        ("true", 9000, "replay.lane_wait_ms"),
+        ("true", 9001, ""),
+        ("false", 7001, ""),
+    ],
+)
+def test_rule_d17_counts_the_second_wait_of_a_host_whose_requests_are_repeated(
+    folder: Path, repeats: str, terminal: int, key: str
+) -> None:
+    dialects = Path(dialect.__file__).parent / "dialects"
+    plain = (dialects / "iso87-ascii.toml").read_text(encoding="utf-8")
+    assert "repeat_request = false" in plain
+    own = plain.replace("repeat_request = false", f"repeat_request = {repeats}")
+    (folder / "own.toml").write_text(own, encoding="utf-8")
+    text = f"""
+    [[terminals]]
+    listen = "127.0.0.1:0"
+    terminal_timeout_ms = {terminal}
+    [acquirer]
+    endpoints = ["127.0.0.1:9583"]
+    dialect = "own.toml"
+    host_timeout_ms = 1000
+    reply_timeout_ms = 2000
+    """
+    if not key:
+        assert load(folder, text).acquirer.reply_timeout_ms == 2000
+        return
+    (found,) = mistakes(folder, text)
+    assert found.startswith(f"{key}: ")
+    assert "D17" in found
+    assert "repeat" in found
 
 
 def test_an_operations_listener_off_this_machine_needs_to_be_allowed(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.acquirers import mapping_file
 from gateway.config import ConfigError, load_config
 from gateway.operations.installing import install
 
@@ -130,6 +131,16 @@ def test_a_host_that_speaks_http_is_checked(folder: Path, written: str, instead:
     found = mistakes(folder, acquirer=HTTP.replace(written, instead) if written else HTTP)
     assert [mistake for mistake in found if not (told and mistake.startswith(told))] == []
     assert bool(found) is bool(told)
+
+
+def test_rule_d17_counts_the_second_wait_of_a_mapping_that_repeats_requests_too(folder: Path) -> None:
+    plain = (Path(mapping_file.__file__).parent / "mappings" / "tern.toml").read_text(encoding="utf-8")
+    (folder / "mine.toml").write_text(f"{plain}\n[host]\nrepeat_request = true\n", encoding="utf-8")
+    acquirer = HTTP.replace('"tern"', '"mine.toml"')
+    assert mistakes(folder, terminals="terminal_timeout_ms = 35_001", acquirer=acquirer) == []
+    (found,) = mistakes(folder, terminals="terminal_timeout_ms = 30_000", acquirer=acquirer)
+    assert found.startswith("terminals[0].terminal_timeout_ms: is not longer than twice")
+    assert mistakes(folder, terminals="terminal_timeout_ms = 30_000", acquirer=HTTP) == []
 
 
 def test_every_mistake_of_a_mapping_is_told(folder: Path) -> None:

@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from gateway.acquirers.connection import Connection, reason_of
 from gateway.acquirers.port import EndpointState, EndpointStatus
 from gateway.acquirers.settings import EndpointSettings, LinkSettings
+from gateway.acquirers.silence import Hearing
 from protocol.framing import Framing
 
 
@@ -42,13 +43,11 @@ class EndpointOwner(Protocol):
         """An attempt to connect has failed."""
 
 
-class Endpoint:
+class Endpoint(Hearing):
     """Keeps one connection up, from `start` until `close`.
 
     Attributes:
         in_flight, sent, answered, timed_out: kept by the owner.
-        unheard: messages that timed out since the last frame from here; kept by the owner, as is
-        silent: there were too many of them, and nothing has come since.
         echo_second, echoes: the owner's count of echo tests answered in the present second.
     """
 
@@ -62,14 +61,13 @@ class Endpoint:
         owner: EndpointOwner,
         mono_ms: Callable[[], int],
     ) -> None:
+        super().__init__()
         self.index = index
         self.name = settings.name
         self.in_flight = 0
         self.sent = 0
         self.answered = 0
         self.timed_out = 0
-        self.unheard = 0
-        self.silent = False
         self.echo_second = 0
         self.echoes = 0
         self._settings = settings

@@ -15,6 +15,7 @@ from gateway.acquirers.http_settings import HttpLinkSettings
 from gateway.acquirers.mapping import Doubt, HttpMapping, HttpReply, HttpRequest, UnmappableMessage
 from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
 from gateway.acquirers.port import Deliver, EndpointStatus
+from gateway.acquirers.silence import Turns
 from gateway.core.effects import Send
 from gateway.core.events import NO_ROOM, Answered, Connected, LateAnswered, NotSent, TimedOut
 from gateway.reporting import RateLimitedReport, Report
@@ -24,7 +25,9 @@ from protocol.iso8583.mti import answer_mti
 class HttpLink:
     """A link as port.Link describes it, over HTTP. A Send goes to the first endpoint that can be reached and has room.
 
-    An answer is its exchange's, and where it names a payment, that must be the one that was sent.
+    Those that have fallen silent come last (silence.py). Heard is an answer in time: one that comes too late, or proves
+    nothing, does no till any good. An answer is its exchange's, and where it names a payment, that must be the one that
+    was sent.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class HttpLink:
         self._late: OrderedDict[int, Exchange] = OrderedDict()  # settled, and their tasks go on; at most `late_max`
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
+        self._turns = Turns()
         self._told_connected = False
         self.room = 0
         self._refusals: list[NotSent] = []
@@ -95,7 +99,7 @@ class HttpLink:
         if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
             self._refuse(send, Count.REFUSED_MATCH_KEY, reason)
             return
-        endpoint = self._next_endpoint(request, -1)
+        endpoint = self._next_endpoint(request, ())
         if endpoint is None:
             if self.connected:
                 self._refuse(send, Count.REFUSED_NO_ROOM, NO_ROOM)
@@ -169,6 +173,8 @@ class HttpLink:
             self._counts[Count.CONNECTION_LOST] += 1
             facts = {**self._facts(endpoint), "in_flight": str(endpoint.in_flight)}
             self._report.line("link.connection-lost", reason, facts, self._mono_ms())
+            if endpoint.in_flight:
+                self._unheard(endpoint)
         self._tell_connected()
 
     def connect_failed(self, endpoint: HttpEndpoint, reason: str) -> None:
@@ -233,7 +239,8 @@ class HttpLink:
         """Whether an exchange of which no byte has left goes on to another endpoint."""
         if exchange.stage is not Stage.CONNECTING:
             return False
-        endpoint = self._next_endpoint(exchange.request, exchange.endpoint.index)
+        exchange.tried += (exchange.endpoint,)
+        endpoint = self._next_endpoint(exchange.request, exchange.tried)
         if endpoint is None:
             self._not_sent(exchange, "no connection could be made")
             return False
@@ -254,6 +261,7 @@ class HttpLink:
         mti = answer_mti(message.mti)
         found = self._matching.answered(exchange.flight.key, self._mono_ms())
         if isinstance(found, Flight):
+            endpoint.heard()
             # Not always this exchange's own: the answer to an earlier send is the repeat's as well.
             answered = self._exchanges[found.endpoint]
             answered.endpoint.answered += 1
@@ -285,6 +293,8 @@ class HttpLink:
     def _timed_out(self, flight: Flight) -> None:
         exchange = self._exchanges[flight.endpoint]
         exchange.endpoint.timed_out += 1
+        if exchange.endpoint.connected and not self._closing:  # else a break has been counted
+            self._unheard(exchange.endpoint)
         self._settled(exchange)
         self._counts[Count.TIMED_OUT] += 1
         self._deliver(TimedOut(flight.token))
@@ -333,8 +343,14 @@ class HttpLink:
             self._told_connected = connected
             self._deliver(Connected(connected))
 
-    def _next_endpoint(self, request: HttpRequest, after: int) -> HttpEndpoint | None:
-        return next((e for e in self._endpoints[after + 1 :] if e.has_room(request.size_bytes)), None)
+    def _next_endpoint(self, request: HttpRequest, tried: tuple[HttpEndpoint, ...]) -> HttpEndpoint | None:
+        """The first one in configured order; one that has fallen silent only where there is no other."""
+        left = [e for e in self._endpoints if e not in tried and e.has_room(request.size_bytes)]
+        return next((e for e in left if not e.silent), None) or self._turns.next(left)
+
+    def _unheard(self, endpoint: HttpEndpoint) -> None:
+        if endpoint.went_unheard():
+            self._note(endpoint, "silent")
 
     def _occupy(self, exchange: Exchange, endpoint: HttpEndpoint) -> None:
         exchange.endpoint = endpoint

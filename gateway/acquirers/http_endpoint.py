@@ -22,6 +22,7 @@ from gateway.acquirers.http_watch import EndpointDownError, Watch, open_watch, r
 from gateway.acquirers.mapping import HttpReply, HttpRequest
 from gateway.acquirers.port import EndpointState, EndpointStatus
 from gateway.acquirers.settings import EndpointSettings
+from gateway.acquirers.silence import Hearing
 
 
 class NotConnectedError(Exception):
@@ -62,7 +63,7 @@ class EndpointOwner(Protocol):
         """Something came behind a response; `behind_late` tells whether that one was late itself."""
 
 
-class HttpEndpoint:
+class HttpEndpoint(Hearing):
     """Keeps a watch, from `start` until `close`, and exchanges requests for replies.
 
     Attributes:
@@ -81,6 +82,7 @@ class HttpEndpoint:
         mono_ms: Callable[[], int],
         utc_ms: Callable[[], int],
     ) -> None:
+        super().__init__()
         self.index = index
         self.name = settings.name
         self.in_flight = 0
@@ -175,6 +177,14 @@ class HttpEndpoint:
         if self._state is EndpointState.CONNECTED:
             self._down(reason)
         self._broken.set()
+
+    def went_unheard(self) -> bool:
+        """Count that; True where the endpoint has fallen silent with it. It stays connected: others go first."""
+        silent_before = self.silent
+        if not self.unheard(self._link.unheard_max) or silent_before:
+            return False
+        self._last_error = "silent: no answer to as many messages as may go unheard"
+        return True
 
     def sweep(self) -> None:
         """Look for what came over idle connections."""

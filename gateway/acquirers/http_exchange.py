@@ -67,7 +67,11 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One Send on its way. `number` stands in its Flight's `endpoint`: what is lost together is one exchange."""
+    """One Send on its way. `number` stands in its Flight's `endpoint`: what is lost together is one exchange.
+
+    Attributes:
+        tried: endpoints to which no connection could be made for it.
+    """
 
     number: int
     send: Send
@@ -75,4 +79,5 @@ class Exchange:
     flight: Flight
     endpoint: HttpEndpoint
     stage: Stage = Stage.CONNECTING
+    tried: tuple[HttpEndpoint, ...] = ()
     task: asyncio.Task[None] | None = None

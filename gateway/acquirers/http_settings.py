@@ -26,6 +26,8 @@ class HttpLinkSettings:
             0 for a new connection for each request.
         in_flight_max: messages in flight per endpoint; above it the endpoint has no room.
         in_flight_bytes_max: bytes of their requests, per endpoint.
+        unheard_max: messages in a row that an endpoint leaves without a usable answer in time; a break with messages in
+            flight counts as one of them. Then other endpoints go first until it answers.
         late_answer_ms: how long a connection is kept after TimedOut, for an answer that comes late.
         late_max: how many connections are kept so; above it the longest kept is given up.
         abandoned_max, abandoned_age_ms: as of an ISO 8583 link.
@@ -47,6 +49,7 @@ class HttpLinkSettings:
     reuse_idle_ms: int = 4_000
     in_flight_max: int = 256
     in_flight_bytes_max: int = 4_194_304
+    unheard_max: int = 3
     late_answer_ms: int = 60_000
     late_max: int = 256
     abandoned_max: int = 10_000
@@ -64,9 +67,9 @@ class HttpLinkSettings:
             f"{name} must be above 0"
             for name in (
                 "connect_timeout_ms", "reconnect_initial_ms", "reconnect_max_ms", "keepalive_idle_s",
-                "keepalive_interval_s", "keepalive_count", "in_flight_max", "in_flight_bytes_max", "late_max",
-                "abandoned_max", "abandoned_age_ms", "body_max_bytes", "head_field_max_bytes", "head_fields_max",
-                "sweep_interval_ms", "report_interval_ms", "close_timeout_ms",
+                "keepalive_interval_s", "keepalive_count", "in_flight_max", "in_flight_bytes_max", "unheard_max",
+                "late_max", "abandoned_max", "abandoned_age_ms", "body_max_bytes", "head_field_max_bytes",
+                "head_fields_max", "sweep_interval_ms", "report_interval_ms", "close_timeout_ms",
             )
             if getattr(self, name) <= 0
         ]  # fmt: skip

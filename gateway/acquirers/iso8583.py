@@ -13,6 +13,7 @@ from gateway.acquirers.port import Deliver, EndpointStatus
 from gateway.acquirers.session import MacCheck, Session, session_mistakes
 from gateway.acquirers.settings import LinkSettings
 from gateway.acquirers.signing_on import SigningOn
+from gateway.acquirers.silence import Turns
 from gateway.core.effects import Purpose, Send
 from gateway.core.events import NO_ROOM, Answered, Connected, LateAnswered, NotSent, TimedOut
 from gateway.reporting import RateLimitedReport, Report
@@ -32,9 +33,9 @@ _OWN_TOKEN = -1
 class Iso8583Link:
     """A link as port.Link describes it, over one TCP connection per endpoint.
 
-    A Send goes to the first endpoint, in configured order, that is connected and has room; one that has fallen silent
-    comes last until it speaks again. An answer may come over any
-    endpoint: the key alone decides whose it is. matching.py says what becomes of late and doubled answers.
+    A Send goes to the first endpoint, in configured order, that is connected and has room; those that have fallen
+    silent come last (silence.py). An answer may come over any endpoint: the key alone decides whose it is. matching.py
+    says what becomes of late and doubled answers.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Iso8583Link:
             self._session = Session(settings.session, dialect, settings.tpdu, settings.header)
             first_stan = 1 + secrets.randbelow(999_999)  # a restart does not begin with the STANs of the last start
             self._signing_on = SigningOn(settings.session, self._session, self._endpoints, self, mono_ms, first_stan)
+        self._turns = Turns()
         self._told_connected = False
         self.room = 0
         self._refusals: list[NotSent] = []
@@ -143,13 +145,10 @@ class Iso8583Link:
 
     def _endpoint_with_room(self) -> Endpoint | None:
         """The first one in configured order; one that has fallen silent only where there is no other."""
-        silent: Endpoint | None = None
         for endpoint in self._endpoints:
-            if endpoint.has_room:
-                if not endpoint.silent:
-                    return endpoint
-                silent = silent or endpoint
-        return silent
+            if endpoint.has_room and not endpoint.silent:
+                return endpoint
+        return self._turns.next([endpoint for endpoint in self._endpoints if endpoint.has_room])
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by the names in `Count`; and keys evicted from the memory of late answers."""
@@ -234,6 +233,8 @@ class Iso8583Link:
             self._counts[Count.CONNECTION_LOST] += 1
             facts = {**self._facts(endpoint), "detail": detail, "in_flight": str(endpoint.in_flight)}
             self._report.line("link.connection-lost", reason, facts, now_ms)
+            if endpoint.in_flight:
+                endpoint.unheard(self._settings.unheard_max)
         self.given_up(endpoint)
 
     def given_up(self, endpoint: Endpoint) -> None:
@@ -252,7 +253,7 @@ class Iso8583Link:
 
     def received(self, endpoint: Endpoint, frame: bytes) -> None:
         """Find out whose answer a frame is, or what the host wants."""
-        endpoint.unheard, endpoint.silent = 0, False
+        endpoint.heard()
         try:
             message = self._codec.decode(frame)
             answer = is_answer(message.mti)
@@ -366,10 +367,9 @@ class Iso8583Link:
             return
         endpoint.in_flight -= 1
         endpoint.timed_out += 1
-        endpoint.unheard += 1
-        if endpoint.unheard == self._settings.unheard_max and endpoint.live and not self._closing:
-            # Its line may be dead without either end knowing: a new one shows. Until it speaks, others go first.
-            endpoint.unheard, endpoint.silent = 0, True
+        # Of what a break left in doubt, the break has been counted. A line may be dead without either end knowing: a
+        # new one shows.
+        if endpoint.live and not self._closing and endpoint.unheard(self._settings.unheard_max):
             endpoint.abort("silent: nothing has come for as many messages as may go unheard")
         self._counts[Count.TIMED_OUT] += 1
         self._deliver(TimedOut(flight.token))

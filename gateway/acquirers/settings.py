@@ -49,8 +49,9 @@ class LinkSettings:
         write_buffer_high_bytes, write_buffer_low_bytes: an endpoint has no room while more than the first waits for a
             slow host, until it is less than the second.
         frame_timeout_ms: a connection on which a frame begun by the host stays incomplete for longer is closed.
-        unheard_max: messages in a row that time out on a connection on which nothing else comes either; then it is
-            closed and made anew, and other endpoints go first until the host is heard on it.
+        unheard_max: messages in a row that time out while nothing else comes from the endpoint either; a break with
+            messages in flight counts as one of them. Then its connection is closed and made anew, and other endpoints
+            go first until the host is heard on it.
         abandoned_max, abandoned_age_ms: how many sends without an answer are remembered, and how long, to tell late
             answers. While one is remembered its match key is closed to other transactions, so the age should exceed
             the longest time after which the host still answers (D17).

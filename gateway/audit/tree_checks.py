@@ -47,13 +47,16 @@ class _Growing:
 
     frontier: Frontier | None
 
-    def add(self, root: bytes | None) -> bytes | None:
-        """Take in the next tile's root; returns the root of the tile of tiles that it completes, if any."""
+    def add(self, root: bytes | None) -> list[bytes]:
+        """Take in the next tile's root; returns the roots of what it completes, of level 2 (256 tiles), 3, and so on.
+
+        One tile completes nothing, or a subtree of level 2, or that and the one of level 3 that it ends, and so on.
+        """
         if self.frontier is None or root is None:
             self.frontier = None
-            return None
+            return []
         self.frontier, levels = self.frontier.append([root])
-        return levels[TILE_HEIGHT][0] if len(levels) > TILE_HEIGHT else None
+        return [row[0] for row in levels[TILE_HEIGHT::TILE_HEIGHT]]
 
     def root_with(self, leaves: Sequence[bytes | None]) -> bytes | None:
         """The root with a part of a tile behind the complete ones."""
@@ -125,12 +128,13 @@ class TreeChecks:
         told = stored or real
         if real is not None and real != told:
             self._parted.append((1, self._tiles))
-        number = self._tiles >> TILE_HEIGHT
         above = self._real.add(real if real is not None else told)
         self._told.add(told)
+        for level, each in enumerate(above, 2):
+            number = self._tiles >> TILE_HEIGHT * (level - 1)
+            if (there := self._reader.subtrees(level, number, number + 1)) and there[0] != each:
+                self._parted.append((level, number))
         self._tiles += 1
-        if above is not None and (two := self._reader.subtrees(2, number, number + 1)) and two[0] != above:
-            self._parted.append((2, number))
         self._pass_heads([])
 
     def _stored_root(self, tile: int) -> bytes | None:

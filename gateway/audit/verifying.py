@@ -1,12 +1,15 @@
 """`audit verify`: is this journal whole, unchanged, and the one whose heads were signed?
 
 In this order: the checkpoints are read, then one state of the journal is; every entry is checked by itself and against
-those before it (entry_checks.py), the tree over all of them against stored subtrees and heads (tree_checks.py), and the
-rows against the newest entries (row_checks.py), and the tables that rows are found by against the rows
-(index_checks.py). Nothing that is stored is believed where it can be computed.
+those before it (entry_checks.py), the tree over all of them against stored subtrees and heads (tree_checks.py), the
+rows against the newest entries (row_checks.py), the tables that rows are found by against the rows (index_checks.py),
+and whether look-ups find in every table what is there (table_checks.py). Nothing that is stored is believed where it
+can be computed.
 
-What it cannot know of itself: whether the tail was cut or rewritten together with everything beside the journal, by
-somebody who holds the signing key. That shows against a checkpoint that the auditor has kept, and against nothing else.
+What it cannot know of itself: whether the tail was cut or rewritten together with everything beside the journal. Who
+holds the signing key can do that to all of it; who has only the file, and an old checkpoint of it, to all that is
+behind that checkpoint. It shows against a checkpoint that the auditor has kept, and against nothing else; a verdict
+says how far the newest one vouches.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from gateway.audit.index_checks import IndexChecks
 from gateway.audit.published import name_within
 from gateway.audit.row_checks import RowChecks
 from gateway.audit.standings import Standings
+from gateway.audit.table_checks import check_tables
 from gateway.audit.tree_checks import Head, TreeChecks
 from gateway.journal.keyring import Keyring
 from gateway.journal.log_reader import LogDamaged, LogReader
@@ -73,6 +77,11 @@ class HeadCheck:
     signature_verified: bool | None
     fits: bool | None
 
+    @property
+    def checked(self) -> bool:
+        """Whether it is no mere claim of who has the file: its signature was verified, or the auditor has kept it."""
+        return bool(self.signature_verified) or self.name == heads.HELD
+
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
@@ -103,14 +112,37 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
 
     @property
+    def vouched_size(self) -> int:
+        """Entries up to this one are vouched for: by a signature that was verified, or a checkpoint that was kept."""
+        newest = self._vouching()
+        return 0 if newest is None else newest.size
+
+    @property
     def vouched(self) -> bool:
-        """Whether a signature was verified, or a checkpoint that the auditor kept was held against the journal."""
-        return any(head.signature_verified or head.name == heads.HELD for head in self.heads)
+        """Whether anything that was checked is vouched for; how much is, `vouched_size` says."""
+        return self.vouched_size > self.start or self.vouched_size == self.size > 0
 
     @property
     def summary(self) -> str:
         """The verdict in one line, where nothing was found."""
-        return "WHOLE: nothing was found" if self.vouched else NOT_VOUCHED
+        newest, first = self._vouching(), self.start + 1
+        if not any(head.checked for head in self.heads):
+            return NOT_VOUCHED
+        if not self.size:
+            return "WHOLE, and empty: there is nothing to vouch for"
+        if newest is None or not self.vouched:
+            what = "the signature or checkpoint that was checked covers none of"
+            return f"WHOLE in itself; {what} entries {first:,} to {self.size:,}"
+        if newest.size == self.size:
+            return "WHOLE: nothing was found"
+        by = "a signature" if newest.signature_verified else heads.HELD
+        rest = f"{newest.size + 1:,} to {self.size:,} by nothing"
+        return f"WHOLE; entries {first:,} to {newest.size:,} are vouched for by {by}, {rest}"
+
+    def _vouching(self) -> HeadCheck | None:
+        """The newest head that vouches: whoever has the file can put back an older one, and rewrite what is behind."""
+        fit = [head for head in self.heads if head.checked and head.fits]
+        return max(fit, key=lambda head: (head.size, bool(head.signature_verified)), default=None)
 
     @property
     def rate(self) -> float:
@@ -178,6 +210,7 @@ class _Verification:
             tree = TreeChecks(reader, self._findings, self._heads, wanted.start)
             self._entries(entries, tree, standings)
             rows = self._rows(standings)
+            check_tables(reader, self._findings, self._tell)
         finally:
             standings.close()
         self._cut_tail()

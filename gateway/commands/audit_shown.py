@@ -21,8 +21,10 @@ _ENTRY_COLUMNS = (
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON, with its rate."""
-    return asdict(verdict) | {"vouched": verdict.vouched, "entries_per_cpu_s": round(verdict.rate)}
+    """A verdict as JSON, with how far it is vouched for and its rate."""
+    vouched = {"vouched": verdict.vouched, "vouched_size": verdict.vouched_size}
+    summary = {"summary": verdict.summary} if verdict.whole else {}
+    return asdict(verdict) | vouched | summary | {"entries_per_cpu_s": round(verdict.rate)}
 
 
 def show_verdict(verdict: Verdict) -> None:

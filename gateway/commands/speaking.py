@@ -46,7 +46,10 @@ def journal_path(journal: Path | None, config: Path | None) -> Path:
 
 
 def a_file(journal: Path) -> Path:
-    """`journal`, or exit where it is a folder or a device; one that is not there is told when it is opened."""
+    """`journal`, or exit where it is a folder or a device; one that is not there is told when it is opened.
+
+    Of a link it is what that leads to: the log and the checkpoint lie beside the file itself, not beside its link.
+    """
     try:
         mode = journal.stat().st_mode
     except (OSError, ValueError):
@@ -55,7 +58,7 @@ def a_file(journal: Path) -> Path:
         fail(f"{journal} is a folder: name the journal's file in it")
     if not stat.S_ISREG(mode):
         fail(f"{journal} is not a regular file, and so not a journal")
-    return journal
+    return journal.resolve() if journal.is_symlink() else journal
 
 
 def load(path: Path, *, starting: bool = False) -> Config:

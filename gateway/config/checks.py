@@ -71,23 +71,38 @@ def _time_limits(config: Config) -> Iterator[Mistake]:
             f"any more (D13): {acquirer.reply_timeout_ms} ms or more",
             ("acquirer.reply_timeout_ms",),
         )
+    asked_ms, twice = acquirer.reply_timeout_ms, ""
+    if _repeats_requests(acquirer):
+        asked_ms, twice = 2 * asked_ms, "twice (repeat_request: the host is asked once more, D7) "
     for place, terminals in _listeners(config):
-        longest_ms = acquirer.reply_timeout_ms + config.replay.lane_wait_ms
-        if terminals.terminal_timeout_ms <= acquirer.reply_timeout_ms:
+        if terminals.terminal_timeout_ms <= asked_ms:
             yield Mistake(
                 f"{place}.terminal_timeout_ms",
-                f"is not longer than acquirer.reply_timeout_ms; time limits nest, host < gateway < terminal (D17): "
-                f"more than {acquirer.reply_timeout_ms} ms",
+                f"is not longer than {twice}acquirer.reply_timeout_ms; time limits nest, host < gateway < terminal "
+                f"(D17): more than {asked_ms} ms",
                 ("acquirer.reply_timeout_ms",),
             )
-        elif terminals.terminal_timeout_ms <= longest_ms:
+        elif terminals.terminal_timeout_ms <= asked_ms + config.replay.lane_wait_ms:
             yield Mistake(
                 "replay.lane_wait_ms",
-                f"and acquirer.reply_timeout_ms together are not shorter than {place}.terminal_timeout_ms; a request "
-                f"may wait for its lane and then for the host (D17, D20): less than "
-                f"{terminals.terminal_timeout_ms - acquirer.reply_timeout_ms} ms",
+                f"and {twice}acquirer.reply_timeout_ms together are not shorter than {place}.terminal_timeout_ms; a "
+                f"request may wait for its lane and then for the host (D17, D20): less than "
+                f"{terminals.terminal_timeout_ms - asked_ms} ms",
                 ("acquirer.reply_timeout_ms", f"{place}.terminal_timeout_ms"),
             )
+
+
+def _repeats_requests(acquirer: AcquirerSection) -> bool:
+    """Whether a request whose answer stays away is sent once more; False where that cannot be read, told elsewhere."""
+    if acquirer.speaks is Speaks.HTTP:
+        from gateway.acquirers.mapping_file import MappingError, load_mapping  # noqa: PLC0415 - only HTTP needs them
+
+        try:
+            return load_mapping(acquirer.mapping).host.repeat_request
+        except MappingError:
+            return False
+    dialect = _dialect(acquirer.dialect)
+    return dialect is not None and dialect.host.repeat_request
 
 
 def _pairs(config: Config) -> Iterator[Mistake]:

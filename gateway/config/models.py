@@ -23,6 +23,7 @@ from gateway.config.values import (
     LogLevel,
     OptionalFilePath,
     Prefixes,
+    RealFilePath,
     ThreeDigits,
     TwoDigits,
     Whole,
@@ -44,7 +45,7 @@ class GatewaySection(Section):
 class JournalSection(Section):
     """The durable memory: one encrypted SQLite file and the keys that open it."""
 
-    path: FilePath = _key(
+    path: RealFilePath = _key(
         "The journal's file; relative to this file. Its folder must exist, on a disk that honours fsync.",
         "journal.sqlite3",
         right="the path of a file in an existing folder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -201,6 +202,11 @@ def _resolve(value: Path, validation: ValidationInfo) -> Path:
     return value if folder is None else (Path(folder) / value.expanduser()).absolute()
 
 
+def _real(value: Path, validation: ValidationInfo) -> Path:
+    path = _resolve(value, validation)
+    return Path(os.path.realpath(path)) if path.is_absolute() else path
+
+
 def _dialect(value: str, validation: ValidationInfo) -> str:
     context: dict[str, Any] = validation.context or {}
     folder = context.get("folder")
@@ -217,6 +223,8 @@ HexBytes = Annotated[bytes, BeforeValidator(_bytes), PlainSerializer(lambda valu
 TwoDigits = Annotated[str, _digits(2)]
 ThreeDigits = Annotated[str, _digits(3)]
 FilePath = Annotated[Path, AfterValidator(_resolve), PlainSerializer(str)]
+RealFilePath = Annotated[Path, AfterValidator(_real), PlainSerializer(str)]
+"""Without links: what lies beside the file is looked for beside the file itself, and not beside its link."""
 OptionalFilePath = Annotated[
     Path | None,
     BeforeValidator(_unset),

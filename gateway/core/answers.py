@@ -38,7 +38,7 @@ def _day_and_hour(hour: int) -> str:
 
 
 def local_answer(
-    mti: str, fields: Fields, code: str, rules: TerminalRules, utc_ms: int, *, approval: str = ""
+    mti: str, fields: Fields, code: str, rules: TerminalRules, utc_ms: int, *, approval: str = "", stan: str = ""
 ) -> Answer:
     """An answer made here.
 
@@ -48,12 +48,13 @@ def local_answer(
         rules: the dialect's habits; `answer_echo` says which fields are given back.
         utc_ms: time of record; makes field 37 of an approval.
         approval: field 38, for a stand-in approval.
+        stan: of a stand-in approval: field 11 upstream, which is not in `fields` where the gateway assigned it.
     """
     answer = _echo(fields, rules)
     answer[39] = code
     if approval:
         answer[38] = approval
-        answer.setdefault(37, retrieval_reference(fields.get(11, ""), utc_ms))
+        answer.setdefault(37, retrieval_reference(stan, utc_ms))
     return Answer(answer_mti(mti), answer)
 
 

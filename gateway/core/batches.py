@@ -58,7 +58,9 @@ class Batches:
             return False
         self._looking[request.lane] = []
         looked = partial(self._looked, terminal_token, request, again, self._begun)
-        self._work.find((closing_key(batch), request.key), 0, looked)
+        # By its second key first: the other one may end with another STAN than it was assigned (D1).
+        keys = (request.alias, request.key) if request.alias else (request.key,)
+        self._work.find((closing_key(batch), *keys), 0, looked)
         return False
 
     def waits_behind(self, lane: str, again: Callable[[], None]) -> bool:
@@ -71,7 +73,8 @@ class Batches:
     def _looked(
         self, terminal_token: int, request: Request, again: Callable[[], None], begun: int, event: Found
     ) -> None:
-        closing, own = event.results
+        closing, *found = event.results
+        own = next((result for result in found if result is not Lookup.ABSENT), Lookup.ABSENT)
         waiting = self._looking.pop(request.lane)
         if self._begun_last.get(request.batch, 0) > begun:
             again()  # it is being closed, or has been, since the journal was asked

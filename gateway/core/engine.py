@@ -276,6 +276,8 @@ class Engine:
         work = self._work
         if isinstance(event, Answered):
             work.link.probe_answered(work.mono_ms)
+        elif isinstance(event, NotSent):
+            work.link.probe_not_sent(work.mono_ms)
         else:
             work.link.probe_failed(work.mono_ms)
 

@@ -143,6 +143,11 @@ class LinkHealth:
         self.probe_at_ms = mono_ms + self._probe_delay_ms
         self._probe_delay_ms = min(2 * self._probe_delay_ms, self._settings.echo_interval_ms)
 
+    def probe_not_sent(self, mono_ms: int) -> None:
+        """A probe that never left says nothing of the host: another one a pause later."""
+        self.probing = False
+        self.probe_at_ms = mono_ms + self._probe_delay_ms
+
     def _change(self, state: LinkState, mono_ms: int) -> None:
         if state is self.state:
             return

@@ -144,7 +144,8 @@ class Replay:
     def _may_follow(self, run: Run) -> bool:
         """Whether the next one of the lane may go in the place of this one, which is settled in the next commit.
 
-        A reversal that waits for this one's row goes first (D14), and so does whoever holds the lane.
+        A reversal that waits for this one's row goes first (D14), and so does whoever holds the lane. Two of one key,
+        which comes again beyond its horizon (D4), are never under way at once: `replaying` knows them by it.
         """
         lane, link = run.lane, self._work.link
         if not lane.heads or lane.holds or lane.blocked_until_ms or run.deferred:
@@ -152,7 +153,9 @@ class Replay:
         if self.stopping or not link.usable or self.active > link.window or not self._within_rate():
             return False
         following = lane.heads[0].transaction
-        return following.kind is not _SETTLEMENT and not self._work.flight_left_ms(lane, following)
+        if following.kind is _SETTLEMENT or following.key == run.transaction.key:
+            return False
+        return not self._work.flight_left_ms(lane, following)
 
     def _recorded(self, run: Run) -> None:
         # A crash from here on: the next send is a repeat (D9).
@@ -196,7 +199,7 @@ class Replay:
             # However the link is: this very message may be what takes it down each time (D9, D18).
             self._park(run, f"replay.attempts-{run.transaction.attempts}")
         else:
-            self._retry_later(run, "answer.none")
+            self._retry_later(run, "answer.none", left=not isinstance(event, NotSent))
 
     def _answered(self, run: Run, code: str) -> None:
         state = run.transaction.state
@@ -257,10 +260,12 @@ class Replay:
             run.lane.owes_more(in_order=False)
         self._release(run)
 
-    def _retry_later(self, run: Run, reason: str) -> None:
+    def _retry_later(self, run: Run, reason: str, *, left: bool = True) -> None:
+        """Leave it the head of its lane, after a pause; `left` is False where no byte of it left (D6)."""
         work = self._work
         attempts = run.transaction.attempts
-        if attempts >= work.settings.attempts_max and work.link.usable:
+        # Nobody has seen what never left: it counts for the pause, and is no reason to give up.
+        if left and attempts >= work.settings.attempts_max and work.link.usable:
             self._park(run, f"replay.attempts-{attempts}")
             return
         work.counts["replay.retry-later"] += 1

@@ -307,10 +307,11 @@ class Requests:
             return
         work = self._work
         approval = approval_code(request.key)
-        answer = local_answer(
-            request.mti, run.message.fields, "00", request.rules, run.transaction.accepted_ms, approval=approval
-        )
         before = run.transaction
+        answer = local_answer(
+            request.mti, run.message.fields, "00", request.rules, before.accepted_ms,
+            approval=approval, stan=before.sent_stan,
+        )  # fmt: skip
         transaction = before.evolved(work.utc_ms, _STORED)
         transaction.response, transaction.reason, transaction.approval = "00", "standin.approved", approval
         transaction.exposed = transaction.advised = True
@@ -434,7 +435,7 @@ class Requests:
             self._forget(run)
         else:
             assert isinstance(event, WriteRefused)
-            self._work.counts["refused.journal-full"] += 1
+            self._work.no_room()
             self._forget_with(run, self._local(request, "96"))
 
     def _conclude(self, run: Run, answer: Answer) -> None:

@@ -43,11 +43,10 @@ def _same_form(stan: str, other: str) -> bool:
 
 
 def _with_next_stan(request: Request) -> Request | None:
+    """The request with the next STAN that may be assigned to it, and without the one that was tried: this ends."""
     begins, _, tried = request.key.rpartition("|")
-    place = request.assigned.index(tried) + 1
-    if place == len(request.assigned):
-        return None
-    return replace(request, key=f"{begins}|{request.assigned[place]}")
+    left = tuple([stan for stan in request.assigned if stan != tried])
+    return replace(request, key=f"{begins}|{left[0]}", assigned=left) if left else None
 
 
 class Retries:

@@ -35,6 +35,7 @@ from gateway.core.transaction import (
     Transaction,
 )
 from gateway.core.work import Sent, Work, WriteResult
+from protocol.response_codes import is_known
 
 _LATE_RETRY_MS = 200
 
@@ -76,36 +77,35 @@ class Reversals:
         row.response, row.reason = "00", TERMINAL_REVERSAL
         return row
 
-    def _live(self, request: Request, *, surely: bool) -> Run | None:
-        """The original, if it is under way now; `surely` only where field 3 says so too (D12)."""
+    def _live(self, request: Request) -> list[Run]:
+        """What is under way now under the keys of the original."""
         work = self._work
+        live = []
         for key in request.original_keys:
-            run = work.running.get(key)
-            if run is None:
-                run = work.replaying.get(key)
-                if run is not None and not within_horizon(run.transaction, request, work.utc_ms):
-                    continue
-            if run is not None and (not surely or same_business(request, run.message)):
-                return run
-        return None
+            if (run := work.running.get(key)) is not None:
+                live.append(run)
+            if (run := work.replaying.get(key)) is not None and within_horizon(run.transaction, request, work.utc_ms):
+                live.append(run)
+        return live
 
     def _look(self, run: Run, request: Request) -> None:
-        live = self._live(request, surely=True)
-        if live is None:
-            self._work.find(
-                (request.key, *request.original_keys), request.horizon_ms, partial(self._found, run, request)
-            )
+        live = self._live(request)
+        meant = [each for each in live if same_business(request, each.message) and undoes(request, each.transaction)]
+        if meant:
+            self._undo_live(run, request, meant[0])
         else:
-            self._undo_live(run, request, live)
+            self._work.find(
+                (request.key, *request.original_keys), request.horizon_ms, partial(self._found, run, request, live)
+            )
 
     def _undo_live(self, run: Run, request: Request, live: Run) -> None:
         if live.writing:
             # Its row is with the journal: see what it is afterwards. A retry of the reversal itself joins this run.
             live.deferred.append(partial(self._look, run, request))
         else:
-            self._undo(run, request, [live.stored], live)
+            self._undo(run, request, live.transaction, live)
 
-    def _found(self, run: Run, request: Request, event: Found) -> None:
+    def _found(self, run: Run, request: Request, live_before: list[Run], event: Found) -> None:
         own, *originals = event.results
         if not isinstance(own, Lookup):
             self._retries.answer_existing(run.waiting, request, own)
@@ -113,30 +113,35 @@ class Reversals:
         elif Lookup.DAMAGED in event.results:
             self._retries.answer_existing(run.waiting, request, None)
             self._forget(run, None)
-        elif (live := self._live(request, surely=True)) is not None:
-            self._undo_live(run, request, live)  # it has started since
+        elif not _all_still_live(live_before, live := self._live(request)):
+            self._look(run, request)  # what has ended since may have written after it was read
         else:
-            # A STAN may stand for an authorisation and for a sale: the one of the same business first (D12).
-            known = [found for found in originals if not isinstance(found, Lookup)]
-            known.sort(key=lambda stored: not same_business(request, stored.request))
-            if known and same_business(request, known[0].request):
-                self._undo(run, request, known, None)
-            elif (live := self._live(request, surely=False)) is not None:
-                self._undo_live(run, request, live)
-            elif known:
-                self._undo(run, request, known, None)
-            else:
-                self._keep_unknown(run, request)
+            self._choose(run, request, live, [found for found in originals if not isinstance(found, Lookup)])
 
-    def _undo(self, run: Run, request: Request, originals: list[Stored], live: Run | None) -> None:
-        """Take the reversal of an original that we know (D15)."""
-        work = self._work
-        known = next((found.transaction for found in originals if undoes(request, found.transaction)), None)
-        if known is None:
-            # Another card or amount than the transaction under this key: a STAN used again (D2).
+    def _choose(self, run: Run, request: Request, live: list[Run], known: list[Stored]) -> None:
+        """Undo what is meant of all that has one of the keys, under way or not."""
+        # A STAN may stand for an authorisation and for a sale: the one of the same business first (D12).
+        originals = [*(each.stored for each in live), *known]
+        originals.sort(key=lambda stored: not same_business(request, stored.request))
+        meant = next((found.transaction for found in originals if undoes(request, found.transaction)), None)
+        if not originals:
+            self._keep_unknown(run, request)
+        elif meant is None:
+            # Another card or amount than the transactions under this key: a STAN used again (D2).
             self._retries.reused(run.waiting, request)
             self._forget(run, None)
-            return
+        else:
+            # What is under way changes its row itself; it has no id yet while its first write is with the journal.
+            same = (each for each in live if each.transaction.key == meant.key)
+            under_way = next((each for each in same if each.transaction.id in (0, meant.id)), None)
+            if under_way is None:
+                self._undo(run, request, meant, None)
+            else:
+                self._undo_live(run, request, under_way)
+
+    def _undo(self, run: Run, request: Request, known: Transaction, live: Run | None) -> None:
+        """Take the reversal of an original that we know (D15); `live` is its run, where it is under way."""
+        work = self._work
         with_alias(run.transaction, request)
         run.transaction.original = known.id
         self._batches.note_late(request, known.key)
@@ -187,7 +192,7 @@ class Reversals:
             self._retries.answer_existing(run.waiting, request, event.stored)
             self._forget(run, None)
         else:
-            work.counts["refused.journal-full"] += 1
+            work.no_room()
             self._forget(run, self._local(request, "96"))
         if live is not None:
             live.writing = False
@@ -283,7 +288,7 @@ class Reversals:
         before = result.transaction
         code = event.fields.get(39, "")
         approved = code in work.host.approved_codes
-        declined = bool(code) and not approved and code not in DEBIT_LEFT_OPEN
+        declined = is_known(code) and not approved and code not in DEBIT_LEFT_OPEN
         state = after_late_answer(before, approved=approved, declined=declined)
         if approved and before.state is not State.APPROVED:
             work.alarm(
@@ -315,7 +320,7 @@ class Reversals:
         if after.state is State.REVERSING:
             lane.owes_more(in_order=False)
         elif lane.blocked_by == "D13":
-            # Nothing is on its way any more that a reversal could overtake.
+            # Where it is this one that is not owed any more, its lane goes on; another one's wait is found again.
             lane.blocked_until_ms, lane.blocked_by = 0, ""
         self._end_turn(lane)
 
@@ -356,6 +361,10 @@ def undoes(request: Request, known: Transaction) -> bool:
     if 4 in request.fields and known.amount_minor != request.amount_minor:
         return False
     return not (request.card and known.card) or hmac.compare_digest(request.card, known.card)
+
+
+def _all_still_live(before: list[Run], now: list[Run]) -> bool:
+    return all(any(run is each for each in now) for run in before)
 
 
 def _but_class(key: str) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ class Settlement:
         if isinstance(event, Existing):
             self._answer_existing(run, request, event.stored)
         else:
-            self._work.counts["refused.journal-full"] += 1
+            self._work.no_room()
             self._answer(run, self._local(request, "96"))
             self._end(run, request)
 

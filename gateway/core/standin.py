@@ -111,6 +111,8 @@ def _refused_by(request: Request, policy: Policy) -> str:
         return "standin.processing-code"
     if request.currency not in policy.currencies:
         return "standin.currency"
+    if request.amount_minor <= 0:  # nothing to sell, or a question about the card: the issuer's to answer
+        return "standin.no-amount"
     if request.amount_minor > policy.floor_limit_minor:
         return "standin.floor-limit"
     if policy.entry_modes and request.fields.get(22, "")[:2] not in policy.entry_modes:

@@ -169,6 +169,8 @@ def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None
         return None, f"it is a terminal's reversal of transaction {transaction.original}: act on that one"
     if transaction.kind is Kind.SETTLEMENT and act is OperatorAct.VOID:
         return None, "it settles a batch, there is nothing to void: release it (settle with the acquirer) or cancel it"
+    if transaction.kind is Kind.UPLOAD and act is OperatorAct.VOID:
+        return None, "it is a terminal's upload of its batch, there is nothing to void"
     if act is OperatorAct.RELEASE:
         if state is State.PARKED and transaction.resume is State.CANCELLED:
             return None, _ANOTHER_AT_HOST

@@ -78,8 +78,8 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
         alias: a second key to the same transaction (D1); empty where it came with none.
         alias_digest: what the message under that alias says; the same alias with another digest is answered 94.
             Its first ALIAS_DIGEST_BYTES are kept.
-        assigned: of a request without a STAN: those that the gateway may assign to it, one after the other until one is
-            free. `key` ends with the one that is tried; `stan` is empty.
+        assigned: of a request without a STAN: those that the gateway may still assign to it, one after the other until
+            one is free. `key` ends with the first, the one that is tried; `stan` is empty.
         batch_unknown: of a REVERSAL: it names no batch (D12 asks for 60.1 alone); the one that its terminal is in is
             meant, and `key` and `original_keys` are not final.
         batch: for dialects that settle: `PERIOD|MERCHANT|TERMINAL`, what all keys of its batch begin with; else empty.

@@ -128,12 +128,13 @@ class Work:
         self.running: dict[str, Run] = {}
         """Requests under way, by transaction key."""
         self.replaying: dict[str, Run] = {}
-        """Replays under way, by transaction key."""
+        """Replays under way, by transaction key; never two of one key, although a lane may owe them (D4)."""
         self.effects: list[Effect] = []
         self.counts: Counter[str] = Counter()
         self.unanswered: OrderedDict[int, Sent] = OrderedDict()
         """Requests that timed out, by token of the send, so that a late answer finds its transaction (D16). Bounded."""
         self._alarms: dict[str, tuple[int, int]] = {}
+        self._full_told_ms: int | None = None
         self._started_ms = mono_ms
         self._last_token = 0
         self._last_timer = 0
@@ -296,6 +297,14 @@ class Work:
             self.effects.append(Alarm(severity, code, text, facts))
         else:
             self.counts["alarms-silenced"] += 1
+
+    def no_room(self) -> None:
+        """The journal has refused a request for want of room: a person is told once in a while, not of each."""
+        self.counts["refused.journal-full"] += 1
+        if self._full_told_ms is None or self.mono_ms - self._full_told_ms >= ALARM_WINDOW_MS:
+            self._full_told_ms = self.mono_ms
+            text = "the journal has no room: new transactions are refused with 96; `holdfast status` says why"
+            self.alarm(Severity.ALARM, "journal-full", text)
 
     def after(self, delay_ms: int, call: Callable[[], None]) -> None:
         """Call back when `delay_ms` have passed."""

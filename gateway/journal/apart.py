@@ -203,7 +203,12 @@ class JournalApart:
     def _send(self) -> None:
         orders, self._orders = self._orders, []
         if orders and self._line is not None:
-            self._line.send(frame(orders))
+            try:
+                octets = frame(orders)
+            except Exception as error:  # noqa: BLE001 - the journal's supervision boundary: these orders are lost
+                self.defect(error)
+            else:
+                self._line.send(octets)
 
     async def _called(self, order: Callable[[int], Call], gives: object) -> Any:
         """Ask, and wait for what it gives. Raises: JournalError, what the other end has met."""
@@ -300,7 +305,7 @@ class JournalApart:
         if self._broken is not None:
             return
         events: list[JournalEvent] = []
-        standing = self._standing
+        standing, stopped = self._standing, None
         for message in messages:
             match message:
                 case Committed():  # almost all of them
@@ -318,14 +323,16 @@ class JournalApart:
                         future.set_exception(error_of(message.error, message.text))
                 case Said():
                     logging.getLogger(message.name).log(message.level, "%s", message.text)
-                case Stopped():
-                    self._stop(error_of(message.error, message.text))
-                    return
+                case Stopped():  # what came before it is durable: terminals are told
+                    stopped = error_of(message.error, message.text)
+                    break
                 case _:
                     events.append(message)
         self._standing = standing
         if events:
             self._deliver(events)
+        if stopped is not None:
+            self._stop(stopped)
 
     def lost(self) -> None:
         """The other end is gone. Called by the line."""

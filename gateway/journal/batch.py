@@ -182,7 +182,7 @@ class Batcher:
                 draft.note(note)
             damages_met = [*damages, *self._reader.noted, *self._counters.noted]
             reported = put_aside(self._connection, self._reader, self.newest, draft, damages_met)
-            wrote = bool(draft.entries or reported or damages or probe or self._leaving.written)
+            wrote = bool(draft.entries or damages_met or probe or self._leaving.written)
             if wrote:
                 if draft.entries:
                     frontier = write_entries(self._connection, draft, frontier)
@@ -204,14 +204,14 @@ class Batcher:
         if draft.entries:
             self.newest_leaf = draft.leaves[-1]
         self._was_full = False
+        if draft.aside is not self.newest.aside:  # first, for what has left is forgotten of these, too
+            self.newest.put_aside(draft.aside)
         self._leaving.committed(self.head.indexed)
         self._counters.committed(draft.head.sequence)
-        if draft.aside is not self.newest.aside:
-            self.newest.put_aside(draft.aside)
         self._remember(draft)
         for damage in damages_met:
             self._open_rows.pop(damage.id, None)
-            if damage.owing is not None:
+            if damage.owing is not None and damage.id not in draft.back:
                 self.newest.disown(damage.owing[0].decode(errors="replace"), damage.id)
         if self.leaving:
             self._leaving.entries_written(len(draft.entries))

@@ -382,16 +382,17 @@ def _kept(path: Path) -> str:
 def _knowingly(path: Path) -> str:
     """What an operator does about a journal that is whole, and is not the newest."""
     return (
-        f"If an older copy was put here knowingly, move {mark_path(path)} away and start again: what was taken "
-        f"since that copy is missing here then, and has to be compared with the acquirer's statement."
+        f"If an older copy was put here knowingly, what was taken since that copy is missing here, and what was sent "
+        f"since may be sent again: move {mark_path(path)} away, compare `holdfast queue list` with the acquirer's "
+        f"books, and start then."
     )
 
 
 def _restoring(path: Path) -> str:
     return (
         f"If a copy was put here knowingly, remove {path.name}-wal and {path.name}-shm, unless they are of that copy, "
-        f"move {path.name}-mark away, and start again: what was taken since has to be compared with the acquirer's "
-        f"statement."
+        f"move {path.name}-mark away, compare `holdfast queue list` with the acquirer's books, and start then: what "
+        f"was taken since is missing here, and what was sent since may be sent again."
     )
 
 
@@ -403,8 +404,8 @@ def _unknown_mark(path: Path, journal: str) -> str:
     what = "made with other keys, or damaged in both its halves" if names else "damaged in both its halves"
     return (
         f"{mark_path(path)} is {what}, so whether {path} is all there cannot be told. {_kept(path)} Put the right mark "
-        f"back if there is one. Where the journal is known to be the newest, move the mark away and start again; "
-        f"compare with the acquirer's statement then."
+        f"back if there is one. Where the journal is known to be the newest, move the mark away, compare `holdfast "
+        f"queue list` with the acquirer's books, and start then."
     )
 
 

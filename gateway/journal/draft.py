@@ -33,6 +33,7 @@ class Draft:
             are not final in `unsettled`: a change of it is made there at once. Of later ones it is in memory only.
         listed: transactions up to this one may have rows in the two tables, for a crash may have left some.
         aside: newest transactions that are in quarantine: `unsettled` is told of their changes at once, too.
+        back: those in quarantine that it counts, lists and lets owe again; known once its rows are written.
         rows: next row of each transaction that the batch creates or changes.
         before: the stored row of each transaction that it changes; None where that is damaged, absent where it creates
             the transaction, or where there is none.
@@ -44,8 +45,8 @@ class Draft:
     """
 
     __slots__ = (
-        "_sealer", "aside", "before", "entries", "fresh", "gone", "hashes", "head", "leaves", "listed", "now_ms",
-        "queued", "rows", "sensitive",
+        "_sealer", "aside", "back", "before", "entries", "fresh", "gone", "hashes", "head", "leaves", "listed",
+        "now_ms", "queued", "rows", "sensitive",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Draft:
         self.queued = queued
         self.listed = listed
         self.aside = aside
+        self.back: set[int] = set()
         self.rows: dict[int, Row] = {}
         self.before: dict[int, Row | None] = {}
         self.hashes: dict[str, tuple[int, int]] = {}
@@ -122,7 +124,8 @@ class Draft:
             if not same_payment(stored, transaction):
                 raise JournalDefect(f"update of transaction {number} would change what was acknowledged (INV-5)")
             self.head.counts[stored.state] -= 1
-        if transaction.state in FINAL and (retained or healing):
+        # Of a damaged row nobody knows whether a part is stored; what is written anew says no, so none may be left.
+        if healing or (retained and transaction.state in FINAL):
             self.gone.append((number,))
             retained = False
         row = row_of(transaction, number, position, transaction.original, answered_at=answered_at, retained=retained)

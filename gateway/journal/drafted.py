@@ -9,6 +9,7 @@ from gateway.core.lifecycle import FINAL, REPLAYABLE, State
 from gateway.journal.bulk import insert_rows
 from gateway.journal.draft import Draft
 from gateway.journal.log_tree import insert_subtrees
+from gateway.journal.quarantine import brought_back
 from gateway.journal.rows import RowCodec
 from protocol.transparency.tree import Frontier
 
@@ -42,6 +43,7 @@ def write_rows(connection: sqlite3.Connection, codec: RowCodec, draft: Draft) ->
         insert_rows(connection, _INSERT_ROW, 2, created)
     if changed:
         insert_rows(connection, _INSERT_ROW, 2, changed, _REPLACING)
+        draft.back = brought_back(connection, draft)
         _write_queue(connection, draft)
         _write_unsettled(connection, draft)
 
@@ -59,7 +61,7 @@ def _write_queue(connection: sqlite3.Connection, draft: Draft) -> None:
             continue
         was_place = was.place if was is not None and was.state in REPLAYABLE else None
         now_place = row.place if row.state in REPLAYABLE else None
-        if was_place == now_place:
+        if was_place == now_place and number not in draft.back:
             continue
         if was is not None and was_place is not None:
             owed.append((was.lane.encode(), was_place, number))
@@ -72,7 +74,7 @@ def _write_queue(connection: sqlite3.Connection, draft: Draft) -> None:
 
 
 def _write_unsettled(connection: sqlite3.Connection, draft: Draft) -> None:
-    """What the draft changes in `unsettled`, as `_write_queue`."""
+    """What the draft changes in `unsettled`, as `_write_queue`; its counts of what comes back are put right."""
     opens, closes = [], []
     for number, was in draft.before.items():
         row = draft.rows.get(number)
@@ -82,7 +84,9 @@ def _write_unsettled(connection: sqlite3.Connection, draft: Draft) -> None:
         now = _UNSETTLED.get(row.state)
         if then == now:
             continue
-        if then is not None:
+        if then is not None and number in draft.back:
+            draft.head.counts[then] += 1  # counted down by the draft, and by whoever put it aside
+        elif then is not None:
             closes.append((then, number))
         if now is not None and (number <= draft.queued or number in draft.aside):
             opens.append((now, number))

@@ -32,14 +32,14 @@ def batch_of(key: str) -> str:
 
 def batch_numbers(codec: RowCodec, batch: str) -> tuple[int, int]:
     """The group of a batch in `by_batch` and in `by_batch_again`."""
-    upper, upper_again = codec.key_hashes(batch.rpartition("|")[2])
-    lower, lower_again = codec.key_hashes(batch)
+    upper, upper_again = codec.hashes(batch.rpartition("|")[2])
+    lower, lower_again = codec.hashes(batch)
     return upper & ~LOWER | lower & LOWER, upper_again & ~LOWER | lower_again & LOWER
 
 
 def terminal_number(codec: RowCodec, terminal: str, stan: str = "") -> int:
     """The group in `by_terminal` of a terminal, or of one STAN of it."""
-    return codec.key_hashes(terminal)[0] & ~LOWER | (stan_number(stan) if stan else _ALL)
+    return codec.hashes(terminal)[0] & ~LOWER | (stan_number(stan) if stan else _ALL)
 
 
 def stan_number(stan: str) -> int:

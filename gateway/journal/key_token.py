@@ -129,7 +129,7 @@ class TokenKek:
             import pkcs11.exceptions  # noqa: PLC0415
         except ImportError:
             raise JournalKeysWrong(
-                f"{self.name}: tokens need a further library: pip install holdfast[pkcs11]"
+                f"{self.name}: tokens need a further library: pip install '.[pkcs11]' in the folder of the sources"
             ) from None
         with self._lock:
             try:

@@ -11,7 +11,7 @@ not be the hash of its body, and a stored hash of a subtree not that of its leav
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -160,6 +160,10 @@ class LogReader:
                 yield row
         except sqlite3.Error as error:
             raise LogDamaged(f"{self.path}: {error}") from error
+
+    def call_every(self, steps: int, call: Callable[[], int] | None) -> None:
+        """Have `call` called each so many steps of a query; one that it returns 1 to ends as `LogDamaged`."""
+        self._connection.set_progress_handler(call, steps)
 
     def entries(self, start: int, end: int) -> Iterator[LogEntry]:
         """The entries of index `start` up to `end`, in order; memory stays flat.

@@ -43,7 +43,8 @@ SLICE_ROWS: Final = 128
 """Rows of one table that are put away at a time: they take some tenths of a millisecond."""
 
 _NUMBERS_KEPT: Final = 4_096
-_BUCKETS: Final = 256
+_REGION_BITS: Final = 32
+"""Rows of a lookup table that differ in these bits alone are mostly of one terminal: sorted at once."""
 _SORTED_AT_ONCE: Final = 1_024
 _INSERT: Final = "INSERT OR IGNORE INTO {} (hash, id) VALUES"
 
@@ -218,13 +219,13 @@ class Generation:
 
     def _slices_by_key(self, connection: sqlite3.Connection, table: str, place: int) -> Iterator[Slice]:
         # Sorted in parts, because all at once takes milliseconds; some slices only sort.
-        buckets: list[list[tuple[int, int]]] = [[] for _ in range(_BUCKETS)]
+        regions: dict[int, list[tuple[int, int]]] = {}
         for count, known in enumerate(chain(self.keys.values(), self._older), 1):
             hashed = known[place]
-            buckets[(hashed >> 56) + _BUCKETS // 2].append((hashed, known[0]))
+            regions.setdefault(hashed >> _REGION_BITS, []).append((hashed, known[0]))
             if not count % _SORTED_AT_ONCE:
                 yield Slice(SLICE_ROWS, _nothing)
-        rows = (row for bucket in buckets for row in sorted(bucket))
+        rows = (row for region in sorted(regions) for row in sorted(regions[region]))
         yield from in_slices(partial(insert_rows, connection, _INSERT.format(table), 2), rows, SLICE_ROWS)
 
     def _rows_by_batch(self, place: int) -> Iterator[tuple[int, int]]:

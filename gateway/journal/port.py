@@ -129,11 +129,15 @@ class KeyNeeds:
 
     Attributes:
         oldest_unsettled: id of the oldest transaction that is not final, or 0: no entry of one has a lower sequence.
-        oldest_sensitive: sequence of the oldest entry whose sensitive part is kept, or 0.
+        oldest_quarantined: id of the oldest in quarantine that is not known to be final, or 0; the same holds for it.
+        sensitive: by id of the epoch key that it is sealed with, the oldest entry whose sensitive part is kept.
+        sensitive_quarantined: transactions in quarantine whose sensitive part is kept, the oldest of them.
     """
 
     oldest_unsettled: int
-    oldest_sensitive: int
+    oldest_quarantined: int
+    sensitive: dict[int, int]
+    sensitive_quarantined: list[int]
 
 
 class Journal(Protocol):

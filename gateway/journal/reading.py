@@ -204,9 +204,17 @@ class RecordReader:
                 if (number not in first or number not in second) and not self.on_its_way(number):
                     self.note(Damage(number, "lookup"))
                 return row if row.accepted_ms >= since_ms else None
-            elif self._codec.key_hashes(key) not in [self._codec.key_hashes(each) for each in row.keys]:
+            elif self._is_strange(key, row, (number in first, number in second)):
                 self.note(Damage(number, "lookup"))
         return None
+
+    def _is_strange(self, key: str, row: Row, found: tuple[bool, bool]) -> bool:
+        """Whether a lookup table has the row under a number that none of its keys has.
+
+        Another key may have the same number in one of the tables: then nothing is damaged.
+        """
+        asked, theirs = self._codec.key_hashes(key), [self._codec.key_hashes(each) for each in row.keys]
+        return any(found[table] and asked[table] not in [each[table] for each in theirs] for table in (0, 1))
 
     def on_its_way(self, number: int) -> bool:
         """Whether a transaction is still being put in the lookup tables, so that one may have it and another not yet.

@@ -4,9 +4,9 @@
     subtree        the Merkle tree over the entries: roots of its complete subtrees of 256**level leaves (log_tree.py)
     sensitive      ciphertexts of sensitive parts, by sequence; a row goes in the commit that makes a transaction final
     tx             one row per transaction, changed in the same commit as the entry that tells of it
-    by_key         two lookup tables over two independent hashes of the transaction key; one with a second key has a row
-    by_key_again   for that, too. A lookup asks both: a flipped bit hides a transaction from one of them at most, and a
-                   hidden one would be charged again (INV-2)
+    by_key         two lookup tables over two independent hashes of the transaction key (RowCodec.key_hashes); one with
+    by_key_again   a second key has a row for that, too. A lookup asks both: a flipped bit hides a transaction from one
+                   of them at most, and a hidden one would be charged again (INV-2)
     by_batch       the same for the transactions of a terminal's batch: a hidden one would make its totals wrong
     by_batch_again
     by_terminal    transactions by terminal, and by terminal and STAN, for listings (groups.py). One table only: nothing
@@ -44,7 +44,7 @@ from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
 from protocol.transparency.tree import Frontier
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"
 PAGE_BYTES: Final = 4096
 

@@ -134,12 +134,15 @@ class Notary:
     async def stop(self, *, sign: bool = True) -> None:
         """Sign what has come since, give each outlet a last try, and end. Bounded; safe without `start`.
 
+        Where so much is not signed that its check would take long, it stays unsigned until the next start.
+
         Args:
             sign: False where the journal is in doubt.
         """
         if self._timer is not None:
             self._timer.cancel()
         if self._loop is not None:
+            self._signing.hasten()
             await self._idle()
             if sign:
                 await self._sign_now()

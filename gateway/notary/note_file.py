@@ -61,7 +61,8 @@ def replace_file(path: Path, content: bytes, *, durable: bool = True) -> None:
         OSError: nothing has changed, or the whole is there.
     """
     draft = path.with_name(f".{path.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    draft.unlink(missing_ok=True)  # of a crash; or a link that somebody has put there, to have us write elsewhere
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -12,13 +12,14 @@ person has decided to go on, and that decision is an entry of the log itself.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.notary.live_log import LiveLog, LogDamaged
+from gateway.notary.live_log import LiveLog, LogDamaged, LogUnreadable
 from gateway.notary.note_file import NoteFiles, replace_file
 from protocol.transparency.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
 from protocol.transparency.notes import Note, NoteError, Signature, SignerKey, parse_note
@@ -31,7 +32,9 @@ _REST: Final = 4
 """So many times as long payments go on undisturbed then. A thousand entries checked in one go, once a second, made
 every twentieth sale wait twice as long."""
 _BEHIND: Final = 50_000
-"""Where more than so many are not signed yet, only as long as each portion takes: a stop waits for them."""
+"""Where more than so many are not signed yet, only as long as each portion takes, and a stop does not wait for them."""
+_REST_MAX_S: Final = 0.05
+"""A portion that a stalled disk or a paused machine made long asks for no long rest."""
 
 
 class LogBroken(Exception):
@@ -73,17 +76,22 @@ class Signing:
         seeds: Callable[[], Sequence[bytes]],
         utc_ms: Callable[[], int],
         *,
-        rest: Callable[[float], None] = time.sleep,
+        rest: Callable[[float], object] | None = None,
     ) -> None:
-        """`signers` sign now (two while a key rotates); `seeds` are all that ever signed for this journal."""
+        """`signers` sign now (two while a key rotates); `seeds` are all that ever signed for this journal.
+
+        `rest` waits so many seconds, if it is not to be the usual way.
+        """
         self._journal = journal
         self._origin = origin
         self._signers = signers
         self._seeds = seeds
         self._utc_ms = utc_ms
-        self._rest = rest
+        self._ending = threading.Event()
+        self._rest = rest if rest is not None else self._ending.wait
         self._files = NoteFiles(journal)
         self._frontier = Frontier()
+        """Of the entries that were checked: those that are signed, and more where signing has failed since."""
         self._log: LiveLog | None = None
         self.newest: Signed | None = None
         """What was signed last; None before the first."""
@@ -182,6 +190,10 @@ class Signing:
             replace_file(self._files.witnessed, note)
         return kept
 
+    def hasten(self) -> None:
+        """The gateway stops: rest no more, and sign only what takes no long check. Called on any thread."""
+        self._ending.set()
+
     def close(self) -> None:
         """Let go of the journal."""
         if self._log is not None:
@@ -220,16 +232,18 @@ class Signing:
 
     def _with_new_entries(self, size: int) -> Frontier:
         """The frontier with the entries that have come since, out of their bodies. Payments go first."""
-        assert self._log is not None, "not open"
-        frontier = self._frontier
-        while frontier.size < size:
-            began_s, rest = time.monotonic(), 1 if size - frontier.size > _BEHIND else _REST
-            start, end = frontier.size, min(frontier.size + _PORTION, size)
-            leaves = self._checked_leaves(start, end)
-            frontier, _ = frontier.append(leaves)
-            if frontier.size < size:
-                self._rest(rest * (time.monotonic() - began_s))
-        return frontier
+        while self._frontier.size < size:
+            start, end = self._frontier.size, min(self._frontier.size + _PORTION, size)
+            behind = size - start > _BEHIND
+            if behind and self._ending.is_set():
+                raise LogUnreadable(f"the gateway stops, and {size - start} entries are not checked yet")
+            began_s = time.monotonic()
+            # Kept even if nothing comes to be signed: what was checked once is not checked again.
+            self._frontier, _ = self._frontier.append(self._checked_leaves(start, end))
+            if end < size:
+                took_s = time.monotonic() - began_s
+                self._rest(min((1 if behind else _REST) * took_s, _REST_MAX_S))
+        return self._frontier
 
     def _checked_leaves(self, start: int, end: int) -> list[bytes]:
         assert self._log is not None, "not open"

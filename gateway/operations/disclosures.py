@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
@@ -21,15 +21,12 @@ import msgspec
 from aiohttp import web
 
 from gateway.clock import SystemClock
-from gateway.config.key_source import key_encryption_key
 from gateway.config.models import Config
-from gateway.core.events import JournalEvent
 from gateway.core.lifecycle import EntryKind
-from gateway.journal.key_changes import open_keyring
+from gateway.journal.key_changes import KeyChangeRefused
 from gateway.journal.port import JournalError
-from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.approvals import ApprovalRefused, Approvals, Request
-from gateway.operations.keys_offline import configured_approvals
+from gateway.operations.keys_offline import configured_approvals, held_offline
 from gateway.operations.problems import ProblemError
 
 DISCLOSE: Final = "disclose"
@@ -80,7 +77,9 @@ class JournalOfDisclosures(Protocol):
 class Disclosures:
     """Approves disclosures, and has the journal tell of them."""
 
-    def __init__(self, journal: JournalOfDisclosures, approvals: Approvals) -> None:
+    def __init__(self, journal: JournalOfDisclosures, approvals: Approvals, keyring: str) -> None:
+        """`keyring` is the name of the gateway's keyring, which requests are made for."""
+        self._keyring = keyring
         self._journal = journal
         self._approvals = approvals
         self._lock = asyncio.Lock()
@@ -89,11 +88,14 @@ class Disclosures:
         """Have a second person approve a request; the entry that tells of it is durable when this returns.
 
         Raises:
-            ApprovalRefused: unknown, too old, about something else, not signed by another approver.
+            ApprovalRefused: unknown, too old, about something else or another gateway, not signed by another approver.
             JournalError: nothing may be shown; approve it again.
         """
         async with self._lock:
-            part, sequence, transaction = shown_by(await asyncio.to_thread(self._approvals.pending, number))
+            request = await asyncio.to_thread(self._approvals.pending, number)
+            part, sequence, transaction = shown_by(request)
+            if request.gateway != self._keyring:
+                raise ApprovalRefused(f"the request is for keyring {request.gateway}, this is {self._keyring}")
             approve = partial(self._approvals.approve, number, who, signature)
             approved = await asyncio.shield(asyncio.to_thread(approve))
             detail = {
@@ -125,25 +127,15 @@ async def _answered(told: Awaitable[Told]) -> web.Response:
 
 @asynccontextmanager
 async def disclosures_offline(config: Config) -> AsyncIterator[Disclosures]:
-    """Hold the journal as a gateway does, while none runs.
+    """Hold the journal as a gateway does, while none runs. Who may approve is told in it before anything else.
 
     Raises:
+        ApprovalRefused: that could not be told.
         JournalError: a gateway runs all the same, the keys do not fit, or the journal cannot be opened.
     """
-    journal, clock = config.journal, SystemClock()
-    failures: list[JournalError] = []
-    opened = SqliteJournal(
-        SqliteJournalSettings(path=journal.path, min_free_bytes=journal.min_free_bytes, cache_mib=journal.cache_mib),
-        open_keyring(journal.keys, key_encryption_key(journal)), _nobody_listens, failures.append, clock.utc_ms,
-    )  # fmt: skip
-    await opened.open()
-    try:
-        yield Disclosures(opened, configured_approvals(config, clock.utc_ms))
-    finally:
-        await opened.close()
-    if failures:
-        raise failures[0]
-
-
-def _nobody_listens(_: Sequence[JournalEvent]) -> None:
-    """No transaction is written: nothing comes that anybody waits for."""
+    async with held_offline(config) as (keys, journal):
+        try:
+            await keys.settle(must=True)
+        except (KeyChangeRefused, OSError) as error:
+            raise ApprovalRefused(f"nothing is shown before the log tells who may approve it: {error}") from error
+        yield Disclosures(journal, configured_approvals(config, SystemClock().utc_ms), keys.keyring.name)

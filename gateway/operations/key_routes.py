@@ -72,11 +72,18 @@ class KeyRoutes:
         keys: Keys,
         may_read: Callable[[web.Request], None],
         check_token: Callable[[web.Request], None],
+        *,
+        loopback: bool,
     ) -> None:
-        """`may_read` and `check_token` raise ProblemError where a request may not."""
+        """`may_read` and `check_token` raise ProblemError where a request may not.
+
+        Args:
+            loopback: nobody but this machine's own users reaches the listener.
+        """
         self._keys = keys
         self._may_read = may_read
         self._check_token = check_token
+        self._loopback = loopback
 
     def routes(self) -> list[web.RouteDef]:
         """All of them."""
@@ -107,6 +114,13 @@ class KeyRoutes:
     async def _rewrap(self, request: web.Request) -> web.Response:
         asked = await self._body(request, Rewrapping)
         _check(asked.who, asked.why)
+        if not self._loopback:  # it names libraries and files of this machine, and where all keys go
+            raise ProblemError(
+                HTTPStatus.CONFLICT,
+                "not-done",
+                "the key-encryption key is not changed from a listener that other machines reach: stop the gateway, "
+                "and run `holdfast keys rewrap` on its machine",
+            )
         return await _done(rewrapped(self._keys, asked))
 
     async def _retire(self, request: web.Request) -> web.Response:

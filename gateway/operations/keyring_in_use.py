@@ -20,9 +20,9 @@ from typing import Any, Protocol, TypeVar
 from gateway.core.lifecycle import EntryKind
 from gateway.journal import key_changes
 from gateway.journal.key_changes import KeyChangeRefused
-from gateway.journal.key_wrapping import KeyEncryptionKey
-from gateway.journal.keyring import KeyPurpose, Keyring
-from gateway.journal.port import JournalFull, KeyNeeds
+from gateway.journal.key_wrapping import KEK_FILE, KeyEncryptionKey
+from gateway.journal.keyring import KeyPurpose, KeyRecord, Keyring, load_keyring
+from gateway.journal.port import JournalFull, JournalKeysWrong, KeyNeeds
 
 _T = TypeVar("_T")
 
@@ -85,10 +85,35 @@ class KeyringInUse:
         await self.settle(must=True)
 
     async def rewrap(self, kek: KeyEncryptionKey | None, who: str, why: str) -> None:
-        """Wrap every key under another key-encryption key."""
-        await self._replace(partial(key_changes.rewrap, self._folder, self.kek, kek, who, why, self._utc_ms()))
+        """Wrap every key under another key-encryption key.
+
+        Raises:
+            KeyChangeRefused: nothing was changed; or all was, and the old key-encryption key is left in the folder.
+        """
+        change = partial(key_changes.rewrap, self._folder, self.kek, kek, who, why, self._utc_ms())
+        try:
+            await self._replace(change)
+        except (JournalKeysWrong, OSError) as error:
+            wrapped = await on_disk(partial(self._wrapped_by, kek))
+            if wrapped is None:
+                raise KeyChangeRefused(f"nothing was changed: {error}") from error
+            self.keyring, self.kek = wrapped, kek
+            await self.settle()
+            raise KeyChangeRefused(
+                f"all keys are wrapped by {'a new key in the folder' if kek is None else kek.name} now, but the old "
+                f"key-encryption key may be left ({error}): see to it that {self._folder / KEK_FILE} is overwritten "
+                f"and removed, for copies of the keyring that were made before open with it"
+            ) from error
         self.kek = kek
         await self.settle()
+
+    def _wrapped_by(self, kek: KeyEncryptionKey | None) -> Keyring | None:
+        """The keyring where its file has changed and opens with this key, else None."""
+        try:
+            found = load_keyring(self._folder, kek)
+        except JournalKeysWrong:
+            return None
+        return None if found == self.keyring else found
 
     async def destroy(self, number: int, who: str, why: str, evidence: dict[str, Any] | None) -> None:
         """Destroy a key; `evidence` is what two people have signed, None where policy ends an epoch."""
@@ -152,19 +177,35 @@ class KeyringInUse:
         if not record.last_sequence:
             raise KeyChangeRefused(f"key {number}: no entry tells of its end yet; try again when there is room on disk")
         needs = await self.journal.key_needs()
-        if record.purpose is KeyPurpose.ACCOUNT and 0 < needs.oldest_unsettled <= record.last_sequence:
+        if record.purpose is KeyPurpose.ACCOUNT:
+            _refuse_account(record, needs)
+        elif record.id in needs.sensitive:
+            owed = needs.sensitive[record.id]
+            if owed in needs.sensitive_quarantined:
+                raise KeyChangeRefused(
+                    f"key {number} is needed: the sensitive data of transaction {owed}, which is in quarantine, may be "
+                    f"owed still; it is shown by `holdfast audit disclose {owed} --part sensitive`"
+                )
             raise KeyChangeRefused(
-                f"key {number} is needed: transaction {needs.oldest_unsettled} is not final; "
-                f"see `holdfast queue show {needs.oldest_unsettled}`"
-            )
-        if record.purpose is KeyPurpose.SENSITIVE and 0 < needs.oldest_sensitive <= record.last_sequence:
-            raise KeyChangeRefused(
-                f"key {number} is needed: the sensitive data of transaction {needs.oldest_sensitive} is still owed; "
-                f"see `holdfast queue show {needs.oldest_sensitive}`"
+                f"key {number} is needed: the sensitive data of transaction {owed} is still owed; "
+                f"see `holdfast queue show {owed}`"
             )
 
     async def _replace(self, change: Callable[[], Keyring]) -> None:
         self.keyring = await on_disk(change)
+
+
+def _refuse_account(record: KeyRecord, needs: KeyNeeds) -> None:
+    if 0 < needs.oldest_unsettled <= record.last_sequence:
+        raise KeyChangeRefused(
+            f"key {record.id} is needed: transaction {needs.oldest_unsettled} is not final; "
+            f"see `holdfast queue show {needs.oldest_unsettled}`"
+        )
+    if 0 < needs.oldest_quarantined <= record.last_sequence:
+        raise KeyChangeRefused(
+            f"key {record.id} is needed: transaction {needs.oldest_quarantined} is in quarantine, and may be owed "
+            f"still; its message is shown by `holdfast audit disclose {needs.oldest_quarantined} --part account`"
+        )
 
 
 async def on_disk(work: Callable[[], _T]) -> _T:

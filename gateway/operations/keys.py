@@ -80,6 +80,8 @@ class Keys:
         self._task: asyncio.Task[None] | None = None
         self._told_old_ms = 0
         self._failing = ""
+        self._quarantined = 0
+        """The oldest in quarantine whose sensitive data is kept, as the last turn found it."""
 
     @property
     def keyring(self) -> Keyring:
@@ -88,30 +90,34 @@ class Keys:
 
     # -- life
 
-    async def settle(self) -> None:
+    async def settle(self, *, must: bool = False) -> None:
         """Tell what an interruption has left untold, and who the approvers are if that has changed.
 
         A full disk, or a folder of the keys that cannot be written, is reported and tried again: payments go on.
 
         Raises:
             JournalError: the journal has stopped.
+            KeyChangeRefused, ApprovalRefused, JournalKeysWrong, OSError: `must`, and not all of it could be told.
         """
         try:
-            await self._settle()
+            async with self._lock:
+                await self._settle(must=must)
         except (ApprovalRefused, JournalKeysWrong, OSError) as error:
+            if must:
+                raise
             self._tell_failure(error)
 
-    async def _settle(self) -> None:
-        async with self._lock:
-            names = await on_disk(self._approvals.changed_approvers)
-            if names is not None:
-                why = "the configuration names these people and public keys"
-                await self._used.add_event("approvers", _GATEWAY, why, facts=names)
-                await on_disk(partial(self._approvals.told_approvers, names))
-            await self._used.settle()
-            for kept in await on_disk(self._approvals.waiting):
-                if self._done_already(kept.request):  # a crash came before it was finished, or the list was put back
-                    await on_disk(partial(self._approvals.finish, kept.request.id))
+    async def _settle(self, *, must: bool = False) -> None:
+        """The lock is held."""
+        names = await on_disk(self._approvals.changed_approvers)
+        if names is not None:
+            why = "the configuration names these people and public keys"
+            await self._used.add_event("approvers", _GATEWAY, why, facts=names)
+            await on_disk(partial(self._approvals.told_approvers, names))
+        await self._used.settle(must=must)
+        for kept in await on_disk(self._approvals.waiting):
+            if self._done_already(kept.request):  # a crash came before it was finished, or the list was put back
+                await on_disk(partial(self._approvals.finish, kept.request.id))
 
     def start(self) -> None:
         """Do what is due by itself, now and every minute, until `close`."""
@@ -143,6 +149,7 @@ class Keys:
                 await self._used.settle()
                 await self._next_epoch()
                 await self._end_epochs()
+                await self._settle()  # last: a list of requests that cannot be read keeps no epoch open
             self._failing = ""
         except (JournalError, KeyChangeRefused, ApprovalRefused, OSError) as error:
             self._tell_failure(error)
@@ -166,10 +173,12 @@ class Keys:
             if self.keyring.state(record) is KeyState.RETIRED and record.last_sequence
         ]
         if not ended:
+            self._quarantined = 0
             return
         needs = await self._used.journal.key_needs()
+        self._quarantined = min(needs.sensitive_quarantined, default=0)
         for record in ended:
-            if not 0 < needs.oldest_sensitive <= record.last_sequence:
+            if record.id not in needs.sensitive:
                 await self._used.destroy(record.id, _GATEWAY, "the last transaction of its epoch is final", None)
 
     def _of_sensitive_data(self) -> list[KeyRecord]:
@@ -184,16 +193,20 @@ class Keys:
             sensitive_epochs_open=len(self._of_sensitive_data()),
             sensitive_epoch_overdue=age_ms > self._settings.alarm_ms,
             events_untold=len(self.keyring.untold),
+            sensitive_quarantined=self._quarantined,
         )
 
     def _tell_age(self) -> None:
         status, now_ms = self.status(), self._utc_ms()
         if status.sensitive_epoch_overdue and now_ms - self._told_old_ms >= _HOUR_MS:
             self._told_old_ms = now_ms
+            why = "a transaction with sensitive data is not final; `holdfast queue list` shows what is owed"
+            if status.sensitive_quarantined:
+                why += f"; transaction {status.sensitive_quarantined} is in quarantine, and its sensitive data is kept"
             facts = {
                 "age_h": f"{status.sensitive_epoch_age_ms / _HOUR_MS:.1f}",
                 "limit_h": f"{self._settings.alarm_ms / _HOUR_MS:g}",
-                "why": "a transaction with sensitive data is not final; `holdfast queue list` shows what is owed",
+                "why": why,
             }
             self._report("keys.sensitive-epoch-old", facts)
 

@@ -92,6 +92,14 @@ async def keys_offline(config: Config) -> AsyncIterator[Keys]:
     Raises:
         JournalError: a gateway runs all the same, the keys do not fit, or the journal cannot be opened.
     """
+    async with held_offline(config) as (keys, _):
+        await keys.settle()
+        yield keys
+
+
+@asynccontextmanager
+async def held_offline(config: Config) -> AsyncIterator[tuple[Keys, SqliteJournal]]:
+    """As `keys_offline`, with the journal; nothing is settled yet. Raises as that."""
     journal, clock = config.journal, SystemClock()
     kek = key_encryption_key(journal)
     keyring = open_keyring(journal.keys, kek)
@@ -109,8 +117,7 @@ async def keys_offline(config: Config) -> AsyncIterator[Keys]:
             key_settings(config), kek, keyring, opened, configured_approvals(config, clock.utc_ms), clock.utc_ms,
             lambda _, __: None,
         )  # fmt: skip
-        await keys.settle()
-        yield keys
+        yield keys, opened
     finally:
         await opened.close()
     if failures:

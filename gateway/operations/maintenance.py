@@ -28,7 +28,8 @@ class MaintenanceMark:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError):
-            return Closed("unknown", f"{self._path} cannot be read; `holdfast maintenance off` opens the link")
+            opens = "`holdfast maintenance off --why ...` opens the link"
+            return Closed("unknown", f"{self._path} cannot be read; {opens}")
 
     def remember(self, who: str, why: str) -> None:
         """Make the mark durable.

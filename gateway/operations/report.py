@@ -124,11 +124,12 @@ class QueueReport(msgspec.Struct, frozen=True):
 
 
 class SensitiveEpochsReport(msgspec.Struct, frozen=True):
-    """Epochs of sensitive data: how many are open, and how long the oldest has been."""
+    """Epochs of sensitive data: how many are open, how long the oldest has been, and who in quarantine keeps one."""
 
     open: int
     oldest_age_s: float
     overdue: bool
+    quarantined: int | None = None
 
 
 class OutletReport(msgspec.Struct, frozen=True):
@@ -273,7 +274,10 @@ def status_report(status: GatewayStatus, ready: bool, reasons: tuple[str, ...]) 
 
 def _sensitive_epochs(keys: KeysStatus) -> SensitiveEpochsReport:
     return SensitiveEpochsReport(
-        keys.sensitive_epochs_open, keys.sensitive_epoch_age_ms / 1000, keys.sensitive_epoch_overdue
+        keys.sensitive_epochs_open,
+        keys.sensitive_epoch_age_ms / 1000,
+        keys.sensitive_epoch_overdue,
+        keys.sensitive_quarantined or None,
     )
 
 

@@ -81,7 +81,8 @@ class Routes:
             ]
         )
         if self._keys is not None:
-            application.add_routes(KeyRoutes(self._keys, self._may_read, self._check_token).routes())
+            keys = KeyRoutes(self._keys, self._may_read, self._check_token, loopback=self._listen.loopback)
+            application.add_routes(keys.routes())
         if self._disclosures is not None:
             application.add_routes(self._disclosures.routes(self._check_token))
         return application
@@ -186,7 +187,7 @@ class Routes:
         Without a configured token there is no hash that anything could be equal to.
         """
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = hashlib.sha256(token.strip().encode()).digest()
+        given = hashlib.sha256(token.strip().encode(errors="surrogateescape")).digest()
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token_hash):
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED, "token", "send the operations token: Authorization: Bearer TOKEN"
@@ -208,6 +209,8 @@ def _listing(request: web.Request) -> Listing:
     unknown = set(query) - {"state", "lane", "terminal", "after", "limit"}
     if unknown:
         raise ProblemError(HTTPStatus.BAD_REQUEST, "query", "known are state, lane, terminal, after and limit")
+    if not (query.get("lane", "") + query.get("terminal", "")).isprintable():
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "query", "lane and terminal are text without control characters")
     states = {report.state_named(name) for name in query.getall("state", [])}
     if None in states:
         known = ", ".join(report.named(state) for state in State)

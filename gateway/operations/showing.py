@@ -48,7 +48,9 @@ def show_status(status: StatusReport) -> None:
         ("writable", "yes" if journal.writable else f"NO: {journal.reason}"),
     ]
     if journal.quarantined:
-        pairs.append(("quarantine", f"{journal.quarantined} damaged records"))
+        kept = status.keys.quarantined if status.keys is not None else None
+        more = f"; the sensitive data of transaction {kept} is kept, and its epoch's key" if kept else ""
+        pairs.append(("quarantine", f"{journal.quarantined} damaged records{more}"))
     if status.log is not None:
         pairs += _log_pairs(status.log)
     _pairs(pairs)

@@ -72,12 +72,14 @@ class KeysStatus:
         sensitive_epochs_open: how many there are, the current one included.
         sensitive_epoch_overdue: the oldest is older than `journal.sensitive_epoch_alarm_h`.
         events_untold: changes of keys that wait for their entry in the journal.
+        sensitive_quarantined: the oldest transaction in quarantine whose sensitive data keeps an epoch open, or 0.
     """
 
     sensitive_epoch_age_ms: int
     sensitive_epochs_open: int
     sensitive_epoch_overdue: bool
     events_untold: int
+    sensitive_quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -235,7 +235,9 @@ class Steps:
         """
         if told.recorded is not None:
             return self.outcome_of(request, told.answer, told.recorded)
-        (found,) = await self.in_time(self._core.find((request.key,)), ProblemKind.IN_PROGRESS)
+        # Which STAN it was assigned, the core knows: another's transaction may have the first of them.
+        key = request.alias if request.assigned else request.key
+        (found,) = await self.in_time(self._core.find((key,)), ProblemKind.IN_PROGRESS)
         if found is Lookup.DAMAGED:
             raise damaged()
         return self.outcome_of(request, told.answer, None if isinstance(found, Lookup) else found.transaction)
@@ -254,9 +256,9 @@ class Steps:
         if recorded is None or code != recorded.response:
             if code == KEY_REUSED:
                 raise Refused(ProblemKind.KEY_REUSED, "use a new Idempotency-Key and STAN for each new transaction")
-            if code == IN_PROGRESS:
+            if code == IN_PROGRESS or (code == OUR_FAULT and recorded is not None):
                 raise Refused(ProblemKind.IN_PROGRESS, "send the same request again, with the same Idempotency-Key")
-            if code == OUR_FAULT or recorded is None:
+            if recorded is None:
                 if code in approved_codes:  # cannot be; "nothing was sent" would be a lie
                     raise Refused(ProblemKind.INTERNAL, "look for the transaction by terminal and stan", "no record")
                 detail = "nothing was recorded or sent; the same request may be sent again"

@@ -35,7 +35,7 @@ from protocol.iso8583.covering import covers
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.fields import FieldSpec, FieldType
 from protocol.iso8583.message import Fields, Message
-from protocol.iso8583.rules import TerminalRules
+from protocol.iso8583.rules import Period, TerminalRules
 from protocol.masking import contains_pan
 from protocol.response_codes import REASON_NO_REPLY, REASON_OTHER, REASON_TERMINAL_FAULT, response_text
 
@@ -75,6 +75,8 @@ _UNDOING: Final = frozenset({State.REVERSING, State.REVERSED})
 _REVERSIBLE: Final = frozenset({Kind.SALE, Kind.AUTHORISATION, Kind.ADVICE, Kind.UNSEEN})
 _ORIGINAL_FIELDS: Final = (2, 3, 4, 7, 12, 13, 14, 22, 23, 25, 49)
 _HORIZON: Final = "H|"
+_CLOCK_STEP_MS: Final = 2 * 3_600_000
+"""By so much the wall clock may be put forward or back between the original and the look for it."""
 _LONG_NUMBER: Final = re.compile("[2-689](?:[ -]?[0-9]){12}")
 """What every card number has (protocol.masking), and few keys: looked for first, for it is found in one pass."""
 
@@ -174,7 +176,8 @@ def reversal_of(
     request = request_from(Message("0400", fields), rules, hashing, utc_ms, batches=False)
     parts[3] = "4"
     key = "|".join(parts)
-    horizon_ms = rules.horizon_hours * 3_600_000 if key.startswith(_HORIZON) else 0
+    # Keys without a date come again: this original is meant, however old it is, and no reversal of an earlier one (D1).
+    horizon_ms = max(0, utc_ms - known.accepted_ms) + _CLOCK_STEP_MS if key.startswith(_HORIZON) else 0
     # The Idempotency-Key is a second key, unique per terminal (D1).
     alias = f"idem|{request.merchant}|{request.terminal}|{_presentable(idempotency_key, hashing)}"
     digest = _digest(known.key.encode() + b"\n" + canonical(body), hashing)
@@ -184,11 +187,13 @@ def reversal_of(
 
 
 def _assignable(named: str, message_class: str) -> tuple[str, ...]:
-    """STANs for what is named so, far from 1, where terminals begin to count, and many again with each batch."""
+    """STANs for what is named so, each once, far from 1, where terminals begin to count, and many again with each
+    batch."""
     digest = hashlib.sha256(named.encode()).digest()
     first = _ASSIGNED_FROM[message_class]
     places = range(0, len(digest), 8)
-    return tuple([f"{first + int.from_bytes(digest[at : at + 8]) % _ASSIGNED:06}" for at in places])
+    stans = [f"{first + int.from_bytes(digest[at : at + 8]) % _ASSIGNED:06}" for at in places]
+    return tuple(dict.fromkeys(stans))
 
 
 def _digest(means: bytes, hashing: KeyedHash) -> bytes:
@@ -227,13 +232,13 @@ def _fields(body: NewTransaction, rules: TerminalRules) -> Fields:
         fields[23] = card.sequence_number
     fields[25] = "00"
     if card.track2:
-        fields[35] = card.track2
+        fields[35] = card.track2.replace("D", "=")
     fields[41] = body.terminal.ljust(_TERMINAL_LENGTH)
     fields[42] = body.merchant.ljust(_MERCHANT_LENGTH)
     fields[49] = body.currency
     if card.emv:
         fields[55] = card.emv.lower()
-    if body.batch:
+    if body.batch and rules.period is Period.BATCH:
         front = _BUSINESS[body.type][: rules.batch_start].ljust(rules.batch_start, "0")
         fields[rules.batch_field] = f"{front}{body.batch}000"
     return fields

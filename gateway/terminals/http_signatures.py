@@ -152,7 +152,7 @@ class _Nonces:
         if (terminal, nonce) in self._until_ms:
             raise SignatureRefused(ProblemKind.NONCE_REUSED, "sign each request with a new nonce", "nonce used before")
         if len(self._until_ms) >= self._nonces_max or self._counts[terminal] >= self._per_terminal_max:
-            raise SignatureRefused(ProblemKind.OVERLOADED, "too many signed requests; wait", "nonce table full")
+            raise SignatureRefused(ProblemKind.RATE_LIMITED, "too many signed requests; wait", "nonce table full")
         self._until_ms[terminal, nonce] = now_ms + self._kept_ms
         self._counts[terminal] += 1
 

@@ -352,6 +352,101 @@ class LinkConformance:
             await s.core.wait(Answered, 2)  # by whichever is there: had the first been sent on, it would be there too
             assert [m.fields[11] for host in s.hosts for m in host.received].count("000001") == 1
 
+    # --- endpoints that are silent ---------------------------------------------------------------------------------
+
+    @on_each_loop
+    async def test_an_endpoint_that_is_silent_is_passed_over_until_it_answers_again(self) -> None:
+        async with self.scene(hosts=2, unheard_max=3) as s:
+            for token in (1, 2):
+                await self.send_in_vain(s, token, 0)
+            probe = Message("0800", {11: "000003", 70: "301"})
+            s.link.send(Send(3, Purpose.PROBE, probe, 3 * SHORT_MS))  # nothing else is heard of an idle host
+            await s.core.wait(TimedOut, 3)
+            await self.connected(s, 2)
+            await self.send_and_answer(s, 4, 1)
+            assert s.link.endpoints()[0].last_error.startswith("silent")
+            await s.hosts[1].stop()
+            await self.connected(s, 1)
+            await self.send_and_answer(s, 5, 0)  # there is no other
+            await s.hosts[1].start()
+            await self.connected(s, 2)
+            await self.send_and_answer(s, 6, 0)  # it has answered: it is the first again
+            assert [e.sent for e in s.link.endpoints()] == [5, 1]
+            assert [e for e in s.core.events if isinstance(e, Connected)] == [Connected(True)]
+
+    @on_each_loop
+    async def test_an_endpoint_that_is_heard_in_between_is_not_passed_over(self) -> None:
+        async with self.scene(hosts=2, unheard_max=3) as s:
+            for token in (1, 2, 4, 5):
+                await self.send_in_vain(s, token, 0)
+                if token == 2:
+                    await self.send_and_answer(s, 3, 0)
+            await self.send_and_answer(s, 6, 0)
+
+    @on_each_loop
+    async def test_of_endpoints_that_are_all_silent_each_has_its_turn(self) -> None:
+        async with self.scene(hosts=2, unheard_max=2) as s:
+            for token, host in enumerate((0, 0, 1, 1), 1):
+                await self.send_in_vain(s, token, host)
+                await self.connected(s, 2)
+            first = [(m.fields[11], i) for i in (0, 1) for m in s.hosts[i].received]
+            for token in (5, 6):
+                s.send(token, timeout_ms=SHORT_MS)
+                await s.core.wait(TimedOut, token)
+            asked = [(m.fields[11], i) for i in (0, 1) for m in s.hosts[i].received if (m.fields[11], i) not in first]
+            assert sorted(asked) == [("000005", 0), ("000006", 1)]
+            await self.send_in_vain(s, 7, 0)
+            await self.connected(s, 2)
+            await self.send_and_answer(s, 8, 1)
+            await self.send_and_answer(s, 9, 1)  # heard again
+
+    @on_each_loop
+    async def test_an_endpoint_that_breaks_off_each_time_is_passed_over(self) -> None:
+        async with self.scene(hosts=2, unheard_max=3) as s:
+            for token in (1, 2, 3):
+                s.send(token)
+                (await s.hosts[0].next()).connection.reset()
+                await s.core.wait(TimedOut, token)
+                await self.connected(s, 2)
+            await self.send_and_answer(s, 4, 1)
+
+    @on_each_loop
+    async def test_one_break_is_no_silence_however_much_was_in_flight_and_what_follows_counts(self) -> None:
+        async with self.scene(hosts=2, unheard_max=3) as s:
+            for token in range(1, 6):
+                s.send(token)
+            for _ in range(5):
+                exchange = await s.hosts[0].next()
+            exchange.connection.reset()
+            for token in range(1, 6):
+                await s.core.wait(TimedOut, token)
+            await self.connected(s, 2)
+            for token in (6, 7):
+                await self.send_in_vain(s, token, 0)
+            await self.connected(s, 2)
+            await self.send_and_answer(s, 8, 1)
+            stans = [message.fields[11] for host in s.hosts for message in host.received]
+            assert sorted(stans) == [f"{token:06}" for token in range(1, 9)], "nothing went twice"
+
+    async def send_in_vain(self, s: Scene, token: int, to: int) -> None:
+        """A send that this host reads and never answers."""
+        s.send(token, timeout_ms=3 * SHORT_MS)
+        await s.hosts[to].next()
+        await s.core.wait(TimedOut, token)
+
+    async def send_and_answer(self, s: Scene, token: int, to: int) -> None:
+        """A send that this host answers."""
+        s.send(token)
+        exchange = await s.hosts[to].next()
+        while exchange.message.fields.get(11) != f"{token:06}":  # what it read before, and did not answer
+            exchange = await s.hosts[to].next()
+        exchange.answer()
+        await s.core.wait(Answered, token)
+
+    async def connected(self, s: Scene, count: int) -> None:
+        """As many endpoints are connected."""
+        await until(lambda: s.link.gauges()["endpoints_connected"] == count, f"{count} endpoints connected")
+
     # --- limits ----------------------------------------------------------------------------------------------------
 
     @on_each_loop

@@ -266,6 +266,28 @@ async def test_where_no_endpoint_takes_a_connection_it_is_not_sent_and_the_key_i
         await s.core.wait(Answered, 2)
 
 
+@on_each_loop
+async def test_a_silent_endpoint_is_asked_where_no_connection_can_be_made_to_the_other_and_no_late_answer_counts() -> (
+    None
+):
+    async with scene(hosts=2, unheard_max=2) as s:
+        s.send(1, timeout_ms=3 * SHORT_MS)
+        late = await s.hosts[0].next()
+        await s.core.wait(TimedOut, 1)
+        s.send(2)
+        (await s.hosts[0].next()).write(response(b"", "502 Bad Gateway"))
+        await s.core.wait(TimedOut, 2)
+        assert [facts["reason"] for _, facts in s.core.reports].count("silent") == 1
+        late.answer()
+        await s.core.wait(LateAnswered, 1)
+        s.hosts[1].refuse_new()
+        s.send(3)
+        (await s.hosts[0].next()).answer()
+        await s.core.wait(Answered, 3)
+        assert [e.sent for e in s.link.endpoints()] == [3, 0]
+        assert s.link.endpoints()[1].state is not EndpointState.CONNECTED, "it was tried first"
+
+
 class _Relay(asyncio.Protocol):
     """Passes the first connection on to a host; the TLS handshakes of all others go nowhere."""
 

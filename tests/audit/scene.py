@@ -17,7 +17,7 @@ from gateway.core.transaction import Kind, Transaction
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.log_tree import insert_subtrees
 from gateway.journal.rows import TAG_BYTES, Row, RowCodec
-from gateway.journal.schema import newest_head, write_head
+from gateway.journal.schema import PAGE_BYTES, newest_head, write_head
 from protocol.journal_entry import Entry, decode_entry, encode_entry
 from protocol.transparency.checkpoints import Checkpoint, sign_checkpoint
 from protocol.transparency.notes import SignerKey
@@ -144,6 +144,55 @@ class Attack:
 def signed(size: int, root: bytes, signer: SignerKey = SIGNER) -> bytes:
     """A checkpoint of the shop's log."""
     return sign_checkpoint(Checkpoint(signer.name, size, root), [signer])
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a B-tree in the bytes of a journal's file that nobody uses.
+
+    Attributes:
+        content: the file.
+        number: of the page, from 1.
+    """
+
+    content: bytearray
+    number: int
+
+    @classmethod
+    def root(cls, scene: Scene, table: str) -> Page:
+        """The root page of a table."""
+        with Attack(scene) as attack:
+            sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+            (number,) = attack.connection.execute(sql, (table,)).fetchone()
+        return cls(bytearray(scene.journal.read_bytes()), number)
+
+    @property
+    def start(self) -> int:
+        return (self.number - 1) * PAGE_BYTES
+
+    @property
+    def inner(self) -> bool:
+        return self.content[self.start] in (2, 5)
+
+    @property
+    def pointers(self) -> list[int]:
+        """Where the file has the two bytes that point to each cell."""
+        first = self.start + (12 if self.inner else 8)
+        count = int.from_bytes(self.content[self.start + 3 : self.start + 5])
+        return list(range(first, first + 2 * count, 2))
+
+    @property
+    def cells(self) -> list[int]:
+        """Where the file has each cell."""
+        return [self.start + int.from_bytes(self.content[at : at + 2]) for at in self.pointers]
+
+    def swap(self, one: int, other: int) -> None:
+        """Have two pointers to cells change places."""
+        first, second = self.pointers[one], self.pointers[other]
+        self.content[first : first + 2], self.content[second : second + 2] = (
+            self.content[second : second + 2],
+            self.content[first : first + 2],
+        )
 
 
 def root_of(scene: Scene, size: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from gateway.cli import app
 from gateway.config import ConfigError, load_config
 from gateway.config.audit import origin_of
 from gateway.journal.keyring import create_keyring
+from gateway.journal.log_reader import LogReader
 from gateway.operations.installing import install
 from protocol.transparency.notes import SignerKey
 from tests.audit.scene import SALES, SIGNER, Attack, Scene, key_of, root_of, signed
-from tests.journal.rig import PAN, Rig, sqlite_make
+from tests.journal.rig import PAN, Rig, sale, sqlite_make
 
 SIZE = 3 * SALES + 4
 
@@ -43,6 +45,55 @@ def test_verify_takes_its_key_from_a_file_too(whole_shop: Scene, tmp_path: Path)
     (tmp_path / "key").write_text(SIGNER.verifier.text + "\n", encoding="utf-8")
     told = audit("verify", whole_shop.journal, "--verifier-key", tmp_path / "key")
     assert (told.exit_code, "signature verified" in told.output) == (0, True)
+
+
+def test_verify_says_how_far_a_signature_reaches(shop: Scene) -> None:
+    checkpoint_path(shop.journal).write_bytes(signed(300, root_of(shop, 300)))
+    told = audit("verify", shop.journal, "--verifier-key", SIGNER.verifier.text)
+    assert told.exit_code == 0, "the newest entries of a running gateway are not signed yet"
+    assert f"WHOLE; entries 1 to 300 are vouched for by a signature, 301 to {SIZE} by nothing\n" in told.output
+    answer = json.loads(audit("verify", shop.journal, "--verifier-key", SIGNER.verifier.text, "--json").output)
+    assert (answer["whole"], answer["vouched"], answer["vouched_size"]) == (True, True, 300)
+    checkpoint_path(shop.journal).write_bytes(signed(0, root_of(shop, 0)))
+    told = audit("verify", shop.journal, "--verifier-key", SIGNER.verifier.text)
+    assert "WHOLE: nothing was found" not in told.output
+    answer = json.loads(audit("verify", shop.journal, "--verifier-key", SIGNER.verifier.text, "--json").output)
+    assert (answer["whole"], answer["vouched"], answer["vouched_size"]) == (True, False, 0)
+
+
+def test_a_journal_that_is_named_by_a_link_is_read_with_its_log(tmp_path: Path) -> None:
+    """What a gateway has written last is in the log beside the journal, and beside no link to it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "links").mkdir()
+    journal, link, over = tmp_path / "real" / "shop.sqlite3", tmp_path / "links" / "shop", tmp_path / "links" / "over"
+    link.symlink_to(Path("../real/shop.sqlite3"))
+    over.symlink_to(link)
+    rig = Rig(sqlite_make(journal, create_keyring(tmp_path / "keys"))).open()
+    try:
+        for number in range(20):
+            rig.write(sale(key_of(number)))
+        with sqlite3.connect(f"{journal.as_uri()}?mode=ro&immutable=1", uri=True) as without_log:
+            assert without_log.execute("SELECT count(*) FROM entry").fetchone() == (0,)
+        without_log.close()
+        root = json.loads(audit("verify", journal, "--json").output)["root"]
+        with LogReader(journal) as reader:
+            checkpoint_path(journal).write_bytes(signed(20, reader.root(20)))
+        key = SIGNER.verifier.text
+        for named in (link, over):
+            answer = json.loads(audit("verify", named, "--verifier-key", key, "--json").output)
+            assert (answer["size"], answer["root"], answer["vouched_size"]) == (20, root, 20)
+            shown = audit("balance", named, "--json")
+            assert json.loads(shown.output) == json.loads(audit("balance", journal, "--json").output)
+            assert audit("log", named, "--limit", 0, "--json").output.count("\n") == 20
+            assert json.loads(audit("show", 20, "--journal", named, "--json").output)["sequence"] == 20
+            proof = tmp_path / f"{named.name}.json"
+            told = audit("prove", 20, "--journal", named, "--verifier-key", key, "--out", proof)
+            assert told.exit_code == 0, told.output
+    finally:
+        rig.close()
+    link.unlink()
+    link.symlink_to(tmp_path / "gone")
+    assert "does not exist" in audit("verify", link).output
 
 
 def test_verify_fails_with_the_damage_and_the_entry(shop: Scene) -> None:

@@ -13,6 +13,7 @@ from gateway.core.lifecycle import EntryKind, State
 from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogDamaged, LogReader
 from gateway.journal.port import JournalUnreadable
+from gateway.journal.schema import FORMAT
 from protocol.transparency.proofs import verify_consistency, verify_inclusion
 from protocol.transparency.tree import EMPTY_ROOT, Frontier, leaf_hash
 from tests.audit.scene import SALES, Attack, Scene, key_of
@@ -152,7 +153,7 @@ def test_what_is_no_journal_of_this_format_is_refused_in_words(shop: Scene, tmp_
     assert "cannot be read" in refusal(tmp_path)
     (tmp_path / "text").write_text("entry", encoding="utf-8")
     assert refusal(tmp_path / "text").endswith("is not a journal")
-    for format_, words in ((4, "an older release"), (6, "a newer release")):
+    for format_, words in ((FORMAT - 1, "an older release"), (FORMAT + 1, "a newer release")):
         other = tmp_path / f"format{format_}"
         shutil.copy(shop.journal, other)
         content = bytearray(other.read_bytes())

@@ -1,4 +1,4 @@
-"""The tree that an audit grows beside the stored one: heads at every edge, two levels of subtrees, and gaps."""
+"""The tree that an audit grows beside the stored one: heads at every edge, levels of subtrees, and gaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.damage import Damage, Findings
-from gateway.audit.tree_checks import Head, TreeChecks
+from gateway.audit.tree_checks import Head, TreeChecks, folded
 from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogReader
 from protocol.transparency.tree import Frontier, leaf_hash
@@ -78,6 +78,47 @@ def test_a_changed_subtree_of_any_level_is_told(long: Path, level: int, first: i
     (found,) = findings.kept
     assert (found.sequence, found.last) == (first, last)
     assert found.kind is (Damage.SUBTREE if headed or level == 2 else Damage.REWRITTEN)
+
+
+FOUR = 1 << 24
+"""So many entries has the first complete subtree of level 3."""
+
+
+@pytest.fixture
+def very_long(tmp_path: Path) -> tuple[Path, list[bytes], bytes]:
+    """A journal as it is where a subtree of level 3 is complete: what is stored at its end, and its last leaves."""
+    tiles = [leaf_hash(b"tile %d" % number) for number in range(255)]
+    hundreds = [leaf_hash(b"tile of tiles %d" % number) for number in range(255)]
+    leaves = [leaf_hash(b"leaf %d" % number) for number in range(256)]
+    tiles.append(folded(leaves))
+    hundreds.append(folded(tiles))
+    path = write_log(tmp_path / "journal.sqlite3", create_keyring(tmp_path / "keys"), [])
+    execute(path, "INSERT INTO entry VALUES (?, x'00', ?, NULL)", FOUR, leaves[-1])
+    for level, row, first in ((1, tiles, 65_280), (2, hundreds, 0), (3, [folded(hundreds)], 0)):
+        for number, each in enumerate(row, first):
+            execute(path, "INSERT INTO subtree VALUES (?, ?, ?)", level, number, each)
+    return path, leaves, folded(hundreds)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_changed_subtree_is_told_at_every_level_that_there_is(
+    very_long: tuple[Path, list[bytes], bytes], level: int
+) -> None:
+    path, leaves, whole = very_long
+
+    def found() -> list[tuple[Damage, int, int]]:
+        findings, head = Findings(), Head("yours", FOUR, whole)
+        with LogReader(path) as reader:
+            tree = TreeChecks(reader, findings, [head], FOUR - 256)
+            tree.add(leaves, {})
+            tree.finish()
+            assert tree.root() == head.real == whole
+        return [(each.kind, each.sequence, each.last) for each in findings.kept]
+
+    assert found() == []
+    number = (FOUR >> 8 * level) - 1
+    execute(path, "UPDATE subtree SET hash = ? WHERE level = ? AND number = ?", bytes(32), level, number)
+    assert found() == [(Damage.SUBTREE, FOUR - 256**level + 1, FOUR)]
 
 
 def test_behind_a_gap_the_stored_subtree_carries_on_and_without_one_the_root_is_not_known(long: Path) -> None:

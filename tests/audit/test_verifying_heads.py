@@ -8,7 +8,9 @@ import pytest
 
 from gateway.audit.damage import Damage
 from gateway.audit.heads import HeadRefused, checkpoint_path, read_keys
+from gateway.journal.keyring import create_keyring
 from protocol.transparency.notes import SignerKey
+from protocol.transparency.tree import EMPTY_ROOT
 from tests.audit.scene import (
     OWED,
     SIGNER,
@@ -20,6 +22,7 @@ from tests.audit.scene import (
     root_of,
     signed,
 )
+from tests.journal.rig import Rig, sqlite_make
 
 
 @pytest.mark.parametrize("cut", [1, 3, 200, SIZE - 1])
@@ -120,6 +123,83 @@ def test_where_nothing_vouches_for_a_whole_journal_it_is_said(shop: Scene) -> No
     verdict = shop.verified(checkpoint=None, keys=())
     assert verdict.whole
     assert verdict.summary == "WHOLE in itself; no signature and no kept checkpoint was checked"
+
+
+def rewritten_behind(shop: Scene, size: int) -> None:
+    """What somebody without any key does: an old note is put back, and everything behind it is made anew."""
+    with Attack(shop) as attack:
+        for sequence in (OWED, SIZE):
+            attack.edit(sequence, leaf=True, detail="another story")
+        attack.make_fit()
+        attack.connection.execute("UPDATE head SET tag = randomblob(length(tag))")  # its key is not theirs
+    checkpoint_path(shop.journal).write_bytes(signed(size, root_of(shop, size)))
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 300, OWED - 1])
+def test_an_old_signature_vouches_for_no_more_than_it_covers(shop: Scene, size: int) -> None:
+    rewritten_behind(shop, size)
+    verdict = shop.verified(checkpoint=None)
+    assert verdict.whole, "nothing in the file tells"
+    assert (verdict.vouched, verdict.vouched_size) == (True, size)
+    assert verdict.summary == (
+        f"WHOLE; entries 1 to {size} are vouched for by a signature, {size + 1} to {SIZE} by nothing"
+    )
+    assert not shop.verified().whole, "who kept a checkpoint is not deceived"
+    only(shop.verified(checkpoint=None, keyring=shop.keyring), Damage.HEAD_MISSING)
+
+
+def test_the_signature_of_an_empty_log_vouches_for_nothing(shop: Scene) -> None:
+    rewritten_behind(shop, 0)
+    verdict = shop.verified(checkpoint=None)
+    assert verdict.whole
+    assert (verdict.vouched, verdict.vouched_size) == (False, 0)
+    assert verdict.summary == (
+        f"WHOLE in itself; the signature or checkpoint that was checked covers none of entries 1 to {SIZE}"
+    )
+    shop.held.write_bytes(signed(0, root_of(shop, 0)))
+    assert not shop.verified(keys=()).vouched, "nor does a kept one"
+
+
+def test_what_vouches_is_the_newest_that_was_verified_or_kept_and_it_is_named(shop: Scene) -> None:
+    shop.held.write_bytes(signed(300, root_of(shop, 300)))
+    assert shop.verified().vouched_size == SIZE, "the one beside the journal is newer, and was verified"
+    verdict = shop.verified(keys=())
+    assert verdict.vouched_size == 300, "it counts only where its signature was verified"
+    assert verdict.summary == (
+        f"WHOLE; entries 1 to 300 are vouched for by the checkpoint that you hold, 301 to {SIZE} by nothing"
+    )
+    checkpoint_path(shop.journal).write_bytes(signed(299, root_of(shop, 299)))
+    assert shop.verified().summary.startswith("WHOLE; entries 1 to 300 are vouched for by a signature, 301 to ")
+
+
+def test_a_head_that_does_not_fit_vouches_for_nothing(shop: Scene) -> None:
+    checkpoint_path(shop.journal).write_bytes(signed(300, bytes(32)))
+    shop.held.write_bytes(signed(SIZE + 1, bytes(32)))
+    verdict = shop.verified()
+    only(verdict, Damage.REWRITTEN_TAIL, Damage.CUT_TAIL)
+    assert (verdict.vouched, verdict.vouched_size) == (False, 0)
+
+
+def test_from_a_checkpoint_on_it_vouches_for_what_was_before_it_only(shop: Scene) -> None:
+    shop.held.write_bytes(signed(300, root_of(shop, 300)))
+    verdict = shop.verified(start=300, keys=())
+    assert (verdict.whole, verdict.vouched, verdict.vouched_size) == (True, False, 300)
+    assert verdict.summary.endswith(f"covers none of entries 301 to {SIZE}")
+    checkpoint_path(shop.journal).write_bytes(signed(400, root_of(shop, 400)))
+    assert shop.verified(start=300).summary == (
+        f"WHOLE; entries 301 to 400 are vouched for by a signature, 401 to {SIZE} by nothing"
+    )
+    checkpoint_path(shop.journal).write_bytes(signed(SIZE, root_of(shop, SIZE)))
+    assert shop.verified(start=SIZE, checkpoint=None).vouched, "all that there is was signed"
+
+
+def test_an_empty_journal_is_called_so_whatever_was_signed(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "journal.sqlite3", create_keyring(tmp_path / "keys"))
+    Rig(sqlite_make(scene.journal, scene.keyring)).open().close()
+    checkpoint_path(scene.journal).write_bytes(signed(0, EMPTY_ROOT))
+    verdict = scene.verified(checkpoint=None)
+    assert (verdict.whole, verdict.vouched) == (True, False)
+    assert verdict.summary == "WHOLE, and empty: there is nothing to vouch for"
 
 
 def test_a_checkpoint_that_would_not_be_reached_is_refused(shop: Scene) -> None:

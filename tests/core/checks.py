@@ -63,12 +63,17 @@ class Checks:
     overdue: set[HostKey]
 
     def row_of(self, send: Send) -> Transaction:
-        """The row that a message upstream belongs to: of the batch that it names, or the newest of its STAN."""
+        """The row that a message upstream belongs to: of the batch that it names, or the newest of its STAN.
+
+        Where a key comes again beyond its horizon, that of its amount comes first.
+        """
         lane, stan = host_key(send.purpose, send.message)
         rows = [self.journal.rows[found].transaction for found in self.journal.by_stan.get((lane, stan), ())]
         rows = [row for row in reversed(rows) if not stands_beside(row)]
         batch = send.message.fields.get(60, "")[2:8]
         row = next((row for row in rows if len(batch) == 6 and row.key.startswith(f"B{batch}|")), None)
+        if len(rows) > 1:
+            row = row or next((row for row in rows if f"{row.amount_minor:012}" == send.message.fields.get(4)), None)
         row = row or next(iter(rows), None)
         if row is None:
             raise Broken("D5", f"{send.purpose.name} {stan} of {lane} is sent, and nothing is recorded")

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.transaction import Request
+from tests.core.acquirer import SILENT_LOST
 from tests.core.messages import MERCHANT, sale
 from tests.core.world import World
 
@@ -208,4 +209,100 @@ def test_d1_a_stan_that_the_gateway_assigns_is_told_and_goes_upstream_and_is_the
     world.up()
     world.run()
     assert [send.message.fields[11] for send in world.sends if send.message.mti == "0220"] == [answer.fields[11]]
+    world.check_settled()
+
+
+@pytest.mark.timeout(10)  # of what is asked for again and again without end
+@pytest.mark.parametrize("up", [True, False], ids=["online", "standing in"])
+@pytest.mark.parametrize("together", [False, True], ids=["stored", "in flight"])
+@pytest.mark.parametrize(
+    ("taken", "candidates", "told"),
+    [
+        ((500_001,), (500_001, 500_001, 500_002), "500002"),
+        ((500_001,), (500_001, 500_001), ""),
+        ((500_001, 500_002), (500_001, 500_002, 500_001, 500_003), "500003"),
+        ((500_001, 500_002), (500_001, 500_002, 500_001), ""),
+    ],
+)
+def test_d1_candidates_that_repeat_are_tried_once_each(
+    up: bool, together: bool, taken: tuple[int, ...], candidates: tuple[int, ...], told: str
+) -> None:
+    world = World(up=up)
+    for stan in taken:
+        world.ask("0200", sale(stan))
+        if not together:
+            world.run()
+    for _ in range(2):
+        token = world.hear(assigned(world, "k", *candidates))
+        world.run()
+        answer = world.told[token].answer
+        assert answer is not None
+        assert (answer.fields[39], answer.fields.get(11, "")) == (("00", told) if told else ("96", ""))
+    assert len(world.journal.rows) == len(taken) + bool(told)
+    world.up()
+    world.run()
+    world.check_settled()
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("together", [False, True], ids=["stored", "in flight"])
+def test_d1_a_key_that_ends_with_none_of_its_candidates_goes_on_with_them(*, together: bool) -> None:
+    world = World()
+    world.ask("0200", sale(500_001))
+    if not together:
+        world.run()
+    odd = replace(assigned(world, "k", 500_001, 500_002), assigned=("500002", "500003"))
+    token = world.hear(odd)
+    world.run()
+    answer = world.told[token].answer
+    assert answer is not None
+    assert (answer.fields[39], answer.fields[11]) == ("00", "500002")
+    world.check_settled()
+
+
+def test_d8_field_37_of_each_assigned_sale_has_its_own_stan_and_is_the_same_wherever_it_is_told() -> None:
+    world = World(up=False)
+    asks = [assigned(world, alias, 500_000 + number, digest=b"%d" % number) for number, alias in enumerate("abc")]
+    first = []
+    for request in asks:
+        first.append(world.hear(request))
+        world.run()
+    world.crash_and_restart(up=False)
+    again = []
+    for request in asks:
+        again.append(world.hear(request))
+        world.run()
+    world.acquirer.moods.extend([SILENT_LOST])
+    world.up()
+    world.advance(60_000)
+    later = [world.hear(request) for request in asks]
+    world.run()
+    day_and_hour = "532512"  # 2025-11-21 12:00
+    wanted = [f"{day_and_hour}{500_000 + number}" for number in range(3)]
+    for tokens in (first, again, later):
+        answers = [world.told[token].answer for token in tokens]
+        assert [answer and (answer.fields[37], answer.fields[11]) for answer in answers] == [
+            (reference, reference[-6:]) for reference in wanted
+        ]
+    sent = [send.message for send in world.sends]
+    assert [message.mti for message in sent] == ["0220", "0221", "0220", "0220"]
+    assert [message.fields[37] for message in sent] == [wanted[0], *wanted]
+    assert all(message.fields[37].endswith(message.fields[11]) for message in sent)
+    assert len({message.fields[38] for message in sent}) == 3
+    world.check_settled()
+
+
+def test_d8_field_37_is_of_the_stan_that_was_free_at_last() -> None:
+    world = World(up=False)
+    world.ask("0200", sale(500_001))
+    world.run()
+    token = world.hear(assigned(world, "k", 500_001, 500_002))
+    world.run()
+    answer = world.told[token].answer
+    assert answer is not None
+    assert answer.fields[37].endswith("500002")
+    world.up()
+    world.run()
+    references = [send.message.fields[37][-6:] for send in world.sends]
+    assert references == [send.message.fields[11] for send in world.sends] == ["500001", "500002"]
     world.check_settled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.core.effects import Effect, Purpose, Send
 from gateway.core.engine import Engine
-from gateway.core.events import Answered, Connected, OperatorAct, Ticked, TimedOut
+from gateway.core.events import NO_ROOM, Answered, Connected, OperatorAct, Ticked, TimedOut
 from gateway.core.link import LinkHealth, LinkSettings, LinkState
 from gateway.core.work import EngineSettings
 from tests.core.acquirer import SILENT_LOST
@@ -78,6 +78,29 @@ def test_probes_of_a_link_that_is_down_back_off_and_begin_anew_with_a_new_connec
     link.connection(False, 99)
     link.connection(True, 100)
     assert link.probe_due_ms() == 100
+
+
+def test_a_probe_that_finds_no_room_says_nothing_of_the_acquirer_and_is_tried_again() -> None:
+    world = World(settings=EngineSettings(link=SETTINGS))
+    world.refused_at_link = NO_ROOM
+    world.advance(120_000)
+    status = world.engine.status()
+    assert (status.link, status.outages, [alarm.code for alarm in world.alarms]) == (LinkState.UP, 0, ["acquirer-back"])
+    world.refused_at_link = ""
+    world.acquirer.alive = False
+    world.advance(60_000)
+    assert world.engine.status().link is LinkState.DOWN
+
+
+def test_no_echo_storm_probes_that_find_no_room_are_a_pause_apart() -> None:
+    link = up(0)
+    for at_ms in (30_000, 31_000, 32_000):
+        assert link.probe_due_ms() == at_ms
+        link.probe_sent()
+        assert link.probe_due_ms() is None
+        link.probe_not_sent(at_ms)
+    link.answered(32_500)
+    assert link.probe_due_ms() == 62_500
 
 
 def test_no_echo_storm_traffic_puts_off_the_probe_of_an_idle_link() -> None:

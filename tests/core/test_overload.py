@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.core.effects import Severity
 from gateway.core.events import NO_ROOM, Damaged
 from gateway.core.lifecycle import State
 from gateway.core.work import ALARMS_PER_WINDOW, LATE_REMEMBERED_MAX, EngineSettings, Sent
@@ -155,6 +156,21 @@ def test_inv_9_a_full_journal_refuses_what_is_new_with_96_and_loses_nothing_that
     assert world.code(kept) == "00"
     assert world.journal.row(key(1)).state is State.APPROVED
     world.check_settled()
+
+
+def test_inv_9_a_person_is_told_of_a_full_journal_once_a_minute_and_not_of_each_refusal() -> None:
+    world = World(up=False)
+    world.journal.full = True
+    for stan in range(1, 30):
+        world.ask("0200", sale(stan))
+        world.run()
+    assert [(each.code, each.severity) for each in world.alarms] == [("journal-full", Severity.ALARM)]
+    assert "96" in world.alarms[0].text
+    world.advance(60_000)
+    world.ask("0200", sale(30))
+    world.run()
+    assert [each.code for each in world.alarms] == ["journal-full"] * 2
+    assert world.engine.status().counts["refused.journal-full"] == 30
 
 
 def test_inv_9_what_was_refused_can_be_sent_again_when_there_is_room() -> None:

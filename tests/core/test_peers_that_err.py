@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.answers import relayed_answer
+from gateway.core.effects import Purpose
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.identity import request_from
 from gateway.core.lifecycle import State
@@ -16,6 +17,7 @@ from gateway.core.standin import Policy
 from gateway.core.transaction import Kind
 from protocol.iso8583.message import Fields, Message
 from protocol.settlement import Totals
+from tests.core.acquirer import SILENT_BOOKED, Mood
 from tests.core.messages import (
     ISO,
     MASTERCARD,
@@ -148,6 +150,73 @@ def test_d12_of_an_authorisation_and_a_sale_under_one_stan_the_one_of_the_same_b
     if business == "030000":
         undone, kept = kept, undone
     assert (states[undone], states[kept]) == (State.CANCELLED, State.STORED)
+
+
+def one_stan_twice(mood: Mood, *, replayed: bool = False) -> World:
+    """An authorisation of 1.00 that was refused, and a sale of 2.00 under its STAN that is with the acquirer now."""
+    world = World(rules=UNIONPAY_RULES, host=UNIONPAY_HOST, up=False)
+    world.ask("0100", {**unionpay_sale(5, 100), 3: "030000", 60: "10000001000"})
+    world.run()
+    assert world.journal.row(unionpay_key(5, message_class="1")).state is State.DECLINED
+    world.acquirer.moods.append(mood)
+    if not replayed:
+        world.up()
+    world.ask("0200", unionpay_sale(5, 200))
+    world.run()
+    if replayed:
+        world.up()
+    assert len(world.flights) == 1
+    return world
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+@pytest.mark.parametrize("mood", [Mood(after_ms=1_000), SILENT_BOOKED])
+def test_d15_a_reversal_that_names_another_business_reverses_what_it_can_mean_also_while_that_is_in_flight(
+    mood: Mood, replayed: bool
+) -> None:
+    world = one_stan_twice(mood, replayed=replayed)
+    token = world.ask("0400", {**unionpay_sale(5, 200), 3: "030000"})
+    world.run()
+    cancelled = State.STORED_CANCELLED if replayed else State.ASKING_CANCELLED
+    assert (world.code(token), world.journal.row(unionpay_key(5)).state) == ("00", cancelled)
+    world.advance(1_000)
+    if mood.answers:
+        assert Purpose.REVERSAL in [send.purpose for send in world.sends]
+    world.advance(120_000)
+    assert world.journal.row(unionpay_key(5)).state is State.REVERSED
+    world.check_settled()
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_d15_a_reversal_that_read_its_original_before_that_was_answered_reads_it_anew(replayed: bool) -> None:
+    world = one_stan_twice(Mood(after_ms=1_000), replayed=replayed)
+    token = world.ask("0400", {**unionpay_sale(5, 200), 3: "030000"})
+    stale = world.read()
+    world.advance(1_000, run=False)
+    world.deliver()
+    world.commit()
+    world.report()
+    assert world.journal.row(unionpay_key(5)).state is State.APPROVED
+    world.step(stale)
+    world.run()
+    assert (world.code(token), world.journal.row(unionpay_key(5)).state) == ("00", State.REVERSED)
+    world.check_settled()
+
+
+@pytest.mark.parametrize("business", ["000000", "030000"])
+def test_d15_what_is_in_flight_under_the_same_stan_with_another_amount_does_not_refuse_a_reversal(
+    business: str,
+) -> None:
+    world = one_stan_twice(Mood(after_ms=1_000))
+    token = world.ask("0400", {**unionpay_sale(5, 100), 3: business})
+    world.run()
+    assert world.code(token) == "00"
+    world.advance(1_000)
+    row = world.journal.row(unionpay_key(5, message_class="4"))
+    assert row.original == world.journal.row(unionpay_key(5, message_class="1")).id
+    assert world.journal.row(unionpay_key(5)).state is State.APPROVED
+    world.exempt.add(row.original)  # the ledger knows one of a STAN, and it is the sale
+    world.check_settled()
 
 
 @pytest.mark.parametrize("code", ["200000", "010000"])

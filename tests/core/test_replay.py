@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from gateway.core.effects import FetchHeads, Purpose, Send
-from gateway.core.events import Connected, Heads, OperatorAct, Ticked
+from gateway.core.events import NO_ROOM, Connected, Heads, OperatorAct, Ticked
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.link import LinkSettings
 from gateway.core.work import EngineSettings
@@ -286,6 +286,22 @@ def test_d6_an_advice_of_which_no_byte_left_is_tried_again() -> None:
     world.up()
     assert world.journal.row(key()).state is State.STORED
     world.advance(1_000)
+    world.check_settled()
+
+
+def test_d9_what_never_left_is_not_parked_for_it_however_often_there_is_no_room() -> None:
+    world = World(settings=EngineSettings(backoff_max_ms=2_000))
+    world.acquirer.moods.append(SILENT_BOOKED)
+    world.ask("0200", sale())
+    world.run()
+    world.refused_at_link = NO_ROOM
+    world.advance(15_000)
+    world.advance(120_000)
+    assert len(world.sends) > 32, "the request, and the reversal again and again"
+    assert world.journal.row(key()).state is State.REVERSING
+    world.refused_at_link = ""
+    world.advance(2_000)
+    assert world.journal.row(key()).state is State.REVERSED
     world.check_settled()
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.effects import Purpose
+from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import State
 from gateway.core.retries import JOINED_MAX
 from protocol.iso8583.rules import Period, TerminalRules
 from tests.core.acquirer import APPROVES, DECLINES, SILENT_BOOKED, SILENT_LOST, Mood, answers
-from tests.core.messages import MASTERCARD, key, sale
+from tests.core.messages import MASTERCARD, key, reversal, sale
 from tests.core.world import World
 
 HORIZON = replace(TerminalRules(), period=Period.HORIZON)
@@ -224,6 +225,62 @@ def test_d4_also_while_the_older_one_is_being_replayed() -> None:
     world.advance(3_000)
     assert world.code(2) == "00"
     assert len(world.journal.rows) == 2
+
+
+def owed_twice(world: World) -> None:
+    """Two advices of one key, 25 hours apart, while the link is down."""
+    for amount, later_ms in ((1_000, 25 * 3_600_000), (77, 0)):
+        token = world.ask("0220", sale(1, amount))
+        world.run()
+        assert world.code(token) == "00"
+        world.advance(later_ms)
+
+
+def test_d4_of_two_that_one_key_owes_the_second_is_known_to_be_under_way_when_the_first_is_settled() -> None:
+    world = World(rules=HORIZON, up=False)
+    owed_twice(world)
+    world.acquirer.moods.extend([APPROVES, Mood(after_ms=5_000)])
+    world.up()
+    assert [send.message.fields[4] for send in world.sends] == [f"{1_000:012}", f"{77:012}"]
+    world.acquirer.outcomes.clear()  # the host knows nothing of the day before, either
+    world.acquirer.booked.clear()
+    token = world.ask("0400", reversal(sale(1, 77), 2))
+    again = world.ask("0220", sale(1, 77))
+    world.run()
+    world.advance(60_000)
+    assert [world.code(each) for each in (token, again)] == ["00", "00"]
+    first, second = (world.journal.rows[number].transaction for number in (1, 2))
+    assert (first.state, second.state) == (State.APPROVED, State.REVERSED)
+    assert [send.purpose for send in world.sends] == [Purpose.ADVICE, Purpose.ADVICE, Purpose.REVERSAL]
+    world.exempt.add(1)  # its booking is of the day before
+    world.check_settled()
+
+
+def test_d4_an_older_one_of_a_key_that_follows_is_not_taken_for_the_newer_one_that_is_being_settled() -> None:
+    world = World(rules=HORIZON)
+    world.ask("0200", sale(1, 1_000))
+    world.run()
+    world.down()
+    world.run()
+    world.advance(25 * 3_600_000)
+    world.ask("0220", sale(1, 77))
+    world.run()
+    world.command(OperatorAct.VOID, 1)  # its reversal goes behind the newer advice
+    world.acquirer.outcomes.clear()
+    world.acquirer.booked.clear()
+    world.acquirer.moods.append(Mood(after_ms=5_000))
+    world.up()
+    world.advance(5_000, run=False)
+    world.deliver()  # answered; the record of that is on its way to the journal
+    assert world.writes
+    token = world.ask("0400", reversal(sale(1, 77), 2))
+    world.look_up()  # and is not on the disk when it is looked for
+    world.run()
+    world.advance(60_000)
+    assert world.code(token) == "00"
+    first, second = (world.journal.rows[number].transaction for number in (1, 3))
+    assert (first.state, second.state) == (State.REVERSED, State.REVERSED)
+    world.check_settled()
 
 
 def test_a_retry_that_meets_a_damaged_record_is_refused_with_96_and_nothing_is_sent() -> None:

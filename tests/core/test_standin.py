@@ -46,6 +46,7 @@ def without_card() -> Fields:
         ("standin.processing-code", sale() | {3: "010000"}, OPEN),
         ("standin.currency", sale() | {49: "840"}, OPEN),
         ("standin.floor-limit", sale(1, 5_001), OPEN),
+        ("standin.no-amount", sale(1, 0), OPEN),
         ("standin.entry-mode", sale(), replace(OPEN, entry_modes=frozenset({"05"}))),
         ("standin.no-card-number", without_card(), OPEN),
         ("standin.hot-card", sale(), replace(OPEN, hot_cards=frozenset({HASHING.card(VISA)}))),

@@ -6,9 +6,11 @@ from gateway.core.effects import Purpose
 from gateway.core.events import Commanded, OperatorAct
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.link import LinkSettings
+from gateway.core.transaction import Kind
 from gateway.core.work import EngineSettings
+from protocol.settlement import Detail
 from tests.core.acquirer import DECLINES, SILENT_LOST, Mood, answers
-from tests.core.messages import key, reversal, sale
+from tests.core.messages import UNIONPAY, UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_key, upload
 from tests.core.world import World
 
 
@@ -117,6 +119,17 @@ def test_a_terminals_reversal_is_not_voided_itself() -> None:
     world.run()
     own = world.journal.row(key(2, message_class="4"))
     assert world.command(OperatorAct.VOID, own.id) == "it is a terminal's reversal of transaction 1: act on that one"
+    world.check_settled()
+
+
+def test_a_terminals_upload_is_no_sale_that_could_be_voided() -> None:
+    world = World(rules=UNIONPAY_RULES, host=UNIONPAY_HOST)
+    world.ask("0320", upload(2, Detail("000001", 1_000, UNIONPAY)))
+    world.run()
+    row = world.journal.row(unionpay_key(2, message_class="3"))
+    assert (row.kind, row.state) == (Kind.UPLOAD, State.APPROVED)
+    assert world.command(OperatorAct.VOID, row.id) == "it is a terminal's upload of its batch, there is nothing to void"
+    assert not world.sends
     world.check_settled()
 
 

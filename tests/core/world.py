@@ -29,6 +29,7 @@ from gateway.core.effects import (
 )
 from gateway.core.engine import Engine
 from gateway.core.events import (
+    NO_ROOM,
     Answered,
     Commanded,
     Connected,
@@ -278,6 +279,8 @@ class World(Checks):
     def _probe(self, send: Send) -> None:
         if not self.connected:
             self.link_events.append(NotSent(send.token, "nothing connected"))
+        elif self.refused_at_link == NO_ROOM:
+            self.link_events.append(NotSent(send.token, NO_ROOM))
         elif self.acquirer.alive:
             self.link_events.append(Answered(send.token, answer_mti(send.message.mti), {39: "00"}))
         else:

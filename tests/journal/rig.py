@@ -45,6 +45,7 @@ class Rig:
         self.order: list[int] = []
         self.damaged: list[Damaged] = []
         self.failure: JournalError | None = None
+        self._then: Write | None = None
         self.now_ms = START_MS
         self.token = 0
         self.journal: Journal
@@ -94,6 +95,9 @@ class Rig:
             self._answers[event.token] = event
             self.order.append(event.token)
             self._wanted.discard(event.token)
+        if self._then is not None:
+            then, self._then = self._then, None
+            self.journal.write(then)
         if not self._wanted:
             self._answered.set()
 
@@ -102,12 +106,19 @@ class Rig:
         self.failure = error
         self._answered.set()
 
-    def perform(self, *asked: Asked) -> list[JournalEvent]:
-        """Hand all over at once; the event of each. After a failure, those that were answered before it."""
+    def perform(self, *asked: Asked, then: Write | None = None) -> list[JournalEvent]:
+        """Hand all over at once; the event of each. After a failure, those that were answered before it.
+
+        `then` is handed over when the first of them is answered: after a read, in the commit that puts aside what the
+        read has met damaged.
+        """
+
+        both = asked if then is None else (*asked, then)
 
         async def performing() -> None:
             self._answered.clear()
-            self._wanted = {each.token for each in asked}
+            self._wanted = {each.token for each in both}
+            self._then = then
             for each in asked:
                 if isinstance(each, Write):
                     self.journal.write(each)
@@ -126,7 +137,7 @@ class Rig:
                     await self._answered.wait()
 
         self.run(performing())
-        return [self._answers.pop(each.token) for each in asked if each.token in self._answers]
+        return [self._answers.pop(each.token) for each in both if each.token in self._answers]
 
     def next_token(self) -> int:
         self.token += 1

@@ -26,9 +26,10 @@ from gateway.journal.port import (
     JournalKeysWrong,
     JournalLocked,
     JournalUnreadable,
+    Listing,
 )
 from gateway.journal.sqlite import SqliteJournalSettings
-from gateway.journal.wire import Order, Standing, frame, tidings
+from gateway.journal.wire import Order, Standing, Stopped, frame, tidings
 from tests.journal.conformance import JournalConformance
 from tests.journal.rig import Make, Rig, sale, sqlite_make
 
@@ -174,6 +175,28 @@ def test_who_waits_for_a_call_when_the_process_is_killed_is_told(rig: Rig) -> No
 
     with pytest.raises(JournalInDoubt):
         rig.run(asked())
+
+
+def test_what_was_durable_before_the_journal_stopped_is_told_first(rig: Rig) -> None:
+    async def both_in_one_read() -> None:
+        assert isinstance(rig.journal, JournalApart)
+        rig.journal.told([Committed(77, (1,)), Stopped("JournalInDoubt", "the disk"), Committed(78, (2,))])
+
+    rig.run(both_in_one_read())
+    assert rig.order == [77]
+    assert isinstance(rig.failure, JournalInDoubt)
+    assert str(rig.failure) == "the disk"
+
+
+def test_an_order_that_no_bytes_can_be_made_of_stops_the_journal_instead_of_being_lost_with_others(rig: Rig) -> None:
+    async def asked() -> None:
+        rig.journal.write(Write(1, (sale("k|000001"),)))
+        async with asyncio.timeout(WITHIN_S):
+            await rig.journal.listing(Listing(states=frozenset(), lane="\ud800"))
+
+    with pytest.raises(JournalInDoubt, match="stops at a defect"):
+        rig.run(asked())
+    assert isinstance(rig.failure, JournalInDoubt)
 
 
 def test_when_the_gateway_is_killed_its_journal_ends_and_the_next_one_has_everything(

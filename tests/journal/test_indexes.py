@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from gateway.core.events import Committed, Lookup
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer
 from gateway.journal.keyring import Keyring
@@ -139,3 +141,33 @@ def test_a_key_that_came_again_soon_after_its_horizon_does_not_keep_the_journal_
     rig.reopen()
     assert rig.damaged == []
     assert rig.find("k|000001")[0].transaction.id == 2
+
+
+def twins(codec: RowCodec, table: int) -> tuple[str, str]:
+    """Two second keys of one terminal that have one number in this lookup table, and two in the other."""
+    known: dict[int, str] = {}
+    for number in count():
+        key = f"idem|M|T|{number}x"
+        other = known.setdefault(codec.key_hashes(key)[table], key)
+        if other != key:
+            assert codec.key_hashes(key)[1 - table] != codec.key_hashes(other)[1 - table]
+            return other, key
+    raise AssertionError
+
+
+@pytest.mark.parametrize("table", [0, 1])
+def test_keys_that_one_lookup_table_cannot_tell_apart_are_both_found_and_nothing_is_damaged(
+    rig: Rig, keyring: Keyring, table: int
+) -> None:
+    one, other = twins(RowCodec(keyring.row_key), table)
+    rig.write(sale("k|000001", alias=one))
+    rig.reopen()  # it is in the tables
+    assert rig.find(other) == (Lookup.ABSENT,)
+    assert isinstance(rig.write(sale("k|000002", alias=other)), Committed)
+    rig.reopen()
+    assert [each.transaction.id for each in rig.find(one, other)] == [1, 2]
+    existing = rig.existing(sale("k|000003", alias=other))
+    assert existing is not None
+    assert existing.transaction.id == 2
+    rig.settle()
+    assert rig.damaged == []

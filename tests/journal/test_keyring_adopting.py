@@ -102,16 +102,16 @@ def test_on_a_full_disk_the_keys_stay_as_they_were_until_there_is_room(journal: 
 def test_what_is_owed_says_which_keys_it_needs(journal: Path, tmp_path: Path) -> None:
     rig = Rig(sqlite_make(journal, load_keyring(tmp_path / "keys"))).open()
     needs = rig.run(rig.journal.key_needs())
-    assert (needs.oldest_unsettled, needs.oldest_sensitive) == (0, 0)
+    assert (needs.oldest_unsettled, needs.sensitive) == (0, {})
     rig.run(rig.journal.note(EntryKind.KEY, "{}"))
     first = create(rig, "k|000001")
     second = create(rig, "k|000002", {35: TRACK})
     needs = rig.run(rig.journal.key_needs())
-    assert (needs.oldest_unsettled, needs.oldest_sensitive) == (first, second)
+    assert (needs.oldest_unsettled, needs.sensitive) == (first, {2: second})
     settle(rig, first)
     settle(rig, second)
     needs = rig.run(rig.journal.key_needs())
-    assert (needs.oldest_unsettled, needs.oldest_sensitive) == (0, 0)
+    assert (needs.oldest_unsettled, needs.sensitive) == (0, {})
     rig.close()
 
 

@@ -22,6 +22,7 @@ from gateway.journal.port import JournalUnreadable, Listing
 from gateway.journal.reader import open_for_reading
 from gateway.journal.reading import RecordReader
 from gateway.journal.rows import Row, RowCodec
+from gateway.journal.schema import FORMAT
 from gateway.journal.sealing import Sealer
 from tests.journal.conformance import BATCH, loaded
 from tests.journal.rig import START_MS, Rig, sale, sqlite_make
@@ -307,7 +308,7 @@ def test_a_journal_of_the_older_format_is_refused_by_its_format(path: Path, rig:
     older = bytearray(path.read_bytes())
     older[60:64] = (3).to_bytes(4, "big")
     path.write_bytes(older)
-    with pytest.raises(JournalUnreadable, match="not a journal of format 5: it says 3, which"):
+    with pytest.raises(JournalUnreadable, match=f"not a journal of format {FORMAT}: it says 3, which"):
         rig.open()
     assert path.read_bytes() == older
 

@@ -82,7 +82,7 @@ def test_an_older_copy_of_the_database_is_refused_until_the_mark_is_moved_away(
     rig.close()
     (tmp_path / "journal.db").write_bytes(older)
     why = refusal(tmp_path, keyring)
-    for part in ("entries 3 to 5 are missing", "left as they are", "journal.db-mark away", "acquirer's statement"):
+    for part in ("entries 3 to 5 are missing", "left as they are", "journal.db-mark away", "acquirer's books"):
         assert part in why
     mark_path(tmp_path / "journal.db").rename(tmp_path / "kept")
     rig.open()

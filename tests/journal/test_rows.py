@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 import pytest
 from msgspec.structs import fields, replace
 
@@ -73,3 +76,47 @@ def test_a_row_under_another_id_or_key_is_damaged() -> None:
         codec.unpack(4, packed)
     with pytest.raises(RowDamaged):
         RowCodec(b"l" * 32).unpack(3, packed)
+
+
+CODEC = RowCodec(b"k" * 32)
+
+
+def numbers(keys: Iterable[str], table: int) -> list[int]:
+    return [CODEC.key_hashes(key)[table] for key in keys]
+
+
+@pytest.mark.parametrize("table", [0, 1])
+def test_what_a_terminal_sends_in_a_period_lies_together_in_the_order_of_its_stans(table: int) -> None:
+    stans = [1, 2, 17, 499_999, 500_000, 999_999]
+    found = numbers([f"D20261121|M|T|2|{stan:06}" for stan in stans], table)
+    assert [number - found[0] for number in found] == [stan - 1 for stan in stans]
+
+
+@pytest.mark.parametrize("table", [0, 1])
+def test_nothing_of_another_terminal_class_or_day_lies_between(table: int) -> None:
+    begins = [f"{period}|M|T{n}|{kind}" for period in ("D20261121", "B000007", "H") for n in range(99) for kind in "12"]
+    regions = sorted(numbers([f"{each}|{stan:06}" for stan in (0, 999_999)], table) for each in begins)
+    assert all(one[1] < following[0] for one, following in pairwise(regions))
+
+
+@pytest.mark.parametrize("table", [0, 1])
+def test_what_is_of_one_period_lies_together(table: int) -> None:
+    found = numbers([f"D20261121|M|T{n}|2|000001" for n in range(500)], table)
+    assert len({number >> 52 for number in found}) == 1
+    assert len({number >> 20 for number in found}) == 500
+
+
+@pytest.mark.parametrize("table", [0, 1])
+def test_second_keys_of_a_terminal_lie_together_and_are_told_apart(table: int) -> None:
+    found = numbers([f"idem|M|T|order-{n}" for n in range(500)], table)
+    assert len({number >> 32 for number in found}) == 1
+    assert len(set(found)) == 500
+    (other,) = numbers(["idem|M|U|order-1"], table)
+    assert other >> 32 != found[0] >> 32
+
+
+def test_the_two_tables_have_independent_numbers() -> None:
+    begins = [f"D20261121|M|T{n}|2|000001" for n in range(200)]
+    first, second = numbers(begins, 0), numbers(begins, 1)
+    assert not set(first) & set(second)
+    assert sorted(range(200), key=first.__getitem__) != sorted(range(200), key=second.__getitem__)

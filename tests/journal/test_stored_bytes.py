@@ -35,9 +35,9 @@ STORED = {
     "unsettled": "ab5b1d7f",
     "head": "e81ced6f",
 }
-"""First four bytes of the SHA-256 over the rows of each table, as the first release that stored format 5 left them."""
+"""First four bytes of the SHA-256 over the rows of each table, as the first release that stored format 6 left them."""
 
-STORED_WITH_SECOND_KEYS = {"entry": "3c1af94a", "tx": "14fd8c0c", "by_key": "81a46cd9", "by_key_again": "ebcdc2dc"}
+STORED_WITH_SECOND_KEYS = {"entry": "3c1af94a", "tx": "14fd8c0c", "by_key": "c4e7680f", "by_key_again": "dda11408"}
 """The same of transactions with a second key."""
 
 FIXED_KEYS = Keyring(

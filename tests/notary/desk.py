@@ -37,7 +37,9 @@ class Desk:
         )
 
     def start(self) -> Desk:
+        """At work when this returns: what was signed last is held against the journal before the journal can grow."""
         self.run(self._start())
+        self.until("it has opened the log", lambda: self.state() is not NotaryState.STARTING)
         return self
 
     async def _start(self) -> None:

@@ -57,7 +57,7 @@ async def ask(
         lines.append(f"Content-Type: {content_type}")
     if token:
         lines.append(f"Authorization: Bearer {token}")
-    raw = await exchange(address, "\r\n".join([*lines, "", ""]).encode() + body)
+    raw = await exchange(address, "\r\n".join([*lines, "", ""]).encode(errors="surrogateescape") + body)
     head, _, content = raw.partition(b"\r\n\r\n")
     status, *headers = head.decode().split("\r\n")
     named = dict(line.lower().split(": ", 1) for line in headers)
@@ -180,7 +180,18 @@ def test_the_queue_is_paged_and_filtered() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "limit=x", "after=-1", "state=lost", "colour=red", "limit=²"]
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "after=-1",
+        "state=lost",
+        "colour=red",
+        "limit=²",
+        "lane=%00",
+        "terminal=a%1Bb",
+    ],
 )
 def test_a_wrong_query_is_answered_with_what_would_be_right(query: str) -> None:
     async def story(address: Address) -> None:
@@ -223,7 +234,7 @@ def test_explain_names_what_blocks_by_which_rule_and_when_it_is_tried() -> None:
     served(story)
 
 
-@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "0"])
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "0", "\udcff"])
 @pytest.mark.parametrize("path", ["/v1/queue/1/release", "/v1/maintenance/on"])
 def test_steering_without_the_token_is_refused_and_nothing_is_asked_of_the_gateway(path: str, token: str) -> None:
     view = ExampleGateway()

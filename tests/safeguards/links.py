@@ -10,6 +10,7 @@ from gateway.acquirers import bounded_json, iso8583, session
 from gateway.acquirers.http_settings import HttpLinkSettings
 from gateway.acquirers.matching import Matching
 from gateway.acquirers.settings import LinkSettings
+from gateway.acquirers.silence import Turns
 from gateway.tls.contexts import ReloadableClientContext
 from tests.safeguards.kinds import Safeguard
 from tests.safeguards.switches import UNLIMITED, Switch, always, nothing, replaced, unlimited, wrapped
@@ -91,8 +92,13 @@ def _link(setting: str, bound: int = UNLIMITED) -> Switch:
     return unlimited(LinkSettings, **{setting: bound})
 
 
+def _first(_: object, silent: list[Any]) -> object:
+    return next(iter(silent), None)
+
+
 _A: Final = "tests/acquirers/"
 _SUITE: Final = f"{_A}test_iso8583.py::TestIso8583LinkConforms::"
+_HTTP_SUITE: Final = f"{_A}test_http.py::TestHttpLinkConforms::"
 _MORE: Final = f"{_A}test_iso8583.py::TestIso8583LinkWithTpdu::"
 _MATCHING: Final = f"{_A}test_matching.py::"
 _MACS: Final = f"{_A}test_session.py::TestMacs::"
@@ -157,6 +163,20 @@ LINKS: Final = (
         "D6",
         _link("unheard_max"),
         f"{_GAPS}test_a_line_on_which_nothing_is_heard_is_made_anew",
+        waits=True,
+    ),
+    Safeguard(
+        "an HTTP endpoint that is silent is passed over",
+        "D6",
+        unlimited(HttpLinkSettings, unheard_max=UNLIMITED),
+        f"{_HTTP_SUITE}test_an_endpoint_that_is_silent_is_passed_over_until_it_answers_again",
+        waits=True,
+    ),
+    Safeguard(
+        "endpoints that are all silent are asked in turn",
+        "D6",
+        replaced(Turns, "next", _first),
+        f"{_SUITE}test_of_endpoints_that_are_all_silent_each_has_its_turn",
         waits=True,
     ),
     Safeguard(

@@ -27,7 +27,7 @@ from gateway.core.events import (
 from gateway.core.lifecycle import State
 from gateway.core.link import LinkSettings
 from gateway.core.standin import Exposure, Policy
-from gateway.core.transaction import Request
+from gateway.core.transaction import Request, Stored
 from gateway.core.work import EngineSettings
 from tests.core.acquirer import HostKey, host_key
 from tests.core.checks import Flight, Told, key_of
@@ -71,6 +71,7 @@ class Simulated(Watched):
         """What the engines before this one have counted, and what was done to them, by names that begin with "did."."""
         self.commands: set[int] = set()
         self._said: dict[s.Step, Request | None] = {}
+        self._undone: dict[s.Undo, tuple[Stored, Request]] = {}
         settings = EngineSettings(
             attempts_max=setup.attempts,
             backoff_max_ms=20_000,
@@ -320,14 +321,16 @@ class Simulated(Watched):
                 return self._said[step]
 
     def _undone_by_http(self, step: s.Undo, kind: str, noon_ms: int) -> Request | None:
-        original = s.Ask(step.till, step.mti, step.code, step.of, step.amount, step.card, step.batch)
-        key = key_of(tills.asked(original, kind, self.setup.host, noon_ms))
+        asked = s.Ask(step.till, step.mti, step.code, step.of, step.amount, step.card, step.batch)
+        key = key_of(tills.asked(asked, kind, self.setup.host, noon_ms))
         if key not in self.journal.by_key or self.journal.by_key[key][-1] in self.journal.damaged:
             return None
-        if step not in self._said:
-            stored = self.journal.stored(key)
-            self._said[step] = tills.undone_by_http(step, stored, kind, self.setup.host, noon_ms)
-        return self._said[step]
+        if step not in self._undone:
+            original = self.journal.stored(key)
+            request = tills.undone_by_http(step, original, kind, self.setup.host, noon_ms)
+            self._undone[step] = original, request
+        original, request = self._undone[step]
+        return tills.of_any_age(request, original, self.utc_ms)
 
     # The end
 

@@ -17,6 +17,7 @@ MOODS: Final[dict[str, Mood]] = {
     "late": Mood(after_ms=20_000),
     "latest": Mood(after_ms=29_000),
     "late-decline": Mood(after_ms=20_000, books=False, code="51"),
+    "late-unknown-booked": Mood(after_ms=20_000, code="ZZ"),
     "late-silent": Mood(after_ms=28_000, answers=False),
     "overdue": Mood(after_ms=45_000),
     "break": Mood(breaks=True, arrives=False, answers=False),

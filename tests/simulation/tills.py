@@ -128,9 +128,14 @@ def undone_by_http(step: Undo, original: Stored, kind: str, host: str, utc_ms: i
     request = request_from(Message("0400", fields), rules, HASHING, utc_ms)
     parts = known.key.split("|")
     parts[3] = "4"
-    horizon_ms = rules.horizon_hours * 3_600_000 if parts[0] == "H" else 0
-    request = structs.replace(request, key="|".join(parts), original_keys=(known.key,), horizon_ms=horizon_ms)
+    request = structs.replace(request, key="|".join(parts), original_keys=(known.key,))
     return _with_alias(request, f"undo-{step.stan}", known.key)
+
+
+def of_any_age(request: Request, original: Stored, utc_ms: int) -> Request:
+    """A till's reversal as its listener hands it over now: its original is meant, however old it has become."""
+    age_ms = max(0, utc_ms - original.transaction.accepted_ms)
+    return structs.replace(request, horizon_ms=age_ms + 2 * 3_600_000 if request.key.startswith("H|") else 0)
 
 
 def _with_alias(request: Request, name: str, means: str) -> Request:

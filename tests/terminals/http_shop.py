@@ -142,7 +142,8 @@ class CoreDouble:
 
     async def find(self, keys: tuple[str, ...]) -> list[Stored | Lookup]:
         await asyncio.sleep(0)
-        return [self.rows.get(key, Lookup.ABSENT) for key in keys]
+        named = [self.aliases[key][0] if key in self.aliases else key for key in keys]
+        return [self.rows.get(key, Lookup.ABSENT) for key in named]
 
     async def search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
         await asyncio.sleep(0)

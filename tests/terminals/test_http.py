@@ -52,6 +52,7 @@ async def test_a_sale_is_told_its_outcome_and_is_found_again() -> None:
         ({"type": "authorisation"}, "0100", {2: PAN, 22: "012"}),
         ({"type": "advice", "processing_code": "200000"}, "0220", {3: "200000"}),
         ({"card": {"track2": f"{PAN}=30121010000"}}, "0200", {22: "021", 35: f"{PAN}=30121010000"}),
+        ({"card": {"track2": f"{PAN}D30121010000"}}, "0200", {22: "021", 35: f"{PAN}=30121010000"}),
         ({"card": {"emv": "5A084111111111111111"}, "entry_mode": "071"}, "0200", {22: "071"}),
         ({"card": {"emv": "5A084111111111111111"}, "local_time": "235959"}, "0200", {22: "051", 12: "235959"}),
         ({"fields": {"62": "private"}}, "0200", {62: "private"}),

@@ -343,6 +343,26 @@ def test_no_card_number_within_a_key_is_passed_over(seed: int) -> None:
     assert hidden > 500
 
 
+@pytest.mark.parametrize(
+    ("key", "stans"),
+    [
+        ("till-281302", ("852206", "921903", "857186")),
+        ("till-69935", ("889183", "756612", "984796")),
+        ("till-10054", ("827344", "808855", "933729")),
+        ("till-171396", ("981808", "834683", "801501")),
+        ("till-1", ("919733", "924028", "982609", "958449")),
+    ],
+)
+def test_the_stans_that_may_be_assigned_under_a_key_are_each_another(key: str, stans: tuple[str, ...]) -> None:
+    body = NewTransaction(
+        type=TransactionType.SALE, merchant="M00000000000001", terminal="T0000001", amount_minor=1_000, currency="156",
+        card=Card(pan=PAN), local_date="1118",
+    )  # fmt: skip
+    asked = request_of(body, key, load_dialect("iso87-binary").terminal, KeyedHash(bytes(32)), UTC_MS)
+    assert asked.assigned == stans
+    assert asked.key.endswith(f"|{stans[0]}")
+
+
 def _some_body(rng: random.Random) -> NewTransaction:
     """A body of any form that the API takes, now and then with what few dialects can carry."""
     text = "0123456789ABCDEFGHabcdefgh._-"

@@ -30,11 +30,22 @@ from gateway.terminals.http_settings import HttpListenerSettings
 from gateway.terminals.iso8583 import Iso8583Listener
 from gateway.terminals.limits import ListenerSettings
 from protocol.iso8583.dialect import load_dialect
+from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti
+from protocol.settlement import Totals, totals_text
 from tests.acquirers.waiting import on_each_loop
 from tests.terminals.terminal import PAN, Terminal, sale
 
 MERCHANT, TERMINAL = "M00000000000001", "T0000001"
+
+
+class Ahead(SystemClock):
+    """The machine's clocks; the wall clock can be put forward."""
+
+    ahead_ms = 0
+
+    def utc_ms(self) -> int:
+        return super().utc_ms() + self.ahead_ms
 
 
 class House:
@@ -46,7 +57,7 @@ class House:
         self.away = False
         self._lookups: dict[int, asyncio.Future[list[Stored | Lookup]]] = {}
         self._tokens = itertools.count(-1, -1)
-        clock = SystemClock()
+        self.clock = clock = Ahead()
         keyring = create_keyring(folder / "keys")
         self._journal = SqliteJournal(
             SqliteJournalSettings(path=folder / "journal.db", min_free_bytes=0), keyring, self._journalled,
@@ -103,6 +114,11 @@ class House:
             session.post(url, json=body, headers={"Idempotency-Key": key}) as response,
         ):
             assert PAN not in await response.text()
+            return response.status, await response.json(content_type=None)
+
+    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        url = f"http://127.0.0.1:{self._http_address[1]}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
             return response.status, await response.json(content_type=None)
 
     def body(self, stan: int, **changed: Any) -> dict[str, Any]:
@@ -211,6 +227,40 @@ async def test_a_sale_over_iso8583_is_reversed_over_http_and_its_own_reversal_is
         assert again["state"] in {"reversing", "reversed"}
 
 
+def undated(gateway: House, stan: int, **changed: Any) -> dict[str, Any]:
+    """A sale whose key has neither batch nor date."""
+    return {name: value for name, value in gateway.body(stan, **changed).items() if name not in {"local_date", "batch"}}
+
+
+@on_each_loop
+async def test_a_sale_of_any_age_is_reversed_by_its_id_and_found_afterwards(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        _, sold = await gateway.post("/v1/transactions", undated(gateway, 7), "sell")
+        gateway.clock.ahead_ms = 25 * 3_600_000
+        path = f"/v1/transactions/{sold['id']}"
+        status, undone = await gateway.post(f"{path}/reversal", {"reason": "cancelled"}, "undo")
+        assert (status, undone["response_code"]) == (200, "00")
+        status, found = await gateway.get(path)
+        assert (status, found["id"]) == (200, sold["id"])
+        assert found["state"] in {"reversing", "reversed"}
+
+
+@on_each_loop
+async def test_a_reversal_of_yesterdays_sale_is_none_of_todays_under_the_same_stan(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        _, first = await gateway.post("/v1/transactions", undated(gateway, 7), "monday")
+        gateway.clock.ahead_ms = 6 * 3_600_000
+        await gateway.post(f"/v1/transactions/{first['id']}/reversal", {"reason": "cancelled"}, "undo monday")
+        gateway.clock.ahead_ms = 25 * 3_600_000
+        status, second = await gateway.post("/v1/transactions", undated(gateway, 7), "tuesday")
+        assert (status, second["response_code"]) == (200, "00")
+        assert second["id"] != first["id"]
+        path = f"/v1/transactions/{second['id']}"
+        status, undone = await gateway.post(f"{path}/reversal", {"reason": "cancelled"}, "undo tuesday")
+        assert (status, undone["response_code"]) == (200, "00")
+        assert (await gateway.get(path))[1]["state"] in {"reversing", "reversed"}
+
+
 @on_each_loop
 async def test_while_the_acquirer_is_away_a_sale_over_http_is_approved_offline(tmp_path: Path) -> None:
     async with house("unionpay", tmp_path) as gateway:
@@ -247,6 +297,48 @@ async def test_a_sale_without_a_stan_is_one_sale_by_its_key_and_is_reversed_as_o
         status, undone = await gateway.post(f"/v1/transactions/{first['id']}/reversal", {}, "undo")
         assert (status, undone["response_code"], undone["stan"]) == (200, "00", first["stan"])
         assert len(gateway.requests()) == 1
+
+
+@on_each_loop
+async def test_sales_without_a_stan_approved_offline_have_each_its_own_reference(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        gateway.away = True
+        gateway.conductor.submit(Connected(False))
+        body = gateway.body(7)
+        del body["stan"]
+        told = [(await gateway.post("/v1/transactions", body, key))[1] for key in ("a", "b", "a")]
+        assert [answer["state"] for answer in told] == ["approved-offline"] * 3
+        assert [answer["rrn"][-6:] for answer in told] == [answer["stan"] for answer in told]
+        assert (told[0]["rrn"], told[0]["rrn"] != told[1]["rrn"]) == (told[2]["rrn"], True)
+
+
+@pytest.mark.timeout(30)  # of what is asked for again and again without end
+@on_each_loop
+async def test_a_key_whose_assignable_stans_repeat_gets_one_that_is_free(tmp_path: Path) -> None:
+    key, first = "till-281302", 852_206  # the first and the second are the same for this key
+    async with house("iso87-binary", tmp_path) as gateway, await gateway.terminal() as terminal:
+        terminal.send(sale(gateway.dialect, first))
+        assert (await terminal.receive()).fields[39] == "00"
+        body = gateway.body(7)
+        del body["stan"]
+        _, told = await gateway.post("/v1/transactions", {**body, "local_date": "1121"}, key)
+        assert (told.get("state"), told.get("stan")) == ("approved", "921903")
+
+
+@on_each_loop
+async def test_a_sale_without_a_stan_in_a_closed_batch_is_not_shown_as_the_one_that_has_its_first_stan(
+    tmp_path: Path,
+) -> None:
+    async with house("unionpay", tmp_path) as gateway, await gateway.terminal() as terminal:
+        terminal.send(sale(gateway.dialect, 852_206))
+        assert (await terminal.receive()).fields[39] == "00"
+        fields = {11: "000008", 41: TERMINAL, 42: MERCHANT, 48: totals_text(Totals(1_000, 1)), 49: "156"}
+        terminal.send(Message("0500", {**fields, 60: "00000001201"}, bytes(5), bytes(6)))
+        assert (await terminal.receive()).fields[39] == "00"
+        body = gateway.body(7)
+        del body["stan"]
+        status, told = await gateway.post("/v1/transactions", body, "till-281302")
+        assert (status, told["type"]) == (503, "urn:holdfast:problem:not-recorded")
 
 
 @on_each_loop
