@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.operations import metrics
 from protocol.iso8583.dialect import load_dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.rules import OriginalForm, Period
@@ -129,3 +131,42 @@ def test_no_line_of_a_page_is_longer_than_the_house_allows() -> None:
     for page in DOCS.glob("*.md"):
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
             assert len(line) <= 120 or line.startswith("|"), f"{page.name}, line {number}"
+
+
+def exported() -> set[str]:
+    """The names of all metrics as Prometheus shows them, out of the module that makes them."""
+    endings = {"_counter": "_total", "CounterMetricFamily": "_total", "InfoMetricFamily": "_info"}
+    makers = {*endings, "_gauge", "_chosen", "GaugeMetricFamily"}
+    module = Path(metrics.__file__ or "").read_text(encoding="utf-8")
+    found = set()
+    for node in ast.walk(ast.parse(module)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers:
+            match node.args[0]:
+                case ast.Constant(value=str(name)):
+                    found.add(name + endings.get(node.func.id, ""))
+    return found
+
+
+def test_the_operators_page_names_every_metric_and_no_other() -> None:
+    page = (DOCS / "operating.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- metrics: begin -->")[2].partition("<!-- metrics: end -->")[0]
+    assert len(exported()) > 30
+    assert set(re.findall(r"^\| `(holdfast_[a-z_]+)` \|", table, re.MULTILINE)) == exported()
+    assert set(re.findall(r"\bholdfast_[a-z_]+", page)) <= exported()
+
+
+def test_every_link_between_pages_leads_to_a_page_and_a_heading_in_it() -> None:
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    headings = {page: set(map(anchor, re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE))) for page in pages}
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    for page, link in links:
+        if "://" not in link:
+            name, _, heading = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not heading or heading in headings[target], f"{page.name}: {link}"
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in links to it."""
+    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
