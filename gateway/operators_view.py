@@ -127,7 +127,8 @@ class OperatorsView:
                 link=engine.link,
                 since_ms=now_utc_ms - (now_mono_ms - engine.link_since_ms),
                 endpoints=tuple(
-                    EndpointStatus(address=e.name, connected=e.state is EndpointState.CONNECTED) for e in endpoints
+                    EndpointStatus(address=e.name, connected=e.state is EndpointState.CONNECTED, silent=e.silent)
+                    for e in endpoints
                 ),
                 in_flight=sum(e.in_flight for e in endpoints),
                 outages=engine.outages,

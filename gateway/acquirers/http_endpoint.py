@@ -196,6 +196,7 @@ class HttpEndpoint(Hearing):
             name=self.name,
             state=self._state,
             since_ms=self._since_ms,
+            silent=self.silent,
             last_error=self._last_error,
             in_flight=self.in_flight,
             sent=self.sent,

@@ -57,6 +57,7 @@ class EndpointStatus:
     Attributes:
         name: "host:port".
         since_ms: monotonic time at which `state` was entered.
+        silent: it has left too many messages in a row without an answer, and others go first until it is heard.
         last_error: why the last attempt or connection ended; empty while there was none.
         in_flight: sent there and not settled.
         sent, answered, timed_out: since the start; late answers are not among `answered`.
@@ -65,6 +66,7 @@ class EndpointStatus:
     name: str
     state: EndpointState
     since_ms: int
+    silent: bool
     last_error: str
     in_flight: int
     sent: int

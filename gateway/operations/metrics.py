@@ -59,9 +59,16 @@ class StatusCollector(Collector):
         connected = GaugeMetricFamily(
             "holdfast_endpoint_connected", "1 while an endpoint of the acquirer is connected.", labels=["endpoint"]
         )
+        silent = GaugeMetricFamily(
+            "holdfast_endpoint_silent",
+            "1 while an endpoint comes after all others, because it has left too many messages without an answer.",
+            labels=["endpoint"],
+        )
         for endpoint in acquirer.endpoints:
             connected.add_metric([endpoint.address], endpoint.connected)
+            silent.add_metric([endpoint.address], endpoint.silent)
         yield connected
+        yield silent
         yield _gauge("holdfast_upstream_in_flight", "Messages that await the acquirer's answer.", acquirer.in_flight)
         yield _counter("holdfast_outages", "Times that the link went down.", acquirer.outages)
 

@@ -88,6 +88,7 @@ class AcquirerReport(msgspec.Struct, frozen=True):
     link: str
     since: str
     endpoints: dict[str, bool]
+    silent: list[str]
     in_flight: int
     outages: int
 
@@ -261,6 +262,7 @@ def status_report(status: GatewayStatus, ready: bool, reasons: tuple[str, ...]) 
             acquirer.link.value,
             iso_utc(acquirer.since_ms),
             {endpoint.address: endpoint.connected for endpoint in acquirer.endpoints},
+            [endpoint.address for endpoint in acquirer.endpoints if endpoint.silent],
             acquirer.in_flight,
             acquirer.outages,
         ),

@@ -36,6 +36,8 @@ def show_status(status: StatusReport) -> None:
             ("acquirer", f"{acquirer.name}: link {acquirer.link} since {acquirer.since}"),
             ("endpoints", f"{len(up)} of {len(acquirer.endpoints)} connected {' '.join(up)}".rstrip()),
         ]
+        if acquirer.silent:
+            pairs.append(("silent", f"{' '.join(acquirer.silent)}: others go first until an answer comes from there"))
         pairs += [
             ("terminals", f"{one.listen}: {one.connections} connections, {one.in_flight} in flight")
             for one in status.terminals

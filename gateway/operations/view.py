@@ -25,10 +25,15 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """One address of the acquirer's host."""
+    """One address of the acquirer's host.
+
+    Attributes:
+        silent: it has left too many messages in a row without an answer, and others go first until it is heard.
+    """
 
     address: str
     connected: bool
+    silent: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

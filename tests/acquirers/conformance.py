@@ -365,6 +365,7 @@ class LinkConformance:
             await self.connected(s, 2)
             await self.send_and_answer(s, 4, 1)
             assert s.link.endpoints()[0].last_error.startswith("silent")
+            assert [endpoint.silent for endpoint in s.link.endpoints()] == [True, False]
             await s.hosts[1].stop()
             await self.connected(s, 1)
             await self.send_and_answer(s, 5, 0)  # there is no other

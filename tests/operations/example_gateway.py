@@ -93,7 +93,7 @@ class ExampleGateway:
                 name="bank",
                 link=LinkState.DOWN,
                 since_ms=NOW_MS - 30_000,
-                endpoints=(EndpointStatus(address="192.0.2.1:9583", connected=False),),
+                endpoints=(EndpointStatus(address="192.0.2.1:9583", connected=False, silent=True),),
                 in_flight=0,
                 outages=1,
             ),

@@ -150,6 +150,7 @@ def test_status_names_mode_link_queue_and_journal() -> None:
         assert status["acquirer"]["link"] == "down"
         assert status["acquirer"]["since"] == "2027-01-15T07:59:30.000Z"
         assert status["acquirer"]["endpoints"] == {"192.0.2.1:9583": False}
+        assert status["acquirer"]["silent"] == ["192.0.2.1:9583"]
         assert status["queue"]["by_obligation"] == {"answer": 0, "advice": 2, "reversal": 0, "person": 1}
         assert status["queue"]["oldest_owed_age_s"] == 60
         assert status["journal"]["mean_commit_batch"] == 2
