@@ -33,6 +33,9 @@ APPROVALS: Final = frozenset({"00", "08", "10", "11", "16"})
 In full, with identification, in part, as VIP, with an update of track 3.
 """
 
+_APPROVE_ELSEWHERE: Final = APPROVALS | {"A2", "A4", "A5", "A6"}
+"""Approve at one host or another: where a host's profile does not have one among its approvals, it is no decline."""
+
 REVERSAL_DONE: Final = frozenset({"00", "12", "25", "94"})
 """Answer to a reversal: nothing is owed any more (D13). 25 may also mean that it overtook its original."""
 
@@ -130,9 +133,9 @@ _TEXTS: Final[dict[str, str]] = {
 }
 
 
-def is_known(code: str) -> bool:
-    """Whether a code has a meaning at all; what has none proves nothing."""
-    return code in _TEXTS
+def may_decline(code: str) -> bool:
+    """Whether a code that a host's profile does not approve may be taken for a decline."""
+    return code in _TEXTS and code not in _APPROVE_ELSEWHERE
 
 
 def response_text(code: str) -> str:

@@ -61,6 +61,7 @@ class Lane:
         blocked_until_ms: monotonic; no replay before (backoff, or D13). 0 for none.
         blocked_by: rule that blocks ("D9", "D9 answer" or "D13").
         flight_over_ms: by transaction id: when, monotonic, nothing of it can be on its way any more (D13).
+        never_left: by transaction id: how many of its attempts ended before a byte of them left (D6), since the start.
         queued: stands in the line of lanes that may replay.
         waiting: requests that wait for the lane, first in line first (D20).
     """
@@ -77,6 +78,7 @@ class Lane:
     blocked_until_ms: int = 0
     blocked_by: str = ""
     flight_over_ms: dict[int, int] = field(default_factory=dict)
+    never_left: dict[int, int] = field(default_factory=dict)
     queued: bool = False
     waiting: deque[Run] = field(default_factory=deque)
 

@@ -19,7 +19,7 @@ from gateway.core.outgoing import outgoing
 from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
-from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST, is_known
+from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST, may_decline
 
 # Names of what every replay meets: a member of an enumeration costs ten times as much to come by.
 _REVERSING: Final = State.REVERSING
@@ -195,9 +195,9 @@ class Replay:
             self._answered(run, event.fields.get(39, ""))
         elif isinstance(event, NotSent) and event.reason.startswith("unencodable"):
             self._park(run, "replay.unencodable")
-        elif isinstance(event, TimedOut) and run.transaction.attempts >= self._work.settings.attempts_max:
+        elif isinstance(event, TimedOut) and self._tries(run) >= self._work.settings.attempts_max:
             # However the link is: this very message may be what takes it down each time (D9, D18).
-            self._park(run, f"replay.attempts-{run.transaction.attempts}")
+            self._park(run, f"replay.attempts-{self._tries(run)}")
         else:
             self._retry_later(run, "answer.none", left=not isinstance(event, NotSent))
 
@@ -220,7 +220,7 @@ class Replay:
                 self._settle(run, _APPROVED, f"answer.code-{code}")
         elif code in _TRY_AGAIN:
             self._retry_later(run, f"answer.code-{code}")
-        elif state is _STORED_CANCELLED and run.transaction.attempts == 1 and is_known(code):
+        elif state is _STORED_CANCELLED and run.transaction.attempts == 1 and may_decline(code):
             self._settle(run, State.CANCELLED, f"answer.code-{code}")
         elif state is _STORED_CANCELLED:
             # Refused now; but an earlier send of it may still be on its way, and be booked (D13).
@@ -238,6 +238,7 @@ class Replay:
             after.attempts = 0
         after.not_before_ms = work.not_before_ms(run.lane, before.id, wait_ms)
         run.transaction = after
+        run.lane.never_left.pop(before.id, None)
         change = Update(_ANSWERED, after, release=counters_of(before))
         if state is _REVERSING or not self._may_follow(run):
             work.update(run, change, lambda _: self._settled(run))
@@ -264,9 +265,12 @@ class Replay:
         """Leave it the head of its lane, after a pause; `left` is False where no byte of it left (D6)."""
         work = self._work
         attempts = run.transaction.attempts
-        # Nobody has seen what never left: it counts for the pause, and is no reason to give up.
-        if left and attempts >= work.settings.attempts_max and work.link.usable:
-            self._park(run, f"replay.attempts-{attempts}")
+        # Nobody has seen what never left: it counts for the pause, and is no reason to give up, now or later.
+        if not left:
+            never_left = run.lane.never_left
+            never_left[run.transaction.id] = never_left.get(run.transaction.id, 0) + 1
+        elif (tries := self._tries(run)) >= work.settings.attempts_max and work.link.usable:
+            self._park(run, f"replay.attempts-{tries}")
             return
         work.counts["replay.retry-later"] += 1
         settings = work.settings
@@ -278,6 +282,11 @@ class Replay:
         run.lane.forget_heads()  # a lane that waits keeps nothing in memory (INV-9)
         self._give_back(run)
 
+    @staticmethod
+    def _tries(run: Run) -> int:
+        """Attempts of which something may have left; those before the start all count."""
+        return run.transaction.attempts - run.lane.never_left.get(run.transaction.id, 0)
+
     def _park(self, run: Run, reason: str) -> None:
         """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
         work = self._work
@@ -287,6 +296,7 @@ class Replay:
             work.utc_ms, State.PARKED, reason=f"{reason}{PARKED_FROM}{before.reason}", resume=before.state
         )
         run.transaction = after
+        run.lane.never_left.pop(before.id, None)
         work.alarm(
             Severity.ALARM,
             "parked",

@@ -33,7 +33,7 @@ from gateway.core.standin import Refusal, decide
 from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
 from gateway.core.work import SendResult, Sent, Work, WriteResult
 from protocol.iso8583.message import Fields
-from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, SIGN_ON_FIRST, is_known
+from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, SIGN_ON_FIRST, may_decline
 
 # Names of what every request meets: a member of an enumeration costs ten times as much to come by.
 _ADVICE: Final = Kind.ADVICE
@@ -200,8 +200,9 @@ class Requests:
             else:
                 answer = relayed_answer(request.mti, request.fields, fields, request.rules)
                 self._settle(run, _ANSWERED_ENTRY, _APPROVED, answer, "answer.approved")
-        elif not is_known(code):
-            # A blank, malformed or unheard-of code is no proof of a decline: the money may have been taken.
+        elif not may_decline(code):
+            # A blank, malformed or unheard-of code is no proof of a decline, nor is an approval of other hosts: the
+            # money may have been taken.
             self._in_doubt(run, request, "answer.code-unknown")
         elif code in SIGN_ON_FIRST and code in _IN_DOUBT_CODES:
             # It concerns the gateway's own session: the terminal, whose keys are others, is told 68.

@@ -35,7 +35,7 @@ from gateway.core.transaction import (
     Transaction,
 )
 from gateway.core.work import Sent, Work, WriteResult
-from protocol.response_codes import is_known
+from protocol.response_codes import may_decline
 
 _LATE_RETRY_MS = 200
 
@@ -107,7 +107,8 @@ class Reversals:
 
     def _found(self, run: Run, request: Request, live_before: list[Run], event: Found) -> None:
         own, *originals = event.results
-        if not isinstance(own, Lookup):
+        # One from before its original is of an earlier original, whose key has come again since (D1).
+        if not isinstance(own, Lookup) and own.transaction.id > request.original_id:
             self._retries.answer_existing(run.waiting, request, own)
             self._forget(run, None)
         elif Lookup.DAMAGED in event.results:
@@ -144,13 +145,12 @@ class Reversals:
         work = self._work
         with_alias(run.transaction, request)
         run.transaction.original = known.id
+        horizon_ms = max(1, work.utc_ms - known.accepted_ms) if request.original_id else request.horizon_ms
         self._batches.note_late(request, known.key)
         answer = self._local(request, "00")
         run.answer = answer
         state = after_reversal(known.state, known.attempts, known.resume)
-        changes: list[Change] = [
-            Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms)
-        ]
+        changes: list[Change] = [Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), horizon_ms)]
         changed: Transaction | None = None
         if state is not known.state:
             # A reversal that was sent before it was parked is repeated as it was (D8, D9).
@@ -288,7 +288,7 @@ class Reversals:
         before = result.transaction
         code = event.fields.get(39, "")
         approved = code in work.host.approved_codes
-        declined = is_known(code) and not approved and code not in DEBIT_LEFT_OPEN
+        declined = may_decline(code) and not approved and code not in DEBIT_LEFT_OPEN
         state = after_late_answer(before, approved=approved, declined=declined)
         if approved and before.state is not State.APPROVED:
             work.alarm(
@@ -355,7 +355,9 @@ def reversal_reason(request: Request) -> str:
 
 
 def undoes(request: Request, known: Transaction) -> bool:
-    """Whether a reversal can mean this original: the same amount and card, as far as it names them."""
+    """Whether a reversal can mean this original: the one that it names, or the same amount and card, as far as said."""
+    if request.original_id and known.id != request.original_id:
+        return False
     if known.kind is Kind.UNSEEN:
         return True
     if 4 in request.fields and known.amount_minor != request.amount_minor:

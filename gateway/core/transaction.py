@@ -70,6 +70,7 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
         card_mask: at most first six and last four digits.
         lane: the ordered stream that this belongs to (D19).
         original_keys: for REVERSAL: keys under which the original may be stored, likeliest first.
+        original_id: for REVERSAL: the stored transaction that is meant and no other; 0 where the keys alone tell.
         fields: the fields without MAC and without sensitive authentication data.
         sensitive: sensitive authentication data, in memory only unless the profile retains some of it.
         retained: numbers of sensitive fields that the profile lets the journal keep, encrypted.
@@ -105,6 +106,7 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
     currency: str = ""
     horizon_ms: int = 0
     original_keys: tuple[str, ...] = ()
+    original_id: int = 0
     fields: Fields = {}
     sensitive: Fields = {}
     retained: frozenset[int] = frozenset()

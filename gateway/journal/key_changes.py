@@ -190,6 +190,12 @@ def rewrap(
         ring = opened(content, old, directory)
         next_path = directory / NEXT_KEK_FILE
         if following is None:
+            if (directory / KEK_FILE).is_symlink():
+                # What lies behind a link is not overwritten: no start could end the change, nor begin.
+                raise KeyChangeRefused(
+                    f"nothing was changed: {directory / KEK_FILE} is a link, and a new key cannot take its place; copy "
+                    f"the key into the folder first, or rewrap to where the new one lies"
+                )
             if kek is None:
                 _end_kek_change(directory, content)
             if next_path.exists():

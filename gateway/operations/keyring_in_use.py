@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from gateway.core.lifecycle import EntryKind
 from gateway.journal import key_changes
 from gateway.journal.key_changes import KeyChangeRefused
-from gateway.journal.key_wrapping import KEK_FILE, KeyEncryptionKey
+from gateway.journal.key_wrapping import KEK_FILE, NEXT_KEK_FILE, KeyEncryptionKey
 from gateway.journal.keyring import KeyPurpose, KeyRecord, Keyring, load_keyring
 from gateway.journal.port import JournalFull, JournalKeysWrong, KeyNeeds
 
@@ -99,13 +99,24 @@ class KeyringInUse:
                 raise KeyChangeRefused(f"nothing was changed: {error}") from error
             self.keyring, self.kek = wrapped, kek
             await self.settle()
-            raise KeyChangeRefused(
-                f"all keys are wrapped by {'a new key in the folder' if kek is None else kek.name} now, but the old "
-                f"key-encryption key may be left ({error}): see to it that {self._folder / KEK_FILE} is overwritten "
-                f"and removed, for copies of the keyring that were made before open with it"
-            ) from error
+            raise KeyChangeRefused(self._left_over(kek, error)) from error
         self.kek = kek
         await self.settle()
+
+    def _left_over(self, kek: KeyEncryptionKey | None, error: Exception) -> str:
+        """What a person has to know where all keys are wrapped anew, and the rest of the change has failed."""
+        kek_path, next_path = self._folder / KEK_FILE, self._folder / NEXT_KEK_FILE
+        if kek is None:  # either file may hold the only key that opens the keyring, now or after the next start
+            return (
+                f"all keys are wrapped by a new key in the folder now, but the change is not ended ({error}): "
+                f'key_encryption_key in [journal] must be "file" at the next start, which erases the old key and ends '
+                f"it. Remove neither {kek_path} nor {next_path} by hand: the new key is in one of them"
+            )
+        return (
+            f"all keys are wrapped by {kek.name} now, and key_encryption_key in [journal] must name it at the next "
+            f"start; but the old key-encryption key may be left ({error}): see to it that {kek_path}, if it is there, "
+            f"is overwritten and removed, for copies of the keyring that were made before open with it"
+        )
 
     def _wrapped_by(self, kek: KeyEncryptionKey | None) -> Keyring | None:
         """The keyring where its file has changed and opens with this key, else None."""

@@ -176,14 +176,17 @@ def reversal_of(
     request = request_from(Message("0400", fields), rules, hashing, utc_ms, batches=False)
     parts[3] = "4"
     key = "|".join(parts)
-    # Keys without a date come again: this original is meant, however old it is, and no reversal of an earlier one (D1).
-    horizon_ms = max(0, utc_ms - known.accepted_ms) + _CLOCK_STEP_MS if key.startswith(_HORIZON) else 0
+    # Keys without a date come again: this original is meant and no other, however old it is (D1).
+    horizon_ms = original_id = 0
+    if key.startswith(_HORIZON):
+        horizon_ms, original_id = max(0, utc_ms - known.accepted_ms) + _CLOCK_STEP_MS, known.id
     # The Idempotency-Key is a second key, unique per terminal (D1).
     alias = f"idem|{request.merchant}|{request.terminal}|{_presentable(idempotency_key, hashing)}"
     digest = _digest(known.key.encode() + b"\n" + canonical(body), hashing)
     return replace(
-        request, key=key, original_keys=(known.key,), horizon_ms=horizon_ms, alias=alias, alias_digest=digest
-    )
+        request, key=key, original_keys=(known.key,), original_id=original_id, horizon_ms=horizon_ms, alias=alias,
+        alias_digest=digest,
+    )  # fmt: skip
 
 
 def _assignable(named: str, message_class: str) -> tuple[str, ...]:

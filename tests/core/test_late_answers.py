@@ -88,7 +88,7 @@ def test_d16_a_late_decline_does_not_end_a_reversal_that_was_sent() -> None:
     world.check_settled()
 
 
-@pytest.mark.parametrize("code", ["09", "68", "91", "94", "96", "98", "A0", "B1", "  ", ""])
+@pytest.mark.parametrize("code", ["09", "68", "91", "94", "96", "98", "A0", "A2", "B1", "  ", ""])
 def test_d16_a_late_answer_that_is_no_sure_decline_leaves_the_reversal_owed(code: str) -> None:
     world = World()
     world.acquirer.moods.append(Mood(after_ms=20_000, books=True, code=code))

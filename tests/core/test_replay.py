@@ -305,6 +305,22 @@ def test_d9_what_never_left_is_not_parked_for_it_however_often_there_is_no_room(
     world.check_settled()
 
 
+def test_d9_what_never_left_is_not_counted_when_what_has_left_is_given_up() -> None:
+    world = World(settings=EngineSettings(backoff_max_ms=2_000, attempts_max=3))
+    world.acquirer.moods.append(SILENT_BOOKED)
+    world.ask("0200", sale())
+    world.run()
+    world.refused_at_link = NO_ROOM
+    world.advance(45_000)
+    assert world.journal.row(key()).attempts > 3
+    world.refused_at_link = ""
+    world.acquirer.moods += [SILENT_LOST] * 3
+    for state in (State.REVERSING, State.REVERSING, State.PARKED):
+        world.advance(18_000)
+        assert world.journal.row(key()).state is state
+    assert world.journal.row(key()).reason == "replay.attempts-3 < answer.none"
+
+
 def test_d13_a_reversal_is_not_sent_before_its_original_cannot_arrive_any_more() -> None:
     world = World()
     world.acquirer.moods.append(BREAKS_BOOKED)  # the connection breaks at once; the request arrives 25 s later

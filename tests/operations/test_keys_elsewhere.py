@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from bench.till import TEST_CARDS
 from gateway.config import Address
 from gateway.core.lifecycle import EntryKind
+from gateway.journal import key_changes
 from gateway.journal.key_changes import KeyChangeRefused
-from gateway.journal.key_wrapping import KEK_FILE, RawKek
+from gateway.journal.key_wrapping import KEK_FILE, NEXT_KEK_FILE, RawKek
 from gateway.journal.keyring import KEYRING_FILE, KeyPurpose, load_keyring
 from gateway.journal.log_reader import LogReader
 from gateway.journal.port import JournalKeysWrong
@@ -90,6 +93,40 @@ def test_where_the_new_key_of_the_folder_gets_no_name_yet_it_is_in_use_all_the_s
         (desk.folder / KEK_FILE).rmdir()
         await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "yearly")
         assert load_keyring(desk.folder).current[KeyPurpose.ACCOUNT] == 6
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("failing", ["erase", "sync_folder"])
+def test_where_the_change_of_the_folders_key_is_not_ended_nobody_is_told_to_remove_what_may_be_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def story(desk: Desk) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(key_changes, failing, fail)
+            with pytest.raises(KeyChangeRefused) as said:
+                await desk.keys.rewrap("file", None, "ann", "yearly")
+        assert "all keys are wrapped by a new key" in str(said.value)
+        assert "Remove neither" in str(said.value)
+        key_changes.open_keyring(desk.folder)  # the next start ends it: the new key has the name that the old one had
+        assert not (desk.folder / NEXT_KEK_FILE).exists()
+        assert load_keyring(desk.folder) == desk.keys.keyring
+
+    play(tmp_path, story)
+
+
+def test_a_new_key_of_the_folder_does_not_follow_one_behind_a_link_which_no_start_could_erase(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        kek = desk.folder / KEK_FILE
+        kek.rename(tmp_path / "mounted")
+        kek.symlink_to(tmp_path / "mounted")
+        before = desk.keys.keyring
+        with pytest.raises(KeyChangeRefused, match=r"nothing was changed: .* is a link"):
+            await desk.keys.rewrap("file", None, "ann", "yearly")
+        assert desk.keys.keyring == key_changes.open_keyring(desk.folder) == before
 
     play(tmp_path, story)
 

@@ -16,7 +16,7 @@ from gateway.core.settling import closing_key
 from gateway.core.transaction import Kind, Request, Transaction
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import first_mti, is_repeat
-from protocol.response_codes import is_known
+from protocol.response_codes import may_decline
 from tests.core.acquirer import HostKey, host_key
 from tests.core.checks import Flight, Told, key_of
 from tests.core.journal import Broken, MemoryJournal
@@ -213,7 +213,7 @@ class Watched(World):
         if (row.lane, row.sent_stan) in self.strays:
             return
         known = "unknown-code-cancels" in self.excused and row.state is State.CANCELLED
-        if not (known and row.reason.startswith("answer.code-") and not is_known(row.reason[12:])):
+        if not (known and row.reason.startswith("answer.code-") and not may_decline(row.reason[12:])):
             super()._check_effect(row)
 
     def check_told(self) -> None:

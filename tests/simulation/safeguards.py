@@ -252,8 +252,8 @@ SAFEGUARDS: Final = (
     Safeguard("the recovery table is applied", "D7", lambda: [(engine.Engine, "recover", lambda *_: [])]),
     Safeguard("an approval for another amount is none", "INV-5", lambda: [
         (requests, "changed_by_host", lambda *_: "")]),
-    Safeguard("an unknown code proves nothing", "D7", lambda: [(requests, "is_known", lambda _: True)]),
-    Safeguard("an unknown code that comes late proves nothing", "D16", lambda: [(reversals, "is_known", bool)]),
+    Safeguard("an unknown code proves nothing", "D7", lambda: [(requests, "may_decline", lambda _: True)]),
+    Safeguard("an unknown code that comes late proves nothing", "D16", lambda: [(reversals, "may_decline", bool)]),
     Safeguard("codes that leave the debit open are reversed", "D7", lambda: [
         (requests, "_IN_DOUBT_CODES", frozenset[str]())]),
     Safeguard("what was undone is not told approved", "D15", lambda: [(retries, "_UNDONE", frozenset[State]())]),

@@ -261,6 +261,28 @@ async def test_a_reversal_of_yesterdays_sale_is_none_of_todays_under_the_same_st
         assert (await gateway.get(path))[1]["state"] in {"reversing", "reversed"}
 
 
+@pytest.mark.parametrize("amount_minor", [1_000, 2_000])
+@on_each_loop
+async def test_a_reversal_of_yesterdays_sale_a_moment_before_is_none_of_todays_under_the_same_stan(
+    amount_minor: int, tmp_path: Path
+) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        _, first = await gateway.post("/v1/transactions", undated(gateway, 7, amount_minor=1_000), "monday")
+        gateway.clock.ahead_ms = 24 * 3_600_000 + 60_000
+        await gateway.post(f"/v1/transactions/{first['id']}/reversal", {"reason": "cancelled"}, "undo monday")
+        gateway.clock.ahead_ms += 240_000
+        _, second = await gateway.post("/v1/transactions", undated(gateway, 7, amount_minor=amount_minor), "tuesday")
+        assert (second["state"], second["id"] != first["id"]) == ("approved", True)
+        gateway.clock.ahead_ms += 300_000
+        path = f"/v1/transactions/{second['id']}"
+        for key in ("undo tuesday", "undo tuesday", "undo it once more"):
+            status, undone = await gateway.post(f"{path}/reversal", {"reason": "cancelled"}, key)
+            assert (status, undone["response_code"]) == (200, "00")
+        assert (await gateway.get(path))[1]["state"] in {"reversing", "reversed"}
+        _, page = await gateway.get("/v1/transactions?terminal=T0000001&stan=000007")
+        assert [each["type"] for each in page["transactions"]] == ["sale", "reversal"] * 2
+
+
 @on_each_loop
 async def test_while_the_acquirer_is_away_a_sale_over_http_is_approved_offline(tmp_path: Path) -> None:
     async with house("unionpay", tmp_path) as gateway:
