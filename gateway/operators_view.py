@@ -103,7 +103,8 @@ class OperatorsView:
 
     def mode(self) -> Mode:
         """What a new sale meets."""
-        return _MODES.get(self._parts.conductor.engine.link, _STANDING_IN)
+        engine = self._parts.conductor.engine
+        return _STANDING_IN if engine.on_trial else _MODES.get(engine.link, _STANDING_IN)
 
     async def status(self) -> GatewayStatus:
         """Everything that status and metrics tell."""

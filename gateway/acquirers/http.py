@@ -16,7 +16,7 @@ from gateway.acquirers.mapping import Doubt, HttpMapping, HttpReply, HttpRequest
 from gateway.acquirers.matching import Flight, Late, Matching, NoFlight
 from gateway.acquirers.port import Deliver, EndpointStatus
 from gateway.acquirers.silence import Turns
-from gateway.core.effects import Send
+from gateway.core.effects import Purpose, Send
 from gateway.core.events import NO_ROOM, Answered, Connected, LateAnswered, NotSent, TimedOut
 from gateway.reporting import RateLimitedReport, Report
 from protocol.iso8583.mti import answer_mti
@@ -94,6 +94,7 @@ class HttpLink:
             key = self._matching.key(answer_mti(message.mti), message.fields)
         except ValueError as error:  # UnmappableMessage: its texts name fields, never values
             text = str(error) if isinstance(error, UnmappableMessage) else "the message type has no answer"
+            self._report.line("link.unencodable", "unencodable", {"mti": message.mti, "detail": text}, now_ms)
             self._refuse(send, Count.REFUSED_UNENCODABLE, f"unencodable: {text}")
             return
         if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
@@ -175,6 +176,7 @@ class HttpLink:
             self._report.line("link.connection-lost", reason, facts, self._mono_ms())
             if endpoint.in_flight:
                 self._unheard(endpoint)
+            endpoint.began_anew()
         self._tell_connected()
 
     def connect_failed(self, endpoint: HttpEndpoint, reason: str) -> None:
@@ -261,7 +263,7 @@ class HttpLink:
         mti = answer_mti(message.mti)
         found = self._matching.answered(exchange.flight.key, self._mono_ms())
         if isinstance(found, Flight):
-            endpoint.heard()
+            endpoint.heard(echo=found.purpose is Purpose.PROBE)
             # Not always this exchange's own: the answer to an earlier send is the repeat's as well.
             answered = self._exchanges[found.endpoint]
             answered.endpoint.answered += 1
@@ -294,7 +296,7 @@ class HttpLink:
         exchange = self._exchanges[flight.endpoint]
         exchange.endpoint.timed_out += 1
         if exchange.endpoint.connected and not self._closing:  # else a break has been counted
-            self._unheard(exchange.endpoint)
+            self._unheard(exchange.endpoint, echo=flight.purpose is Purpose.PROBE)
         self._settled(exchange)
         self._counts[Count.TIMED_OUT] += 1
         self._deliver(TimedOut(flight.token))
@@ -348,8 +350,8 @@ class HttpLink:
         left = [e for e in self._endpoints if e not in tried and e.has_room(request.size_bytes)]
         return next((e for e in left if not e.silent), None) or self._turns.next(left)
 
-    def _unheard(self, endpoint: HttpEndpoint) -> None:
-        if endpoint.went_unheard():
+    def _unheard(self, endpoint: HttpEndpoint, *, echo: bool = False) -> None:
+        if endpoint.went_unheard(echo=echo):
             self._note(endpoint, "silent")
 
     def _occupy(self, exchange: Exchange, endpoint: HttpEndpoint) -> None:

@@ -178,10 +178,10 @@ class HttpEndpoint(Hearing):
             self._down(reason)
         self._broken.set()
 
-    def went_unheard(self) -> bool:
+    def went_unheard(self, *, echo: bool = False) -> bool:
         """Count that; True where the endpoint has fallen silent with it. It stays connected: others go first."""
         silent_before = self.silent
-        if not self.unheard(self._link.unheard_max) or silent_before:
+        if not self.unheard(self._link.unheard_max, echo=echo) or silent_before:
             return False
         self._last_error = "silent: no answer to as many messages as may go unheard"
         return True

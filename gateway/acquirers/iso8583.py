@@ -25,6 +25,8 @@ from protocol.iso8583.mti import answer_mti, first_mti, is_answer
 
 _MAC_FIELDS = (64, 128)
 _NETWORK_CLASS = "8"
+_SILENT = "silent"
+"""Why a connection was ended here that nothing came over."""
 
 _OWN_TOKEN = -1
 """Of the gateway's own sign-on, which is matched like all else; the core's tokens are above 0."""
@@ -120,6 +122,8 @@ class Iso8583Link:
                 self._codec.encode(Message(message.mti, fields, self._settings.tpdu, self._settings.header))
             )
         except ValueError as error:  # also CodecError and FramingError: their texts name places, never values
+            facts = {"mti": message.mti, "detail": str(error)}
+            self._report.line("link.unencodable", "unencodable", facts, now_ms)
             self._refuse(send, Count.REFUSED_UNENCODABLE, f"unencodable: {error}")
             return
         if reason := self._matching.refusal(key, message.fields, send.purpose, now_ms):
@@ -235,6 +239,8 @@ class Iso8583Link:
             self._report.line("link.connection-lost", reason, facts, now_ms)
             if endpoint.in_flight:
                 endpoint.unheard(self._settings.unheard_max)
+            if reason != _SILENT:
+                endpoint.began_anew()
         self.given_up(endpoint)
 
     def given_up(self, endpoint: Endpoint) -> None:
@@ -253,9 +259,9 @@ class Iso8583Link:
 
     def received(self, endpoint: Endpoint, frame: bytes) -> None:
         """Find out whose answer a frame is, or what the host wants."""
-        endpoint.heard()
         try:
             message = self._codec.decode(frame)
+            endpoint.heard(echo=message.mti[1] == _NETWORK_CLASS)
             answer = is_answer(message.mti)
         except (CodecError, ValueError) as error:
             # Whose it was cannot be known: that send stays in doubt until its time is over.
@@ -369,8 +375,9 @@ class Iso8583Link:
         endpoint.timed_out += 1
         # Of what a break left in doubt, the break has been counted. A line may be dead without either end knowing: a
         # new one shows.
-        if endpoint.live and not self._closing and endpoint.unheard(self._settings.unheard_max):
-            endpoint.abort("silent: nothing has come for as many messages as may go unheard")
+        echo = flight.purpose is Purpose.PROBE
+        if endpoint.live and not self._closing and endpoint.unheard(self._settings.unheard_max, echo=echo):
+            endpoint.abort(f"{_SILENT}: nothing has come for as many messages as may go unheard")
         self._counts[Count.TIMED_OUT] += 1
         self._deliver(TimedOut(flight.token))
 

@@ -1,9 +1,10 @@
 """Which endpoints are silent, and which of them a message goes to where there is no other.
 
 An endpoint that leaves as many messages in a row without an answer as may go unheard is *silent*: others go first, in
-configured order. Nothing that was sent moves (D6), and the link sends nothing to find out whether it is back: when to
-ask the host is the core's decision. So a silent endpoint is asked only where all others have no room, are not
-connected, or are silent too, and it has its place again once it is heard.
+configured order. An answered echo test is none to a message that moves money: a host may answer echo tests with nothing
+behind it. Nothing that was sent moves (D6), and the link sends nothing to find out whether it is back: when to ask the
+host is the core's decision. So a silent endpoint is asked only where all others have no room, are not connected, or are
+silent too, and it has its place again once it is heard.
 
 A break with messages in flight counts once, however many they were: a host that restarts is not silent, one that
 breaks off time after time is.
@@ -27,14 +28,23 @@ class Hearing:
         self.silent = False
         self.turn = 0
         self._unheard = 0
+        self._mute = False
 
-    def heard(self) -> None:
-        """The endpoint has spoken."""
+    def heard(self, *, echo: bool = False) -> None:
+        """The endpoint has spoken; an `echo` test or its answer proves nothing where anything else went unheard."""
+        if echo and self._mute:
+            return
+        self._mute = False
         self._unheard = 0
         self.silent = False
 
-    def unheard(self, unheard_max: int) -> bool:
+    def began_anew(self) -> None:
+        """The host has hung up: what it left unanswered says nothing of the one that comes next."""
+        self._mute = False
+
+    def unheard(self, unheard_max: int, *, echo: bool = False) -> bool:
         """One more went unheard; True where with it there are as many as may, and the count begins anew."""
+        self._mute = self._mute or not echo
         self._unheard += 1
         if self._unheard < unheard_max:
             return False

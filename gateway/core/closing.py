@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from gateway.core.effects import Purpose
 from gateway.core.events import Answered, BatchRead, NotSent
@@ -17,8 +18,11 @@ from gateway.core.totals import counted, totals_of
 from gateway.core.transaction import Stored
 from gateway.core.work import SendResult, Work
 from protocol.iso8583.message import Fields, Message
-from protocol.response_codes import UPLOAD_FIRST
+from protocol.iso8583.mti import first_mti
+from protocol.response_codes import ADVICE_TAKEN, LOOK_UP_ORIGINAL, UPLOAD_FIRST
 from protocol.settlement import Balance, Detail, SettlementFieldError, result_of
+
+_TOTALS_ANSWER: Final = "0510"
 
 Then = Callable[[SendResult], None]
 """Told the answer that counts, or why there is none."""
@@ -72,23 +76,41 @@ class Closing:
         self._upload(messages, then, None)
 
     def _upload(self, messages: list[Message], then: Then, event: SendResult | None) -> None:
-        """Send what is left, one after another, as long as each is taken."""
-        if event is not None and not (
-            isinstance(event, Answered) and event.verified and event.fields.get(39) == "00" and messages
-        ):
+        """Send what is left, one after another, as long as each is taken; 94 says that it was taken before."""
+        if event is not None and not (messages and self._taken(event)):
             then(event)
             return
         self._send(messages[0], partial(self._upload, messages[1:], then))
+
+    def _taken(self, event: SendResult) -> bool:
+        taken = ADVICE_TAKEN | self._work.host.approved_codes
+        return isinstance(event, Answered) and event.verified and event.fields.get(39) in taken
+
+    def unclear(self, event: Answered) -> bool:
+        """Whether the acquirer has had these totals before, and does not say that it found them balanced.
+
+        The answer that was lost may have been 95: what was not uploaded then is not settled.
+        """
+        return (
+            first_mti(event.mti) == _TOTALS_ANSWER
+            and event.fields.get(39) in LOOK_UP_ORIGINAL
+            and _result(event.fields, self._work.host.totals_field) is not Balance.BALANCED
+        )
 
 
 def _differs(fields: Fields, totals_field: int) -> bool:
     """Whether the acquirer finds the batch out of balance: by its code, or by the result beside the totals."""
     if fields.get(39) in UPLOAD_FIRST:
         return True
+    return _result(fields, totals_field) in {Balance.OUT_OF_BALANCE, Balance.ERROR}
+
+
+def _result(fields: Fields, totals_field: int) -> Balance | None:
+    """What the acquirer says of the totals; None where it says nothing: its code counts then."""
     try:
-        return result_of(fields.get(totals_field, "")) in {Balance.OUT_OF_BALANCE, Balance.ERROR}
+        return result_of(fields.get(totals_field, ""))
     except SettlementFieldError:
-        return False  # it says nothing of the totals: its code counts
+        return None
 
 
 def _detail(stored: Stored) -> Detail:

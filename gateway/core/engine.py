@@ -121,6 +121,8 @@ class Engine:
         self._steering = Steering(self._work, self._replay, freed)
         self._probe_stan = utc_ms // 1000
         self._link_seen = self._work.link.state
+        self._away = True
+        """Whether an outage is not over: its beginning is told once, and its end too."""
         written, answered = self._work.written, self._work.answered
         self._take_of: dict[type[Event], Callable[[Any], None]] = {
             Committed: written, Existing: written, OverLimit: written, WriteRefused: written,
@@ -285,9 +287,12 @@ class Engine:
         work = self._work
         before, now = self._link_seen, work.link.state
         self._link_seen = now
-        if now is LinkState.DOWN and before is not LinkState.MAINTENANCE:
+        if now is LinkState.DOWN and before is not LinkState.MAINTENANCE and not self._away:
             work.alarm(Severity.WARNING, "acquirer-away", "the acquirer does not answer; new sales stand in")
-        if now is LinkState.UP and before is LinkState.DOWN:
+        if now is LinkState.DOWN:
+            self._away = True
+        if now is LinkState.UP and self._away:
+            self._away = False
             work.alarm(Severity.NOTICE, "acquirer-back", "the acquirer answers; what is owed is replayed")
             work.lanes.unblock_all("D9")
         if not work.link.usable:
@@ -307,6 +312,11 @@ class Engine:
     def link(self) -> LinkState:
         """What is believed of the acquirer now."""
         return self._work.link.state
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the acquirer answers probes alone, so that all sales but one at a time stand in."""
+        return self._work.link.on_trial
 
     def overruns(self, unanswered: int, room: int, mono_ms: int) -> bool:
         """Whether a new request would be one more than the acquirer has room for, although it answers (INV-9).

@@ -93,13 +93,16 @@ def pan_of(fields: Fields) -> str:
     A track without a card number in clear (encrypted by the terminal) has none: what is taken for a card number is
     kept and shown in part, and nothing else may be.
     """
-    if pan := fields.get(2):
-        return pan
-    if track := fields.get(35):
+    return fields.get(2) or carried_pan(fields)
+
+
+def carried_pan(sensitive: Fields) -> str:
+    """The card number in track 2 or in chip data alone, whatever field 2 says; empty where there is none."""
+    if track := sensitive.get(35):
         before_separator = track.upper().replace("D", "=").partition("=")[0]
         if _is_pan(before_separator):
             return before_separator
-    return _pan_of_chip(chip) if (chip := fields.get(55)) else ""
+    return _pan_of_chip(chip) if (chip := sensitive.get(55)) else ""
 
 
 def _is_pan(text: str) -> bool:
@@ -175,6 +178,7 @@ def request_from(
         amount_minor=amount_minor,
         currency=currency,
         original_keys=_original_keys(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
+        keys_beside=_keys_beside(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
         fields=fields if plain else _storable(fields, sensitive),
         sensitive={} if plain else {n: v for n, v in fields.items() if n in sensitive},
         retained=rules.retained_sensitive_fields,
@@ -283,3 +287,28 @@ def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str,
     if rules.period is Period.BATCH and all_digits(older) and older[6:] == stan:
         periods.insert(0, f"B{older[:6]}")
     return tuple(dict.fromkeys(f"{p}|{lane}|{message_class}|{stan}" for p in periods for message_class in "21"))
+
+
+def _keys_beside(fields: Fields, rules: TerminalRules, period: str, lane: str, utc_ms: int) -> tuple[str, ...]:
+    """Keys of the days beside those that a reversal names: it may come after the midnight of its original.
+
+    Its own date is then a day later than the original's; and field 90 has a date in UTC, which may be a day off the
+    local one.
+    """
+    original = fields.get(90, "")
+    if rules.original is not OriginalForm.DE_90 or not original or not period.startswith("D"):
+        return ()
+    named = _date_period(original[10:14], utc_ms)
+    beside = (_days_from(period, -1), _days_from(named, -1), _days_from(named, 1))
+    return tuple(
+        dict.fromkeys(f"{p}|{lane}|{original[1]}|{original[4:10]}" for p in beside if p and p not in (period, named))
+    )
+
+
+def _days_from(period: str, days: int) -> str:
+    """The period so many days later; empty where its date is none."""
+    try:
+        day = date.fromisoformat(f"{period[1:-4]}-{period[-4:-2]}-{period[-2:]}")
+        return f"D{date.fromordinal(day.toordinal() + days):%Y%m%d}"
+    except ValueError:
+        return ""

@@ -1,7 +1,8 @@
 """What is believed of the acquirer: up, degraded, down, or in maintenance; when to probe; how wide to open (D19).
 
-Down is left only by an answered probe. After an outage the window starts at one message in flight and doubles with
-each windowful of answers, because the host has just come back.
+Down is left only by an answered probe; where transactions had stayed without an answer, the link is degraded then, and
+they are tried one at a time, until one is answered. After an outage the window starts at one message in flight and
+doubles with each windowful of answers, because the host has just come back.
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ class LinkHealth:
         self.connected = False
         self.probing = False
         self.outages = 0
+        self._over = True
+        """Whether the last outage is over: the link was up since."""
         self._missing = 0
+        self._unanswered = 0
+        """Transactions in a row without an answer; a probe that is answered leaves it as it is."""
         self._answered_ms = mono_ms
         self.window = 1
         """How many replays may be in flight (D19)."""
@@ -78,7 +83,7 @@ class LinkHealth:
 
     def answered(self, mono_ms: int) -> None:
         """Any answer in time: the host is there."""
-        self._missing = 0
+        self._missing = self._unanswered = 0
         self._answered_ms = mono_ms
         if self.window < self._settings.window_max:
             self.window += 1
@@ -91,13 +96,25 @@ class LinkHealth:
         """Whether a host that has had all it may have since then still answers; else it hangs, or is not used."""
         return self.usable and mono_ms - max(full_since_ms, self._answered_ms) <= _HANGS_AFTER_MS
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the host answers probes, and nothing else since its outage: transactions are tried one at a time."""
+        return self.usable and self._unanswered >= self._settings.down_after_timeouts
+
     def timed_out(self, mono_ms: int) -> None:
-        """An answer stayed away: degraded at once, down after as many as configured in a row."""
+        """A transaction's answer stayed away: degraded at once, down after as many as configured in a row.
+
+        Probes that are answered in between do not count: a host may answer them with nothing behind it.
+        """
+        self._unanswered += 1
+        self._missed(mono_ms)
+
+    def _missed(self, mono_ms: int) -> None:
         self._missing += 1
         self.window = 1
         if not self.usable:
             return
-        if self._missing >= self._settings.down_after_timeouts:
+        if max(self._missing, self._unanswered) >= self._settings.down_after_timeouts:
             self._change(LinkState.DOWN, mono_ms)
             self.probe_at_ms = mono_ms + self._probe_delay_ms
         else:
@@ -123,23 +140,27 @@ class LinkHealth:
         self.probing = True
 
     def probe_answered(self, mono_ms: int) -> bool:
-        """Returns whether this closed an outage."""
+        """Returns whether this closed an outage. While no transaction is answered, the link is degraded at best."""
         self.probing = False
         self._missing = 0
-        self._probe_delay_ms = self._settings.probe_min_ms
+        unproved = self._unanswered >= self._settings.down_after_timeouts
+        if unproved:
+            self._probe_delay_ms = min(2 * self._probe_delay_ms, self._settings.echo_interval_ms)
+        else:
+            self._probe_delay_ms = self._settings.probe_min_ms
         self.probe_at_ms = mono_ms + self._settings.echo_interval_ms
         if self._maintenance:
             return False
         was_down = self.state is LinkState.DOWN
         if was_down:
             self.window = 1
-        self._change(LinkState.UP, mono_ms)
+        self._change(LinkState.DEGRADED if unproved else LinkState.UP, mono_ms)
         return was_down
 
     def probe_failed(self, mono_ms: int) -> None:
         """A probe that is not answered counts like any answer that stays away; probing backs off."""
         self.probing = False
-        self.timed_out(mono_ms)
+        self._missed(mono_ms)
         self.probe_at_ms = mono_ms + self._probe_delay_ms
         self._probe_delay_ms = min(2 * self._probe_delay_ms, self._settings.echo_interval_ms)
 
@@ -151,8 +172,12 @@ class LinkHealth:
     def _change(self, state: LinkState, mono_ms: int) -> None:
         if state is self.state:
             return
-        if state is LinkState.DOWN:
-            self.outages += 1
+        if state is LinkState.UP:
+            self._over = True
+        elif state is LinkState.DOWN:
+            if self._over or self.state is not _DEGRADED:  # else a trial has failed: it is still the same one
+                self.outages += 1
+            self._over = False
         self.state = state
         self.usable = state in _USABLE
         self.since_ms = mono_ms

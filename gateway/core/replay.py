@@ -16,9 +16,11 @@ from gateway.core.events import Answered, Heads, NotSent, TimedOut
 from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import EntryKind, Obligation, State
 from gateway.core.outgoing import outgoing
+from gateway.core.requests import changed_by_host
 from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
+from protocol.iso8583.message import Fields
 from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST, may_decline
 
 # Names of what every replay meets: a member of an enumeration costs ten times as much to come by.
@@ -191,8 +193,10 @@ class Replay:
     def _decide(self, run: Run, event: SendResult) -> None:
         if isinstance(event, Answered) and not event.verified:
             self._retry_later(run, "answer.mac-wrong")
+        elif isinstance(event, Answered) and run.transaction.kind is _SETTLEMENT and self._closing.unclear(event):
+            self._park(run, f"answer.code-{event.fields[39]}")
         elif isinstance(event, Answered):
-            self._answered(run, event.fields.get(39, ""))
+            self._answered(run, event.fields)
         elif isinstance(event, NotSent) and event.reason.startswith("unencodable"):
             self._park(run, "replay.unencodable")
         elif isinstance(event, TimedOut) and self._tries(run) >= self._work.settings.attempts_max:
@@ -201,8 +205,8 @@ class Replay:
         else:
             self._retry_later(run, "answer.none", left=not isinstance(event, NotSent))
 
-    def _answered(self, run: Run, code: str) -> None:
-        state = run.transaction.state
+    def _answered(self, run: Run, fields: Fields) -> None:
+        state, code = run.transaction.state, fields.get(39, "")
         if state is _REVERSING:
             if code == "00":
                 self._settle(run, _REVERSED, "answer.code-00")
@@ -216,6 +220,9 @@ class Replay:
         elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
             if state is _STORED_CANCELLED:
                 self._settle(run, _REVERSING, run.transaction.reason)
+            elif changed := _changed(run, fields):
+                # It may be booked as the acquirer says, and not as the terminal was told (INV-5).
+                self._park(run, f"answer.{changed}-changed")
             else:
                 self._settle(run, _APPROVED, f"answer.code-{code}")
         elif code in _TRY_AGAIN:
@@ -326,3 +333,9 @@ class Replay:
         if lane.busy is not None and lane.busy.request is None:
             return lane.busy.stored
         return lane.heads[0] if lane.heads else None
+
+
+def _changed(run: Run, fields: Fields) -> str:
+    """What the acquirer says that it has booked otherwise than the advice told; "" where it agrees."""
+    sent = run.message.fields
+    return changed_by_host(sent, run.transaction.currency, sent.get(2, ""), fields) if 4 in sent else ""

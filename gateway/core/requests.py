@@ -63,6 +63,7 @@ class Requests:
         self._work = work
         self._retries = retries
         self._batches = batches
+        self._asking = 0
         retries.begin = self.arrive
 
     def arrive(self, terminal_token: int, request: Request) -> None:
@@ -92,7 +93,7 @@ class Requests:
         work.begin(run)
         if is_advice:
             self._take_advice(run, request)
-        elif not work.link.usable:
+        elif not self._may_ask():
             self._stand_in(run, request)
         elif run.lane.free:
             self._ask(run, request)
@@ -117,15 +118,24 @@ class Requests:
             work.lanes.ready(lane)
         elif work.link.usable and (run := work.lanes.first_waiting(lane)):
             assert run.request is not None
-            self._ask(run, run.request)
+            if self._may_ask():
+                self._ask(run, run.request)
+            else:
+                self._stand_in(run, run.request)
         else:
             work.lanes.forget_if_idle(lane)
+
+    def _may_ask(self) -> bool:
+        """Whether the acquirer can be asked; one request at a time while it answers nothing but probes."""
+        link = self._work.link
+        return link.usable and not (self._asking and link.on_trial)
 
     # Online
 
     def _ask(self, run: Run, request: Request) -> None:
         work = self._work
         run.lane.busy = run
+        self._asking += 1
         change = Create(_ACCEPTED_ENTRY, run.transaction, run.message, retained(request), None, (), request.horizon_ms)
         work.create(run, (change,), partial(self._accepted, run, request))
 
@@ -189,7 +199,7 @@ class Requests:
         work = self._work
         code = fields.get(39, "")
         if code in work.host.approved_codes:
-            if changed := changed_by_host(request, fields):
+            if changed := changed_by_host(request.fields, request.currency, request.pan, fields):
                 work.alarm(
                     Severity.ALARM, "answer-changed", f"the acquirer approved another {changed}; reversing",
                     key=request.key,
@@ -410,7 +420,7 @@ class Requests:
         elif result is Lookup.DAMAGED:
             self._retries.answer_existing(run.waiting, request, None)
             self._forget(run)
-        elif not work.link.usable:
+        elif not self._may_ask():
             self._stand_in(run, request)
         elif run.lane.free:
             self._ask(run, request)
@@ -459,6 +469,7 @@ class Requests:
         lane = run.lane
         if lane.busy is run:
             lane.busy = None
+            self._asking -= 1
         self.lane_freed(lane)
         if run.deferred:
             self._work.go_on(run)
@@ -467,12 +478,12 @@ class Requests:
         return local_answer(request.mti, request.fields, code, request.rules, self._work.utc_ms)
 
 
-def changed_by_host(request: Request, fields: Fields) -> str:
-    """What an approval says otherwise than the request: "amount", "currency" or "card"; "" where it agrees (INV-5)."""
-    if fields.get(4, request.fields[4]) != request.fields[4]:
+def changed_by_host(sent: Fields, currency: str, pan: str, fields: Fields) -> str:
+    """What an approval says otherwise than was sent: "amount", "currency" or "card"; "" where it agrees (INV-5)."""
+    if fields.get(4, sent[4]) != sent[4]:
         return "amount"
-    if fields.get(49, request.currency) != request.currency:
+    if fields.get(49, currency) != currency:
         return "currency"
-    if request.pan and fields.get(2, request.pan) != request.pan:
+    if pan and fields.get(2, pan) != pan:
         return "card"
     return ""

@@ -17,12 +17,15 @@ from gateway.core.events import Found, Lookup
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Answer, Kind, Request, Stored, Transaction
 from gateway.core.work import Work
+from protocol.iso8583.message import Fields
 
 JOINED_MAX: Final = 16
 """Terminals' tokens that may wait for one outcome; who comes later is told 09 and may ask again."""
 
 FURTHER_MAX: Final = 10_000
 """Second keys that are remembered of transactions that were stored without them."""
+
+_REVERSAL: Final = Kind.REVERSAL
 
 _UNDONE: Final = frozenset({State.CANCELLED, State.STORED_CANCELLED, State.REVERSING, State.REVERSED})
 
@@ -35,6 +38,12 @@ def within_horizon(known: Transaction, request: Request, utc_ms: int) -> bool:
 def _nobody(terminal_token: int, request: Request) -> None:
     """Before Requests is there."""
     raise AssertionError(f"nobody begins request {request.key} of {terminal_token}")
+
+
+def _names_another(reversal: Fields, known: Fields) -> bool:
+    """Whether two reversals under one STAN name different originals in field 90 (D2, D12)."""
+    named, before = (fields.get(90, "") for fields in (reversal, known))
+    return bool(named and before) and (named[1:2], named[4:10]) != (before[1:2], before[4:10])
 
 
 def _same_form(stan: str, other: str) -> bool:
@@ -95,6 +104,8 @@ class Retries:
                 same = hmac.compare_digest(run.request.alias_digest, request.alias_digest)
             elif same:
                 same = _same_form(run.request.stan, request.stan)
+            if request.kind is _REVERSAL:
+                same = same and not _names_another(request.fields, run.request.fields)
             if same and run.request.kind is request.kind:
                 self._name_further(request, run.request.alias)
                 work.counts["retry.joined"] += 1
@@ -181,6 +192,7 @@ class Retries:
             known.kind is not request.kind
             or not hmac.compare_digest(known.fingerprint, request.fingerprint)
             or not _same_form(known.stan, request.stan)
+            or (request.kind is _REVERSAL and _names_another(request.fields, stored.request.fields))
         ):
             self.reused(waiting, request)
         elif (known.resume or known.state) in _UNDONE and known.response in work.host.approved_codes:

@@ -38,6 +38,8 @@ from gateway.core.work import Sent, Work, WriteResult
 from protocol.response_codes import may_decline
 
 _LATE_RETRY_MS = 200
+_MIDNIGHT_MS = 900_000
+"""So long after its original a reversal is taken to mean the one of the day before, where no time of day says so."""
 
 
 class Reversals:
@@ -86,6 +88,9 @@ class Reversals:
                 live.append(run)
             if (run := work.replaying.get(key)) is not None and within_horizon(run.transaction, request, work.utc_ms):
                 live.append(run)
+        for key in request.keys_beside:
+            runs = (work.running.get(key), work.replaying.get(key))
+            live += [run for run in runs if run and sent_as_named(request, run.stored, work.utc_ms)]
         return live
 
     def _look(self, run: Run, request: Request) -> None:
@@ -94,9 +99,8 @@ class Reversals:
         if meant:
             self._undo_live(run, request, meant[0])
         else:
-            self._work.find(
-                (request.key, *request.original_keys), request.horizon_ms, partial(self._found, run, request, live)
-            )
+            keys = (request.key, *request.original_keys, *request.keys_beside)
+            self._work.find(keys, request.horizon_ms, partial(self._found, run, request, live))
 
     def _undo_live(self, run: Run, request: Request, live: Run) -> None:
         if live.writing:
@@ -106,18 +110,25 @@ class Reversals:
             self._undo(run, request, live.transaction, live)
 
     def _found(self, run: Run, request: Request, live_before: list[Run], event: Found) -> None:
-        own, *originals = event.results
+        own, *found = event.results
+        named = len(request.original_keys)
+        originals, beside = found[:named], found[named:]
         # One from before its original is of an earlier original, whose key has come again since (D1).
         if not isinstance(own, Lookup) and own.transaction.id > request.original_id:
             self._retries.answer_existing(run.waiting, request, own)
             self._forget(run, None)
-        elif Lookup.DAMAGED in event.results:
+        elif own is Lookup.DAMAGED or Lookup.DAMAGED in originals:
             self._retries.answer_existing(run.waiting, request, None)
             self._forget(run, None)
         elif not _all_still_live(live_before, live := self._live(request)):
             self._look(run, request)  # what has ended since may have written after it was read
         else:
-            self._choose(run, request, live, [found for found in originals if not isinstance(found, Lookup)])
+            known = [stored for stored in originals if not isinstance(stored, Lookup)]
+            utc_ms = self._work.utc_ms
+            known += [
+                stored for stored in beside if not isinstance(stored, Lookup) and sent_as_named(request, stored, utc_ms)
+            ]
+            self._choose(run, request, live, known)
 
     def _choose(self, run: Run, request: Request, live: list[Run], known: list[Stored]) -> None:
         """Undo what is meant of all that has one of the keys, under way or not."""
@@ -352,6 +363,14 @@ def reversal_reason(request: Request) -> str:
     """The reason that a reversed original has: by its terminal, and with the code that the terminal gave (D12)."""
     code = stated_reason(request.fields)
     return f"{TERMINAL_REVERSAL}-{code}" if code else TERMINAL_REVERSAL
+
+
+def sent_as_named(request: Request, original: Stored, utc_ms: int) -> bool:
+    """Whether what was found under another day's key is the one that a reversal names in field 90: by its field 7, or
+    where it has none, because it was taken a moment ago. Another day's transaction of the same STAN is not meant."""
+    if sent := original.request.fields.get(7, ""):
+        return sent == request.fields.get(90, "")[10:20]
+    return abs(utc_ms - original.transaction.accepted_ms) <= _MIDNIGHT_MS
 
 
 def undoes(request: Request, known: Transaction) -> bool:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.core.effects import Limit
+from gateway.core.identity import carried_pan
 from gateway.core.transaction import Kind, Request, Transaction
 
 
@@ -129,6 +130,8 @@ def _refused_by(request: Request, policy: Policy) -> str:
 def _refused_for_sensitive_data(request: Request, policy: Policy) -> str:
     """What may not be stored cannot be forwarded later: each needs the profile's explicit permission (D10, D21)."""
     sensitive = request.sensitive
+    if carried_pan(sensitive) not in ("", request.pan):
+        return "standin.cards-differ"  # limits and lists were asked for the one, and the other may be debited
     if 55 in sensitive and not policy.allow_chip_without_issuer:
         return "standin.chip-needs-issuer"
     has_pin = sensitive.get(52, "").strip("0") != ""

@@ -517,6 +517,7 @@ class LinkConformance:
             assert "field 4" in reason
             assert "12x" not in reason
             assert s.host.received == []
+            assert [name for name, facts in s.core.reports if facts["reason"] == "unencodable"] == ["link.unencodable"]
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from gateway.core.engine import Engine
 from gateway.core.events import NO_ROOM, Answered, Connected, OperatorAct, Ticked, TimedOut
 from gateway.core.link import LinkHealth, LinkSettings, LinkState
 from gateway.core.work import EngineSettings
-from tests.core.acquirer import SILENT_LOST
+from tests.core.acquirer import APPROVES, SILENT_LOST
 from tests.core.messages import key, sale
 from tests.core.world import World
 
@@ -153,9 +153,47 @@ def test_an_outage_is_told_once_and_its_end_too() -> None:
     world.advance(16_000)
     assert world.engine.status().link is LinkState.DOWN
     world.acquirer.alive = True
+    world.acquirer.mood = APPROVES
     world.advance(30_000)
     assert world.engine.status().link is LinkState.UP
     assert [alarm.code for alarm in world.alarms] == ["acquirer-back", "acquirer-away", "acquirer-back"]
+
+
+def test_a_host_that_answers_nothing_but_echo_tests_is_away_and_sales_stand_in() -> None:
+    world = World(settings=EngineSettings(link=SETTINGS))
+    world.acquirer.mood = SILENT_LOST
+    tokens = []
+    for number in range(1, 301):
+        tokens.append(world.ask("0200", sale(1, card=f"4{number:015}", terminal=f"T{number:07}")))
+        world.advance(2_000)
+    world.advance(60_000)
+    told = [world.code(token) for token in tokens]
+    assert set(told) == {"00", "68"}
+    assert told.count("68") <= 30  # those before it was noticed, and one with each trial
+    assert world.engine.status().outages == 1
+    world.acquirer.mood = APPROVES
+    world.advance(900_000)
+    assert world.engine.status().link is LinkState.UP
+    assert [alarm.code for alarm in world.alarms] == ["acquirer-back", "acquirer-away", "acquirer-back"]
+    world.check_settled()
+
+
+def test_after_an_outage_of_transactions_one_request_at_a_time_is_tried_until_one_is_answered() -> None:
+    world = World(settings=EngineSettings(link=SETTINGS))
+    world.acquirer.mood = SILENT_LOST
+    for number in range(1, 4):
+        world.ask("0200", sale(1, terminal=f"T{number:07}"))
+    world.advance(16_000)
+    assert world.engine.status().link is LinkState.DEGRADED
+    first, second = (world.ask("0200", sale(1, terminal=f"T{number:07}")) for number in (4, 5))
+    world.settle_journal()
+    assert (world.code(first), world.code(second)) == ("", "00")
+    world.advance(15_000)
+    assert (world.code(first), world.engine.status().link) == ("68", LinkState.DOWN)
+    world.acquirer.mood = APPROVES
+    world.advance(60_000)
+    assert world.engine.status().link is LinkState.UP
+    world.check_settled()
 
 
 def test_while_the_link_is_down_nothing_but_probes_goes_upstream() -> None:

@@ -60,8 +60,9 @@ def test_inv_5_a_terminal_never_sees_another_card_amount_or_currency_than_its_ow
 @pytest.mark.parametrize(("said", "what"), [({2: MASTERCARD}, "card"), ({49: "840"}, "currency"), ({4: "1"}, "amount")])
 def test_inv_5_an_approval_of_something_else_is_noticed(said: Fields, what: str) -> None:
     request = request_from(Message("0200", sale()), ISO, HASHING, NOW)
-    assert changed_by_host(request, {39: "00", **said}) == what
-    assert changed_by_host(request, {39: "00", 2: VISA, 4: "000000001000", 49: "156"}) == ""
+    assert changed_by_host(request.fields, request.currency, request.pan, {39: "00", **said}) == what
+    agrees = {39: "00", 2: VISA, 4: "000000001000", 49: "156"}
+    assert changed_by_host(request.fields, request.currency, request.pan, agrees) == ""
 
 
 def unnamed(stan: int = 1) -> Fields:

@@ -528,3 +528,18 @@ def test_d18_a_message_at_which_the_link_breaks_each_time_is_parked_and_stops_go
     assert world.journal.row(key()).reason.startswith("replay.attempts-6")
     assert len(sent_ms) == 6
     assert min(later - earlier for earlier, later in pairwise(sent_ms[2:])) >= 2_000, "the others first"
+
+
+@pytest.mark.parametrize(("number", "value", "what"), [(4, "000000009999", "amount"), (49, "840", "currency")])
+def test_inv_5_an_advice_that_is_taken_with_another_amount_is_a_persons_matter(
+    number: int, value: str, what: str
+) -> None:
+    world = World(up=False)
+    world.ask("0200", sale(5))
+    world.run()
+    world.acquirer.moods.append(Mood(extra=((number, value),)))
+    world.up()
+    row = world.journal.row(key(5))
+    assert row.state is State.PARKED
+    assert row.reason.startswith(f"answer.{what}-changed")
+    assert "parked" in [alarm.code for alarm in world.alarms]

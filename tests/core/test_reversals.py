@@ -480,3 +480,68 @@ def test_d12_a_reversal_handed_to_a_same_stan_host_has_the_originals_stan_also_i
     world.ask("0400", reversal(sale(1), 2))
     world.run()
     assert reversals(world)[0][11] == "000001"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_d2_a_reversal_under_the_stan_of_another_ones_reversal_is_told_94_and_not_done(at_once: bool) -> None:
+    world = World()
+    for stan in (5, 6):
+        world.ask("0200", sale(stan))
+        world.run()
+    first = world.ask("0400", reversal(sale(5), 9))
+    if not at_once:
+        world.run()
+    second = world.ask("0400", reversal(sale(6), 9))
+    world.run()
+    assert (world.code(first), world.code(second)) == ("00", "94")
+    retry = world.ask("0400", reversal(sale(5), 9))
+    world.run()
+    assert world.code(retry) == "00"
+    assert world.journal.row(key(6)).state is State.APPROVED
+    world.check_settled()
+
+
+def _over_midnight(world: World, *, with_time: bool) -> tuple[int, Fields]:
+    """A sale five hours west of Greenwich, before midnight, and its reversal, behind it; the sale's token."""
+    original = sale(5) | {7: "1122045959", 13: "1121"}
+    if not with_time:
+        del original[7]
+    token = world.ask("0200", original)
+    world.run()
+    named = f"0200000005{original.get(7, '')}"
+    return token, sale(9) | {7: "1122050010", 13: "1122", 90: named.ljust(42, "0")}
+
+
+@pytest.mark.parametrize("with_time", [True, False])
+def test_d15_a_reversal_behind_midnight_cancels_a_stored_sale_of_the_day_before(with_time: bool) -> None:
+    world = World(up=False)
+    token, undo = _over_midnight(world, with_time=with_time)
+    told = world.ask("0400", undo)
+    world.run()
+    assert (world.code(token), world.code(told)) == ("00", "00")
+    world.up()
+    world.advance(120_000)
+    assert not world.sends
+    assert world.journal.row(key(5)).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("with_time", [True, False])
+def test_d12_a_reversal_behind_midnight_names_its_original_as_it_was_sent(with_time: bool) -> None:
+    world = World()
+    _, undo = _over_midnight(world, with_time=with_time)
+    world.ask("0400", undo)
+    world.run()
+    request, undone = (send.message.fields for send in world.sends)
+    assert undone[90][:20] == f"0200000005{request[7]}"
+    assert world.journal.row(key(5)).state is State.REVERSED
+    world.check_settled()
+
+
+def test_d15_a_sale_of_the_day_before_that_was_sent_at_another_time_is_not_meant() -> None:
+    world = World()
+    world.ask("0200", sale(5) | {7: "1122030000", 13: "1121"})
+    world.run()
+    undo = sale(9) | {7: "1122050010", 13: "1122", 90: "02000000051122045959".ljust(42, "0")}
+    world.ask("0400", undo)
+    world.run()
+    assert world.journal.row(key(5)).state is State.APPROVED

@@ -245,6 +245,34 @@ def test_a_crash_in_the_middle_of_the_upload_begins_again_with_the_totals() -> N
     world.check_settled()
 
 
+def test_an_upload_goes_on_behind_what_the_acquirer_has_from_before() -> None:
+    world = shop()
+    sell(world, *range(1, 11))
+    world.acquirer.moods.extend([answers("95"), SILENT_LOST, answers("95"), answers("94"), answers("00")])
+    assert asked(world, "0500", settlement(11, Totals(10_000, 10))) == "00"
+    world.advance(120_000)
+    messages = sent(world, "0320")
+    assert [len(parse_details(message.fields.get(48, "00"))) for message in messages] == [8, 8, 2, 0]
+    assert messages[-1].fields[60] == "00000001202", "the end of the upload is sent"
+    assert world.journal.row(unionpay_key(11, message_class="5")).state is State.APPROVED
+    world.check_settled()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_totals_that_the_acquirer_has_had_before_are_settled_only_where_it_says_that_they_are_balanced(
+    balanced: bool,
+) -> None:
+    world = shop()
+    sell(world, 1)
+    says = ((48, totals_text(Totals(1_000, 1), result=Balance.BALANCED)),) if balanced else ()
+    world.acquirer.moods.extend([SILENT_LOST, Mood(code="94", extra=says)])
+    assert asked(world, "0500", settlement(2, Totals(1_000, 1))) == "00"
+    world.advance(120_000)
+    row = world.journal.row(unionpay_key(2, message_class="5"))
+    assert row.state is (State.APPROVED if balanced else State.PARKED)
+    assert balanced is ("parked" not in [alarm.code for alarm in world.alarms])
+
+
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_crash_at_the_closing_commit_leaves_the_batch_open_or_owed_and_nothing_else(keep: int) -> None:
     world = shop()

@@ -51,6 +51,7 @@ def without_card() -> Fields:
         ("standin.no-card-number", without_card(), OPEN),
         ("standin.hot-card", sale(), replace(OPEN, hot_cards=frozenset({HASHING.card(VISA)}))),
         ("standin.bin-range", sale(), replace(OPEN, bin_ranges=(("510000", "559999"), ("62", "62")))),
+        ("standin.cards-differ", sale() | {35: f"{MASTERCARD}=29122010000012345678"}, OPEN),
         ("standin.chip-needs-issuer", sale() | CHIP, OPEN),
         ("standin.pin-not-storable", sale() | PIN, OPEN),
         ("standin.track-not-storable", sale() | TRACK, OPEN),

@@ -117,3 +117,29 @@ def test_when_the_first_endpoint_goes_away_new_sales_go_to_the_second_without_st
                 await second.stop()
 
     play(story())
+
+
+def test_an_endpoint_that_answers_nothing_but_echo_tests_makes_way_for_the_second(tmp_path: Path) -> None:
+    async def story() -> None:
+        house = two_endpoints()
+        async with open_shop(tmp_path, house, start=False) as shop:
+            second = second_host(tmp_path, house, shop.host)
+            try:
+                await second.start()
+                await shop.start()
+                await comes_true("both are connected", lambda: second.counts["connections"] == 1)
+                await comes_true("the first is connected", lambda: shop.host.counts["connections"] == 1)
+                await shop.host.set_mode(Mode.SILENT)
+                for number in range(1, 9):
+                    counter = shop.terminal(f"T{number:07}")
+                    await counter.ask(counter.till.sale(1000, TEST_CARDS[0]))
+                await shop.link_is("up")
+                await shop.drained()
+                sale = counter.till.sale(1100, TEST_CARDS[0])
+                assert (await counter.ask(sale)).response == "00"
+                assert second.acts(sale) == ["0200 booked"], "it was asked, and nothing stood in for it"
+                assert len([message for message in shop.host.messages if message.mti[1] == "2"]) <= 3
+            finally:
+                await second.stop()
+
+    play(story())
