@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.load.commands import add_load_commands
+from bench.load.commands import add_load_commands, in_a_folder
 from bench.load.options import OptionsWrong, drawn
 
 app = typer.Typer(
@@ -19,7 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.", dir_okay=False)]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write everything to this file.", dir_okay=False, callback=in_a_folder),
+]
 DialectName = Annotated[str, typer.Option("--dialect", help="A shipped dialect's name, or the path of a dialect file.")]
 AcquirerDialect = Annotated[str, typer.Option(help="The dialect of the simulated acquirer.")]
 Keep = Annotated[Path | None, typer.Option(help="Keep everything recorded in this new folder.")]

@@ -516,6 +516,15 @@ def test_lines_in_clear_to_other_machines_are_remarked_upon_and_not_refused(fold
     assert list(remarks(load(folder, LEAST))) == []
 
 
+def test_private_fields_of_another_form_at_the_acquirer_are_remarked_upon(folder: Path) -> None:
+    (folder / "own.toml").write_text(
+        'name = "own"\nextends = "unionpay"\n[fields]\n59 = { name = "Battery", type = "n", length = "LL", max = 8 }\n'
+    )
+    text = LEAST.replace('listen = "127.0.0.1:0"', 'listen = "127.0.0.1:0"\ndialect = "own.toml"')
+    (remark,) = remarks(load(folder, text))
+    assert remark.startswith("terminals[0].dialect: has other forms than acquirer.dialect in field 59 ")
+
+
 def test_optional_certificates_are_remarked_upon(folder: Path, own: Issued) -> None:
     text = TLS.replace("[acquirer]", "require_client_certificate = false\n[acquirer]")
     (remark,) = remarks(load(folder, text))

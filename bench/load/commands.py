@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,18 @@ import typer
 
 from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario, drawn
 
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.", dir_okay=False)]
+
+def in_a_folder(path: Path | None) -> Path | None:
+    """Told before hours of measuring, not after them."""
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path.parent} is no folder that can be written to")
+    return path
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the results to this file.", dir_okay=False, callback=in_a_folder),
+]
 
 Clients = Annotated[int, typer.Option(min=1, max=10_000, help="Clients, each with one request in flight.")]
 Rounds = Annotated[int, typer.Option(min=1, max=100, help="Rounds, by turns; figures are medians.")]
@@ -30,7 +42,7 @@ def run(
     commit_delay_ms: Annotated[int, typer.Option(min=0, max=1_000, help=HELP["commit_delay_ms"])] = 0,
     seed: Annotated[int | None, typer.Option(help=HELP["seed"])] = None,
     json_path: Json = None,
-    report: Annotated[Path | None, typer.Option(help=HELP["report"], dir_okay=False)] = None,
+    report: Annotated[Path | None, typer.Option(help=HELP["report"], dir_okay=False, callback=in_a_folder)] = None,
     keep: Annotated[Path | None, typer.Option(help=HELP["keep"])] = None,
     dialect: Annotated[str, typer.Option(help=HELP["dialect"])] = "unionpay",
     connections: Annotated[int, typer.Option(min=0, max=100_000, help=HELP["connections"])] = 0,

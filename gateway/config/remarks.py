@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.config.acquirer import AcquirerSection
 from gateway.config.models import Config
 from gateway.config.terminals import TerminalsSection
 from gateway.config.values import Speaks
@@ -16,6 +17,18 @@ def _has_macs(terminals: TerminalsSection) -> bool:
     return terminals.speaks is Speaks.ISO8583 and (
         load_dialect(terminals.dialect).terminal.mac_method is not MacMethod.NONE
     )
+
+
+def _of_another_form(terminals: TerminalsSection, acquirer: AcquirerSection) -> str:
+    """Private fields that are bytes in one of the two dialects, and digits or characters in the other."""
+    from gateway.terminals.receipts import PRIVATE_FIELDS  # noqa: PLC0415 - only a remark needs it
+    from protocol.iso8583.dialect import load_dialect  # noqa: PLC0415 - the same
+
+    if terminals.speaks is not Speaks.ISO8583 or acquirer.speaks is not Speaks.ISO8583:
+        return ""
+    here, there = load_dialect(terminals.dialect).fields, load_dialect(acquirer.dialect).fields
+    both = sorted(PRIVATE_FIELDS & here.keys() & there.keys())
+    return ", ".join(str(number) for number in both if here[number].is_hex is not there[number].is_hex)
 
 
 def remarks(config: Config) -> Iterator[str]:
@@ -43,6 +56,12 @@ def remarks(config: Config) -> Iterator[str]:
             yield (
                 f"{place}.master_keys_file: is empty, and another listener of this dialect checks MACs: whoever "
                 f"wants to pass without one comes here; the same file, or certificates"
+            )
+        if numbers := _of_another_form(terminals, config.acquirer):
+            yield (
+                f"{place}.dialect: has other forms than acquirer.dialect in field {numbers} (bytes in one, digits or "
+                f"characters in the other): these are handed on digit by digit, and what has no such form is answered "
+                f"30; the same form in both, or a dialect of the acquirer's without the field"
             )
     if config.acquirer.tls is None and not all(endpoint.loopback for endpoint in config.acquirer.endpoints):
         yield (

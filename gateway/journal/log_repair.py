@@ -95,6 +95,8 @@ class Stuck:
 
     def __str__(self) -> str:
         """What an operator is told."""
+        if self.frames <= 0:
+            return "Its log is empty."
         where = f"Its log can be followed up to frame {self.frame} of {self.frames}, at byte {self.offset}"
         if self.frame >= self.frames:
             return f"{where}: the file ends there."

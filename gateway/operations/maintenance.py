@@ -23,12 +23,15 @@ class MaintenanceMark:
 
     def remembered(self) -> Closed | None:
         """Who has closed the link and why; None while it is open. A mark that cannot be read closes it all the same."""
+        opens = "`holdfast maintenance off --why ...` opens the link"
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Closed)
+            content = self._path.read_bytes()
+            if not content:  # as the handbook has it made, before a copy is started
+                return Closed("by hand", f"{self._path} is there; {opens}")
+            return msgspec.json.decode(content, type=Closed)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError):
-            opens = "`holdfast maintenance off --why ...` opens the link"
             return Closed("unknown", f"{self._path} cannot be read; {opens}")
 
     def remember(self, who: str, why: str) -> None:

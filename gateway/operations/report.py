@@ -201,7 +201,7 @@ def transaction_report(row: Transaction) -> TransactionReport:
         position=row.position or row.id,
         terminal=row.terminal,
         merchant=row.merchant,
-        stan=row.stan,
+        stan=row.sent_stan,
         amount_minor=row.amount_minor,
         currency=row.currency,
         card=mask_pans(row.card_mask),

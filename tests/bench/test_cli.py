@@ -112,3 +112,12 @@ def test_the_story_does_not_touch_a_folder_that_is_not_its_own(tmp_path: Path) -
     mine.write_text("precious")
     assert tell(tmp_path).returncode == 1
     assert mine.read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", [("run", "stored"), ("limits",), ("peers",), ("outage",)])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    told = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "none" / "results.json")])
+    assert told.exit_code == 2
+    assert "Invalid value for '--json'" in told.output

@@ -92,6 +92,22 @@ def test_an_older_copy_of_the_database_is_refused_until_the_mark_is_moved_away(
     rig.reopen()
 
 
+def test_a_refused_copy_with_an_empty_log_is_not_said_to_have_a_log_with_frames(
+    tmp_path: Path, keyring: Keyring, rig: Rig
+) -> None:
+    sell(rig, 1, 2)
+    rig.close()
+    older = (tmp_path / "journal.db").read_bytes()
+    rig.open()
+    sell(rig, 3, 5)
+    rig.close()
+    (tmp_path / "journal.db").write_bytes(older)
+    (tmp_path / "journal.db-wal").write_bytes(b"")  # as `holdfast status` leaves one
+    with pytest.raises(JournalUnreadable, match="entries 3 to 5 are missing") as refused:
+        Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
+    assert "frame" not in str(refused.value)
+
+
 def test_an_older_copy_that_ends_within_the_log_is_refused_as_well(tmp_path: Path, keyring: Keyring, rig: Rig) -> None:
     sell(rig, 1, 2)
     older = {name: (tmp_path / name).read_bytes() for name in FILES[:2]}

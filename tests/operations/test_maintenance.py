@@ -22,3 +22,10 @@ def test_a_mark_that_cannot_be_read_keeps_the_link_closed(tmp_path: Path) -> Non
     closed = MaintenanceMark(tmp_path / "journal.sqlite3").remembered()
     assert closed is not None
     assert "maintenance off" in closed.why
+
+
+def test_an_empty_mark_that_a_person_made_closes_the_link_and_is_not_called_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite3.maintenance").touch()
+    closed = MaintenanceMark(tmp_path / "journal.sqlite3").remembered()
+    assert closed is not None
+    assert (closed.who, "cannot be read" in closed.why, "maintenance off" in closed.why) == ("by hand", False, True)

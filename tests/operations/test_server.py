@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from gateway.config import Address
+from gateway.operations import report
 from gateway.operations.server import OperationsServer
 from tests.operations.example_gateway import CARD, ExampleGateway, health, transaction
 
@@ -214,6 +215,11 @@ def test_a_transaction_is_shown_with_its_card_masked_and_its_track_withheld() ->
         assert answer.json["retained_fields"] == [35]
 
     served(story)
+
+
+def test_a_stan_that_the_gateway_assigned_is_shown_as_the_acquirers_books_have_it() -> None:
+    row = transaction(1, key="H|M1|T1|2|831879", stan="")
+    assert report.transaction_report(row).stan == "831879"
 
 
 def test_an_unknown_and_a_damaged_transaction_are_told_apart() -> None:
