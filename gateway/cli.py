@@ -35,7 +35,10 @@ app.add_typer(audit, name="audit")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. Any command may be given card numbers or open keys: none leaves a core."""
+    from gateway.core_dumps import refuse_core_dumps  # noqa: PLC0415
+
+    refuse_core_dumps()
     app()
 
 
@@ -59,11 +62,9 @@ def init_command(
 @app.command("run")
 def run_command(config: GatewayConfig = DEFAULT_CONFIG) -> None:
     """Run the gateway until SIGTERM or Ctrl-C: stop admitting, drain, checkpoint, close."""
-    from gateway.core_dumps import refuse_core_dumps  # noqa: PLC0415
     from gateway.operations.process import open_standard_files  # noqa: PLC0415
 
     open_standard_files()
-    refuse_core_dumps()  # before there is anything secret in memory
     loaded = load(config, starting=True)
     import asyncio  # noqa: PLC0415
 

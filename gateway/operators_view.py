@@ -13,9 +13,10 @@ from gateway.clock import Clock
 from gateway.conductor import Conductor
 from gateway.config import Address, Config
 from gateway.core.events import Commanded, Lookup, OperatorAct
+from gateway.core.lifecycle import EntryKind
 from gateway.core.link import LinkState
 from gateway.core.transaction import Stored, Transaction
-from gateway.journal.port import Journal, JournalError, Listing
+from gateway.journal.port import Journal, JournalError, JournalFull, Listing
 from gateway.notary.notary import Notary, NotDone
 from gateway.operations.keys import Keys
 from gateway.operations.maintenance import MaintenanceMark
@@ -33,6 +34,7 @@ from gateway.operations.view import (
 from gateway.terminals.sessions import TerminalSessions
 
 _MODES: Final = {LinkState.UP: Mode.ONLINE, LinkState.DEGRADED: Mode.ONLINE, LinkState.MAINTENANCE: Mode.MAINTENANCE}
+_MAINTENANCE: Final = frozenset({OperatorAct.MAINTENANCE_ON, OperatorAct.MAINTENANCE_OFF})
 _STANDING_IN: Final = Mode.STANDING_IN  # every answer over HTTP tells the mode
 
 
@@ -79,6 +81,7 @@ class OperatorsView:
         self._parts = parts
         self._started_ms = parts.clock.mono_ms()
         self._bound: tuple[Address, ...] = ()
+        self._maintaining = asyncio.Lock()
 
     def opened(self, addresses: tuple[Address, ...]) -> None:
         """The gateway is open for business: its time is counted from now on.
@@ -185,13 +188,30 @@ class OperatorsView:
 
     async def command(self, act: OperatorAct, id: int, who: str, why: str) -> CommandResult:  # noqa: A002
         """Have an operator's act decided and made durable."""
+        if act in _MAINTENANCE:
+            async with self._maintaining:
+                return await self._maintain(act, who, why)
         token, outcome = self._parts.asking.command()
-        if act is OperatorAct.MAINTENANCE_ON:
-            self._parts.maintenance.remember(who, why)
-        elif act is OperatorAct.MAINTENANCE_OFF:
-            self._parts.maintenance.forget()
         self._parts.conductor.submit(Commanded(token, act, id, who, why))
         return await outcome
+
+    async def _maintain(self, act: OperatorAct, who: str, why: str) -> CommandResult:
+        """Close or open the link once an entry tells who does it and why; a full disk alone does not keep it so."""
+        untold = ""
+        try:
+            await self._parts.journal.note(EntryKind.MAINTENANCE, f"{act.value} by {who}: {why}")
+        except JournalFull:
+            untold = "; the journal's disk is full, so no entry tells of it"
+        except JournalError as error:
+            return CommandResult(done=False, text=str(error))
+        if act is OperatorAct.MAINTENANCE_ON:
+            self._parts.maintenance.remember(who, why)
+        else:
+            self._parts.maintenance.forget()
+        token, outcome = self._parts.asking.command()
+        self._parts.conductor.submit(Commanded(token, act, 0, who, why))
+        result = await outcome
+        return CommandResult(done=result.done, text=result.text + untold)
 
     async def sign_head(self) -> LogHead | str:
         """Have the auditor's log signed as it stands."""

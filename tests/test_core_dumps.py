@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -94,6 +95,23 @@ def test_a_gateway_that_is_aborted_leaves_no_core(tmp_path: Path) -> None:
     before = cores_here()
     with cores_allowed():
         play(story())
+    assert cores_here() == before
+
+
+@pytest.mark.skipif(not cores_are_files(), reason="this system writes no core files beside a process")
+def test_a_command_that_is_given_a_card_number_and_aborted_leaves_no_core() -> None:
+    before = cores_here()
+    with cores_allowed():
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "decode", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+    assert child.stdin is not None
+    child.stdin.write(b"4761739001010010\n")
+    child.stdin.flush()
+    time.sleep(1)
+    child.send_signal(signal.SIGABRT)
+    child.communicate(timeout=30)
+    assert child.returncode == -signal.SIGABRT
     assert cores_here() == before
 
 

@@ -24,6 +24,7 @@ class Damage(StrEnum):
     TRANSITION = "impossible-change"  # no rule of the core leads from the state before to this one
     PAYMENT = "payment-changed"  # amount, currency, keys or fingerprint are others than when it was accepted (INV-5)
     TIME = "time-goes-back"
+    APPROVAL = "not-approved"  # a key was destroyed, or a record disclosed, without the signatures of two approvers
 
     REWRITTEN = "rewritten"  # entries that fit their leaf hashes, and not the tree that was stored or published
     SUBTREE = "subtree-changed"  # the stored hash of a subtree is not that of its leaves; the checkpoint has the leaves

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any, Final
 
+from gateway.audit.approval_checks import ApprovalChecks
 from gateway.audit.damage import Damage, Findings
 from gateway.audit.lives import ALONE, LEGAL, NEW, change, kind_word, state_word
 from gateway.audit.standings import RECORD, Standings
@@ -31,6 +32,7 @@ HEAD: Final = struct.Struct(">BBBQQQIQBBBBBHB")
 _HEAD_BYTES: Final = HEAD.size
 _PART_BYTES: Final = 69
 _SENDING: Final = EntryKind.SENDING.value
+_OF_TWO_PEOPLE: Final = frozenset({EntryKind.KEY.value, EntryKind.DISCLOSED.value})
 _LEAF: Final = b"\x00"
 _BITS_MAX: Final = 8 * 4096
 _ELSEWHERE_MAX: Final = 1000
@@ -50,9 +52,16 @@ class EntryChecks:
     """
 
     def __init__(
-        self, findings: Findings, standings: Standings, size: int, *, start: int = 0, opener: Opener | None = None
+        self,
+        findings: Findings,
+        standings: Standings,
+        size: int,
+        *,
+        start: int = 0,
+        opener: Opener | None = None,
+        keyring: str = "",
     ) -> None:
-        """`start` is the size from which on entries are taken: what was before is not known."""
+        """`start` is the size from which on entries are taken: what was before is not known; `keyring` is its name."""
         self.newest_ms = 0
         self.edited: dict[int, bytes] = {}
         self.transactions = 0
@@ -62,6 +71,7 @@ class EntryChecks:
         self._size = size
         self._start = start
         self._opener = opener
+        self._approvals = ApprovalChecks(findings, keyring, start)
         self._elsewhere: dict[int, int] = {}
 
     def take(  # noqa: PLR0915  # one loop: a call for each entry would cost as much as the checks
@@ -127,6 +137,8 @@ class EntryChecks:
                 newest_ms = time_ms  # said once, not of every entry until then
             if not transaction or transaction > own or transaction > size:
                 self._about_none(sequence, kind, state, transaction)
+                if kind in _OF_TWO_PEOPLE:
+                    self._approvals.take(sequence, kind, body[told_end:part].decode())
                 continue
             offset = transaction * record_bytes
             before, tried, payment_before, _ = unpack_from(memory, offset)
@@ -146,6 +158,7 @@ class EntryChecks:
 
     def finish(self) -> None:
         """All entries were taken: what stands elsewhere is told of, in pairs where two were swapped."""
+        self._approvals.finish()
         for place, own in self._elsewhere.items():
             if self._elsewhere.get(own) != place:
                 self._misplaced(place, own)

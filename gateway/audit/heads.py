@@ -16,6 +16,7 @@ from gateway.journal.log_reader import LogDamaged, LogReader
 from gateway.journal.port import JournalError
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head as JournalHead
+from gateway.regular_file import read_regular
 from protocol.transparency.checkpoints import Checkpoint, CheckpointError, open_checkpoint
 from protocol.transparency.notes import NOTE_BYTES_MAX, NoteError, VerifierKey, parse_note
 from protocol.transparency.tree import Frontier, TreeError
@@ -85,8 +86,7 @@ def read_checkpoint(path: Path, name: str, keys: Sequence[VerifierKey]) -> Signe
         HeadRefused: no such file, not a checkpoint, of another log than the key's, or not signed by it.
     """
     try:
-        with path.open("rb") as file:
-            encoded = file.read(NOTE_BYTES_MAX + 1)
+        encoded = read_regular(path, NOTE_BYTES_MAX + 1)
     except OSError as error:
         raise HeadRefused(f"{path} cannot be read: {error.strerror}") from None
     try:

@@ -14,8 +14,9 @@ from typing import Final
 
 from gateway.audit.heads import checkpoint_path
 from gateway.journal.log_reader import LogReader
+from gateway.regular_file import read_regular
 from protocol.transparency.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
-from protocol.transparency.notes import NoteError, SignerKey, VerifierKey
+from protocol.transparency.notes import NOTE_BYTES_MAX, NoteError, SignerKey, VerifierKey
 
 _KEY_FILE_BYTES_MAX: Final = 65_536
 
@@ -74,7 +75,7 @@ def newest_head(journal: Path, keys: Sequence[VerifierKey]) -> SignedHead:
     """
     path = checkpoint_path(journal)
     try:
-        note = path.read_bytes()
+        note = read_regular(path, NOTE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise HeadError(
             f"{path} does not exist: no checkpoint of this journal has been signed yet; "

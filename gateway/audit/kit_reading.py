@@ -23,6 +23,8 @@ from protocol.transparency.tiles import (
 from protocol.transparency.tree import HASH_BYTES
 
 _BUNDLE_BYTES_MAX: Final = TILE_WIDTH * (2 + 65_535)
+_TRANSACTION: Final = slice(19, 27)
+"""Where an entry names its transaction (protocol/journal_entry.py)."""
 
 
 class Kit:
@@ -65,10 +67,27 @@ class Kit:
         if not 0 <= index < self.size:
             raise KitError(f"the kit has no entry {index + 1}")
         number, place = divmod(index, TILE_WIDTH)
+        return self._bundle(number)[place]
+
+    def sequences_of(self, transaction: int) -> list[int]:
+        """The sequences of all entries in the kit that name a transaction, by what lies there.
+
+        Raises:
+            KitError: as of `body`.
+        """
+        named = transaction.to_bytes(8)
+        return [
+            number * TILE_WIDTH + place + 1
+            for number in range((transaction - 1) // TILE_WIDTH, -(-self.size // TILE_WIDTH))
+            for place, body in enumerate(self._bundle(number))
+            if body[_TRANSACTION] == named
+        ]
+
+    def _bundle(self, number: int) -> list[bytes]:
         width = min(TILE_WIDTH, self.size - number * TILE_WIDTH)
         path = Tile(None, number, width).path
         try:
-            return split_bundle(self._read(path, _BUNDLE_BYTES_MAX), width)[place]
+            return split_bundle(self._read(path, _BUNDLE_BYTES_MAX), width)
         except TileError as error:
             raise KitError(f"{path}: {error}") from None
 

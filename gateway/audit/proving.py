@@ -72,7 +72,13 @@ def prove_transaction(
             not lead to the signed root.
         JournalError: the journal cannot be read.
     """
-    sequences = _sequences_of(reader, transaction, tell)
+    if not 1 <= transaction <= reader.size:
+        raise ProvingError(f"there is no transaction {transaction}: the journal has {reader.size} entries")
+    sequences = sequences_of(reader, transaction, tell)
+    if not sequences or sequences[0] != transaction:
+        raise ProvingError(
+            f"there is no transaction {transaction}: entry {transaction} began none; holdfast queue list shows ids"
+        )
     size = head.checkpoint.size
     covered = [sequence for sequence in sequences if sequence <= size]
     if not covered:
@@ -138,10 +144,12 @@ def readable(proof: TransactionProof) -> str:
     return "\n".join(lines)
 
 
-def _sequences_of(reader: LogReader, transaction: int, tell: Tell) -> list[int]:
-    """The sequences of a transaction's entries: its own, and all later ones that name it."""
-    if not 1 <= transaction <= reader.size:
-        raise ProvingError(f"there is no transaction {transaction}: the journal has {reader.size} entries")
+def sequences_of(reader: LogReader, transaction: int, tell: Tell = lambda _what, _part: None) -> list[int]:
+    """The sequences of a transaction's entries: its own, and all later ones that name it.
+
+    Raises:
+        JournalError: the journal cannot be read.
+    """
     found: list[int] = []
     for first in range(transaction, reader.size + 1, _STEP):
         rows = reader.select(
@@ -153,10 +161,6 @@ def _sequences_of(reader: LogReader, transaction: int, tell: Tell) -> list[int]:
         )
         found += [sequence for (sequence,) in rows]
         tell("looking for entries", min(1.0, (first - transaction) / max(1, reader.size - transaction)))
-    if not found or found[0] != transaction:
-        raise ProvingError(
-            f"there is no transaction {transaction}: entry {transaction} began none; holdfast queue list shows ids"
-        )
     return found
 
 

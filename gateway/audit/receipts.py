@@ -14,6 +14,7 @@ operator's hands before anybody asked: a journal that was cut or rewritten behin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ import msgspec
 from gateway.audit.kit_entries import EntryShown, lines_of, shown
 from gateway.audit.kit_head import HeadError, SignedHead, refuse_not_continued, verified_head
 from gateway.audit.kit_reading import Kit
-from gateway.audit.proving import FORM, ProvedEntry, TransactionProof
+from gateway.audit.proving import FORM, ProvedEntry, TransactionProof, sequences_of
 from gateway.journal.log_reader import LogDamaged, LogReader
 from protocol.journal_entry import EntryError
 from protocol.receipt_field import PREFIX_BYTES, ReceiptField, ReceiptFieldError
@@ -91,6 +92,9 @@ class Log(Protocol):
     def body(self, index: int) -> bytes:
         """An entry."""
 
+    def sequences_of(self, transaction: int) -> list[int]:
+        """The sequences of all entries that name a transaction, also those that are not signed yet."""
+
 
 class KitLog:
     """A kit."""
@@ -104,6 +108,10 @@ class KitLog:
     def body(self, index: int) -> bytes:
         """As `Kit.body`."""
         return self._kit.body(index)
+
+    def sequences_of(self, transaction: int) -> list[int]:
+        """As `Kit.sequences_of`."""
+        return self._kit.sequences_of(transaction)
 
 
 class JournalLog:
@@ -122,6 +130,10 @@ class JournalLog:
     def body(self, index: int) -> bytes:
         """As `LogReader.entry`."""
         return self._reader.entry(index).body
+
+    def sequences_of(self, transaction: int) -> list[int]:
+        """As `proving.sequences_of`."""
+        return sequences_of(self._reader, transaction)
 
 
 def read_receipt(octets: bytes) -> TlogProof | ReceiptField | TransactionProof:
@@ -190,10 +202,42 @@ def _of_json(text: str) -> ReceiptField:
 def check_receipts(
     receipt: TlogProof | ReceiptField | TransactionProof, log: Log, keys: Sequence[VerifierKey] = ()
 ) -> list[ReceiptVerdict]:
-    """As `check_receipt`; of what `audit prove` wrote, a verdict for each entry, in its order."""
+    """As `check_receipt`; of what `audit prove` wrote, a verdict for each entry, in its order.
+
+    Behind them stands a refusal for each entry of the transaction that the document leaves out.
+    """
     if not isinstance(receipt, TransactionProof):
         return [check_receipt(receipt, log, keys)]
-    return [_check_proved(receipt, each, log, keys) for each in receipt.entries]
+    verdicts = [_check_proved(receipt, each, log, keys) for each in receipt.entries]
+    if not all(verdict.accepted for verdict in verdicts):
+        return verdicts
+    return _check_all_there(receipt, log, verdicts)
+
+
+def _check_all_there(document: TransactionProof, log: Log, verdicts: list[ReceiptVerdict]) -> list[ReceiptVerdict]:
+    """The verdicts of entries that are in the log each, once it is known whether they are all that it has."""
+    size, transaction = document.size, document.transaction
+    shown_there = [each.shown.sequence for each in document.entries]
+    if any(former >= latter for former, latter in pairwise(shown_there)):
+        reason = "the document does not show each entry once and in order: it was changed"
+        return [*verdicts[:-1], msgspec.structs.replace(verdicts[-1], accepted=False, reason=reason)]
+    there = log.sequences_of(transaction)
+    left_out = sorted({sequence for sequence in there if sequence <= size}.difference(shown_there))
+    if left_out:
+        return [*verdicts, *(_left_out(sequence, document, log) for sequence in left_out)]
+    if later := [str(sequence) for sequence in there if sequence > size]:
+        newer = f"The log has entries of transaction {transaction} that are newer than this proof: {', '.join(later)}."
+        return [*verdicts[:-1], with_caveat(verdicts[-1], newer)]
+    return verdicts
+
+
+def _left_out(sequence: int, document: TransactionProof, log: Log) -> ReceiptVerdict:
+    reason = f"the document leaves out entry {sequence} of transaction {document.transaction}: it was changed"
+    try:
+        entry = shown(log.body(sequence - 1))
+    except (EntryError, LogDamaged):
+        entry = None
+    return ReceiptVerdict(False, "tlog-proof", reason, sequence - 1, document.size, entry)
 
 
 def _check_proved(
@@ -224,7 +268,8 @@ def _check_proved(
 
 def with_caveat(verdict: ReceiptVerdict, caveat: str) -> ReceiptVerdict:
     """The verdict with what it does not show, where it accepts."""
-    return msgspec.structs.replace(verdict, caveat=caveat) if verdict.accepted else verdict
+    caveats = " ".join(each for each in (verdict.caveat, caveat) if each)
+    return msgspec.structs.replace(verdict, caveat=caveats) if verdict.accepted else verdict
 
 
 def check_receipt(receipt: TlogProof | ReceiptField, log: Log, keys: Sequence[VerifierKey] = ()) -> ReceiptVerdict:

@@ -31,7 +31,7 @@ from gateway.audit.table_checks import check_tables
 from gateway.audit.tree_checks import Head, TreeChecks
 from gateway.journal.keyring import Keyring
 from gateway.journal.log_reader import LogDamaged, LogReader
-from gateway.journal.port import JournalKeysWrong
+from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import RowCodec
 from gateway.journal.sealing import KeyDestroyed, SealBroken, Sealer
 from protocol.journal_entry import PartCommitment
@@ -206,7 +206,14 @@ class _Verification:
         opener = None if wanted.keyring is None else _opener(Sealer(wanted.keyring))
         standings = Standings(self._size)
         try:
-            entries = EntryChecks(self._findings, standings, self._size, start=wanted.start, opener=opener)
+            entries = EntryChecks(
+                self._findings,
+                standings,
+                self._size,
+                start=wanted.start,
+                opener=opener,
+                keyring=_keyring_name(reader),
+            )
             tree = TreeChecks(reader, self._findings, self._heads, wanted.start)
             self._entries(entries, tree, standings)
             rows = self._rows(standings)
@@ -352,6 +359,14 @@ class _Verification:
         known = head.real is not None or head.told is not None
         fits = head.root == head.real if known else None
         return HeadCheck(name=head.name, size=head.size, root=head.root.hex(), signature_verified=verified, fits=fits)
+
+
+def _keyring_name(reader: LogReader) -> str:
+    """Of the journal's keyring; empty where that is damaged."""
+    try:
+        return reader.keyring_name()
+    except JournalUnreadable:
+        return ""
 
 
 def _opener(sealer: Sealer) -> Opener:

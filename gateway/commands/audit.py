@@ -268,18 +268,23 @@ def _range(amount: str) -> tuple[int | None, int | None]:
 
 
 def _utc_ms(text: str, option: str, *, end: bool) -> int | None:
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+    from datetime import UTC, date, datetime, timedelta  # noqa: PLC0415
 
     if not text:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         fail(f"{option} {text}: a time is written as 2026-01-31 or 2026-01-31T23:59:59", WRONG_USAGE)
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    if end and len(text) == len("2026-01-31"):
-        moment += timedelta(days=1, milliseconds=-1)
-    return int(moment.timestamp() * 1000)
+    begins_ms = int(moment.timestamp() * 1000)
+    if not end:
+        return begins_ms
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return begins_ms
+    return begins_ms + timedelta(days=1) // timedelta(milliseconds=1) - 1  # a day alone: all of it
 
 
 from gateway.commands import audit_checkpoint, audit_proofs, audit_sensitive  # noqa: E402, F401 - they register commands

@@ -59,8 +59,13 @@ def take_lock(path: Path) -> JournalLock:
     """Take the lock of a journal; `path` is without symbolic links.
 
     Raises:
-        JournalLocked: another gateway has it.
+        JournalLocked: another gateway has it, or could have it under another name of the file.
     """
+    if path.exists() and path.stat().st_nlink > 1:
+        raise JournalLocked(
+            f"{path} has another name (a hard link): under that another gateway could write it at the same time, and "
+            f"what either acknowledged would be lost; `find -samefile {path}` finds it: remove it, a copy needs no link"
+        )
     name = path.with_name(path.name + ".lock")
     for _ in range(_LOCK_TRIES):
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

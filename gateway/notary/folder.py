@@ -21,6 +21,7 @@ from gateway.notary.live_log import LiveLog, LogDamaged, LogUnreadable
 from gateway.notary.note_file import CHECKPOINT_BYTES_MAX, replace_file, sync_folder
 from gateway.notary.outlet import OutletFailed
 from gateway.notary.signing import Signed
+from gateway.regular_file import read_regular
 from protocol.transparency.checkpoints import Checkpoint, open_checkpoint
 from protocol.transparency.notes import NoteError, SignerKey, parse_note
 from protocol.transparency.tiles import CHECKPOINT_PATH, TILE_WIDTH, Tile, TileError, build_bundle, tiles_of
@@ -115,8 +116,7 @@ class TileFolder:
     def _read(self) -> bytes | None:
         """The checkpoint that is there now. Raises OSError."""
         try:
-            with (self._folder / CHECKPOINT_PATH).open("rb") as file:
-                return file.read(CHECKPOINT_BYTES_MAX)
+            return read_regular(self._folder / CHECKPOINT_PATH, CHECKPOINT_BYTES_MAX)
         except FileNotFoundError:
             return None
 

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.regular_file import read_regular
+
 CHECKPOINT_BYTES_MAX: Final = 65_536
 
 
@@ -32,15 +34,14 @@ class NoteFiles:
             OSError: it cannot be read.
         """
         try:
-            with self.newest.open("rb") as file:
-                return file.read(CHECKPOINT_BYTES_MAX + 1)
+            return read_regular(self.newest, CHECKPOINT_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
 
     def read_continued(self) -> frozenset[str]:
         """Names of the witnesses that are known to hold another history. A file that cannot be read names none."""
         try:
-            return frozenset(msgspec.json.decode(self.continued.read_bytes(), type=list[str]))
+            return frozenset(msgspec.json.decode(read_regular(self.continued, CHECKPOINT_BYTES_MAX), type=list[str]))
         except (OSError, msgspec.MsgspecError):
             return frozenset()
 

@@ -46,12 +46,20 @@ class MaintenanceMark:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._path)
+        self._sync_folder()
+
+    def forget(self) -> None:
+        """The link is open again, after a power cut too.
+
+        Raises:
+            OSError: the mark could not be removed.
+        """
+        self._path.unlink(missing_ok=True)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-    def forget(self) -> None:
-        """The link is open again."""
-        self._path.unlink(missing_ok=True)

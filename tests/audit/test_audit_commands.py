@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from gateway.journal.log_reader import LogReader
 from gateway.operations.installing import install
 from protocol.transparency.notes import SignerKey
 from tests.audit.scene import SALES, SIGNER, Attack, Scene, key_of, root_of, signed
-from tests.journal.rig import PAN, Rig, sale, sqlite_make
+from tests.journal.rig import PAN, START_MS, Rig, sale, sqlite_make
 
 SIZE = 3 * SALES + 4
 
@@ -260,6 +261,7 @@ def test_a_folder_or_a_pipe_in_the_place_of_the_journal_is_told(
         (("log", "journal.sqlite3", "--state", "happy"), 2, "--state happy: it is one of asking"),
         (("log", "journal.sqlite3", "--kind", "happy"), 2, "--kind happy: it is one of accepted"),
         (("log", "journal.sqlite3", "--since", "yesterday"), 2, "a time is written as"),
+        (("log", "journal.sqlite3", "--since", "0001-01-01T00:00:00+14:00"), 2, "a time is written as"),
         (("log", "journal.sqlite3", "--amount", "ten"), 2, "--amount is a number"),
         (("show", "99999", "--journal", "journal.sqlite3"), 1, "there is no entry 99999"),
         (("trace", "nonsense", "--journal", "journal.sqlite3"), 1, "no entry tells of a transaction"),
@@ -274,6 +276,14 @@ def test_bad_input_gets_an_error_that_says_what_is_wrong(
     told = audit(*words)
     assert said in told.output
     assert told.exit_code == code
+
+
+def test_a_day_alone_includes_all_of_it_however_it_is_written(shop: Scene) -> None:
+    day = datetime.fromtimestamp(START_MS / 1000, UTC).date()
+    for written in (f"{day:%Y-%m-%d}", f"{day:%Y%m%d}", "9999-12-31"):
+        told = audit("log", shop.journal, "--until", written, "--limit", 0, "--json")
+        assert told.exit_code == 0, told.output
+        assert len(told.output.splitlines()) == SIZE
 
 
 def test_a_key_of_another_log_is_refused_in_words(shop: Scene) -> None:

@@ -15,6 +15,7 @@ from gateway.cli import app
 from gateway.config import load_config
 from gateway.config.audit import origin_of
 from gateway.config.key_source import load_keys
+from gateway.journal.keyring import create_keyring
 from gateway.operations.installing import install
 from protocol.receipt_field import ReceiptField
 from protocol.transparency.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
@@ -225,6 +226,48 @@ def test_what_prove_wrote_is_refused_where_anything_in_it_was_changed(
     assert [each["accepted"] for each in verdicts] == [True, False]
 
 
+def test_what_prove_wrote_is_refused_where_an_entry_of_the_transaction_is_left_out(
+    named: tuple[object, ...], tmp_path: Path
+) -> None:
+    """A sale is shown that way without the reversal that followed it."""
+    kit, file = tmp_path / "kit", tmp_path / "proof.json"
+    assert holdfast("export", kit, *named).exit_code == DONE
+    document = said(holdfast("prove", 41, *named, "--json"))
+    first, second = document["entries"]
+    for source in (named, ("--kit", kit, "--verifier-key", SIGNER.verifier.text)):
+        for kept, left_out in ((first, 42), (second, 41)):
+            file.write_text(json.dumps(document | {"entries": [kept]}), encoding="utf-8")
+            refused = holdfast("receipt", file, *source)
+            assert refused.exit_code == FAILED
+            assert f"REFUSED: the document leaves out entry {left_out} of transaction 41" in refused.stdout
+            verdicts = json.loads(holdfast("receipt", file, *source, "--json").stdout)
+            assert [each["accepted"] for each in verdicts] == [True, False]
+            assert verdicts[1]["entry"]["sequence"] == left_out
+        for entries_shown in ([second, first], [first, first, second]):
+            file.write_text(json.dumps(document | {"entries": entries_shown}), encoding="utf-8")
+            assert "once and in order" in holdfast("receipt", file, *source).stdout
+
+
+def test_entries_that_are_newer_than_a_proof_are_told(tmp_path: Path) -> None:
+    """What was proved before its reversal is still true, and no longer all of it."""
+    late = bytearray(BODIES[-1])
+    late[19:27] = (41).to_bytes(8)
+    bodies, key = [*BODIES[:-1], bytes(late)], ("--verifier-key", SIGNER.verifier.text)
+    journal = write_log(tmp_path / "journal", create_keyring(tmp_path / "keys"), bodies)
+    newest = (tmp_path / "journal-checkpoint").read_bytes()
+    frontier, _ = Frontier().append([leaf_hash(body) for body in bodies[:600]])
+    old = sign_checkpoint(Checkpoint(SIGNER.name, 600, frontier.root()), [SIGNER])
+    (tmp_path / "journal-checkpoint").write_bytes(old)
+    file = tmp_path / "proof.json"
+    assert holdfast("prove", 41, "--journal", journal, *key, "--out", file).exit_code == DONE
+    (tmp_path / "journal-checkpoint").write_bytes(newest)
+    assert holdfast("export", tmp_path / "kit", "--journal", journal, *key).exit_code == DONE
+    for source in (("--journal", journal), ("--kit", tmp_path / "kit")):
+        told = holdfast("receipt", file, *source, *key)
+        assert told.exit_code == DONE, told.output
+        assert "The log has entries of transaction 41 that are newer than this proof: 700." in told.stdout
+
+
 def test_that_the_key_came_with_the_kit_is_told_of_every_receipt_that_it_accepts(
     named: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -251,6 +294,19 @@ def test_that_the_key_came_with_the_kit_is_told_of_every_receipt_that_it_accepts
     assert caveat not in holdfast("receipt", tlog, "--kit", kit).stdout, "what is refused needs no caveat"
     refused = holdfast("receipt", written, "--kit", kit, "--verifier-key", SIGNER.verifier.text)
     assert refused.exit_code == FAILED
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_the_checkpoint_beside_a_journal_is_told_and_not_waited_for(
+    journal: Path, named: tuple[object, ...]
+) -> None:
+    beside = journal.with_name(journal.name + "-checkpoint")
+    beside.unlink()
+    os.mkfifo(beside)
+    for words in (("prove", 41, *named), ("verify", journal)):
+        told = holdfast(*words)
+        assert told.exit_code == FAILED
+        assert "no regular file" in told.output
 
 
 @pytest.mark.timeout(60)

@@ -158,7 +158,7 @@ def test_in_maintenance_sales_stand_in_and_nothing_is_sent_and_afterwards_all_is
     async def story() -> None:
         async with open_shop(tmp_path) as shop:
             terminal = shop.terminal()
-            ran = await shop.holdfast("maintenance", "on", "--why", "the host is upgraded")
+            ran = await shop.holdfast("maintenance", "on", "--who", "ann", "--why", "the host is upgraded")
             assert ran.code == 0, ran.err
             status = await shop.status()
             assert (status["mode"], status["ready"]) == ("maintenance", True)
@@ -178,7 +178,7 @@ def test_in_maintenance_sales_stand_in_and_nothing_is_sent_and_afterwards_all_is
             terminal = shop.terminal()
             assert not shop.host.messages
 
-            ran = await shop.holdfast("maintenance", "off", "--why", "upgraded")
+            ran = await shop.holdfast("maintenance", "off", "--who", "bob", "--why", "upgraded")
             assert ran.code == 0, ran.err
             await comes_true("all are booked", lambda: all(shop.host.net(sale) == 1 for sale in sales))
             await shop.drained()
@@ -186,6 +186,10 @@ def test_in_maintenance_sales_stand_in_and_nothing_is_sent_and_afterwards_all_is
             assert [message.fields[11] for message in shop.host.messages] == [sale.stan for sale in sales]
             assert [outcome(await terminal.ask(sale)) for sale in sales] == told
             assert (await shop.status())["mode"] == "online"
+            ran = await shop.holdfast("audit", "log", "--kind", "maintenance", "--oldest", "--json")
+            assert [json.loads(line)["detail"] for line in ran.out.splitlines()] == [
+                "maintenance-on by ann: the host is upgraded", "maintenance-off by bob: upgraded",
+            ]  # fmt: skip
 
     play(story())
 

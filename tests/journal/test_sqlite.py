@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def test_a_second_journal_on_the_same_file_is_refused_until_the_first_is_closed(
     rig.close()
     second.open()
     second.close()
+
+
+def test_a_file_with_a_second_name_is_refused_until_that_is_gone(tmp_path: Path, keyring: Keyring) -> None:
+    """The lock and the write-ahead log lie beside a name: under another name, another gateway would have its own."""
+    path, other = tmp_path / "journal.db", tmp_path / "elsewhere" / "journal.db"
+    rig = Rig(sqlite_make(path, keyring)).open()
+    rig.write(sale("k|1"))
+    other.parent.mkdir()
+    os.link(path, other)
+    with pytest.raises(JournalLocked, match="another name"):
+        Rig(sqlite_make(other, keyring)).open()
+    rig.close()
+    with pytest.raises(JournalLocked, match="another name"):
+        Rig(sqlite_make(path, keyring)).open()
+    other.unlink()
+    Rig(sqlite_make(path, keyring)).open().close()
 
 
 def test_another_keyring_is_refused_by_name(tmp_path: Path, rig: Rig) -> None:
