@@ -45,6 +45,7 @@ from gateway.operations.maintenance import MaintenanceMark
 from gateway.operations.process import end_within, file_remarks, raise_file_limit
 from gateway.operations.release import version
 from gateway.operations.server import OperationsServer
+from gateway.operations.settlements import Settlements
 from gateway.operations.token import read_token
 from gateway.operators_view import OperatorsView, Parts
 from gateway.terminals.asked import Asked
@@ -130,6 +131,7 @@ class Gateway:
         self._operations = OperationsServer(
             self._view, config.operations.listen, read_token(config.operations.token_file), keys=self._keys,
             disclosures=Disclosures(self._journal, configured_approvals(config, clock.utc_ms), keyring.name),
+            settlements=Settlements(self._journal, configured_approvals(config, clock.utc_ms), keyring.name),
         )  # fmt: skip
 
     def _make_journal(self, keyring: Keyring) -> Journal:

@@ -1,4 +1,4 @@
-"""Checks what needs two people: a key that was destroyed, and a record that was disclosed.
+"""Checks what needs two people: a key that was destroyed, a record that was disclosed or settled.
 
 The entry that tells of such an act holds what two people have signed (gateway/operations/approvals.py, which this does
 not trust and does not use), and an entry before it tells who may: a list of names and public keys. Both signatures are
@@ -41,6 +41,12 @@ class _KeyEvent(msgspec.Struct, frozen=True):
 class _Disclosed(msgspec.Struct, frozen=True):
     part: str
     entry: int
+    transaction: int
+    who: str
+    evidence: dict[str, Any] = {}
+
+
+class _Settled(msgspec.Struct, frozen=True):
     transaction: int
     who: str
     evidence: dict[str, Any] = {}
@@ -91,11 +97,11 @@ class ApprovalChecks:
     _unproved: list[tuple[_Act, str]] = field(default_factory=list)
 
     def take(self, sequence: int, kind: int, detail: str) -> None:
-        """Check one entry of kind KEY or DISCLOSED."""
+        """Check one entry of kind KEY, DISCLOSED or DAMAGE_SETTLED."""
         try:
             act = self._act_of(sequence, kind, detail)
         except msgspec.MsgspecError:
-            self._tell(sequence, "what it says of keys or of a disclosure cannot be read")
+            self._tell(sequence, "what it says of keys, a disclosure or a settlement cannot be read")
             return
         if act is not None and (why := self._why_not(act)):
             self._unproved.append((act, why))
@@ -115,6 +121,10 @@ class ApprovalChecks:
             told = msgspec.json.decode(detail, type=_Disclosed)
             subject = f"{told.part} part of entry {told.entry}, transaction {told.transaction}"
             return _Act(sequence, f"the disclosure of the {subject}", "disclose", subject, told.who, told.evidence)
+        if kind == EntryKind.DAMAGE_SETTLED:
+            done = msgspec.json.decode(detail, type=_Settled)
+            subject = f"damaged record {done.transaction}"
+            return _Act(sequence, f"the settlement of {subject}", "settle-damaged", subject, done.who, done.evidence)
         event = msgspec.json.decode(detail, type=_KeyEvent)
         if event.what == "approvers":
             self._approvers = event.facts

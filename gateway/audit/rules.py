@@ -81,6 +81,7 @@ _CASES: Final[tuple[_Case, ...]] = (
     _Case(_K.MAINTENANCE, None, "", "D19", "the link was closed or opened by a person"),
     _Case(_K.DISCLOSED, None, "", "", "one record's part was disclosed"),
     _Case(_K.LOG_BROKEN, None, "", "INV-7", "the log was continued over a break"),
+    _Case(_K.DAMAGE_SETTLED, None, "", "", "two people have settled a damaged record"),
 )
 
 

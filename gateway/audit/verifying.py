@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from gateway.journal.log_reader import LogDamaged, LogReader
 from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import RowCodec
 from gateway.journal.sealing import KeyDestroyed, SealBroken, Sealer
+from gateway.journal.settled_damage import settlements
 from protocol.journal_entry import PartCommitment
 from protocol.transparency.notes import VerifierKey
 
@@ -83,6 +84,16 @@ class HeadCheck:
         return bool(self.signature_verified) or self.name == heads.HELD
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledDamage:
+    """A damaged record that two people have settled, by which entry, and why."""
+
+    transaction: int
+    entry: int
+    who: str
+    why: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Verdict:
     """What was verified and what was found.
@@ -94,6 +105,7 @@ class Verdict:
         transactions, rows, parts: created by, checked of, held against their commitments.
         seconds: that it took; cpu_s of the processor alone.
         found: by kind, how often; findings has the first of each.
+        settled: damaged records that two people have settled; their damage is found all the same.
     """
 
     journal: str
@@ -110,6 +122,7 @@ class Verdict:
     heads: list[HeadCheck] = field(default_factory=list)
     found: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    settled: list[SettledDamage] = field(default_factory=list)
 
     @property
     def vouched_size(self) -> int:
@@ -222,6 +235,7 @@ class _Verification:
             standings.close()
         self._cut_tail()
         self._foreign()
+        settled = self._settled()
         root = tree.root()
         if wanted.published is not None:
             name_within(wanted.published, reader, self._findings)
@@ -237,8 +251,23 @@ class _Verification:
             opened=opener is not None,
             heads=[self._head_check(head) for head in self._heads],
             found={kind.value: count for kind, count in sorted(self._findings.counts.items())},
-            findings=self._findings.kept,
+            findings=[_with_settlement(each, settled) for each in self._findings.kept],
+            settled=list(settled.values()),
         )
+
+    def _settled(self) -> dict[int, SettledDamage]:
+        """What two people have settled, by transaction; a mark that no entry bears out is told of."""
+        try:
+            found, wrong = settlements(self._reader.select)
+        except LogDamaged:
+            return {}  # told of by the checks of the table
+        for number, mark in wrong:
+            text = f"quarantine says that record {number} was {mark}, which does not tell of that"
+            self._findings.add(Damage.QUEUE, text)
+        return {
+            number: SettledDamage(transaction=number, entry=each.entry, who=each.said.who, why=each.said.why)
+            for number, each in sorted(found.items())
+        }
 
     def _rows(self, standings: Standings) -> RowChecks:
         """Check rows, sensitive data, and the tables that transactions are found by."""
@@ -367,6 +396,14 @@ def _keyring_name(reader: LogReader) -> str:
         return reader.keyring_name()
     except JournalUnreadable:
         return ""
+
+
+def _with_settlement(finding: Finding, settled: dict[int, SettledDamage]) -> Finding:
+    """A finding about a record that two people have settled says so; the first entry of a record has its number."""
+    about = settled.get(finding.transaction or finding.sequence)
+    if about is None or finding.last > finding.sequence:
+        return finding
+    return replace(finding, text=f"{finding.text} (settled by two people in entry {about.entry})")
 
 
 def _opener(sealer: Sealer) -> Opener:

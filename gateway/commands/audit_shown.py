@@ -45,6 +45,8 @@ def show_verdict(verdict: Verdict) -> None:
     )
     for finding in verdict.findings:
         typer.echo(str(finding))
+    for each in verdict.settled:
+        typer.echo(f"{'settled':<20} transaction {each.transaction}: by {each.who}, entry {each.entry}: {each.why}")
     if verdict.whole:
         typer.echo(verdict.summary)
         return

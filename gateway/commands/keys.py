@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from gateway.commands.keys_asked import act, keys_report_of, tell, waiting_request
 from gateway.commands.person import confirmed, passphrase_typed, private_key_in
+from gateway.commands.running import ask_running
 from gateway.commands.speaking import (
     DEFAULT_CONFIG,
     WRONG_USAGE,
@@ -146,6 +148,7 @@ def approve_command(
 ) -> None:
     """Approve what another person has asked for, and have it done. It cannot be undone."""
     from gateway.operations.approvals import approving_text, sign  # noqa: PLC0415
+    from gateway.operations.settlements import SETTLE_DAMAGED  # noqa: PLC0415
 
     loaded = load(config)
     kept = waiting_request(loaded, request)
@@ -154,6 +157,10 @@ def approve_command(
     if not (yes or confirmed()):
         fail("not approved; nothing was done")
     signature = sign(private_key_in(private_key), approving_text(asked, who))
+    if asked.action == SETTLE_DAMAGED:
+        target, approval = f"/v1/damaged/requests/{request}/approve", {"who": who, "signature": signature}
+        tell(json.loads(ask_running(loaded, config, lambda client: client.post(target, approval))), as_json)
+        return
     act(
         loaded, f"/v1/keys/requests/{request}/approve", {"who": who, "signature": signature},
         lambda held: held.approve(request, who, signature), as_json,

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.commands.running import ask, decoded, steer
+from gateway.commands.keys_asked import tell
+from gateway.commands.person import private_key_in
+from gateway.commands.running import ask, ask_running, decoded, steer
 from gateway.commands.speaking import (
     DEFAULT_CONFIG,
     FAILED,
     WRONG_USAGE,
+    Approver,
+    ApproverKey,
     AsJson,
     GatewayConfig,
     Who,
@@ -140,6 +144,55 @@ def queue_void(
 ) -> None:
     """Have a transaction reversed upstream."""
     steer(config, f"/v1/queue/{transaction}/void", who, why, as_json)
+
+
+@queue.command("damaged")
+def queue_damaged(
+    config: GatewayConfig = DEFAULT_CONFIG,
+    after: Annotated[int, typer.Option(min=-1, help="Only ids above this.")] = -1,
+    as_json: AsJson = False,
+) -> None:
+    """List what is in quarantine: damaged records, open or settled. Id 0 is damage of no transaction."""
+    from gateway.operations.settlements import DamagedPage  # noqa: PLC0415
+    from gateway.operations.showing import show_damaged  # noqa: PLC0415
+
+    loaded = load(config)
+    answer = ask_running(loaded, config, lambda client: client.get("/v1/damaged", [("after", str(after))]))
+    page = decoded(answer, DamagedPage)
+    print_json(answer) if as_json else show_damaged(page.records, page.next_after)
+
+
+@queue.command("settle-damaged")
+def queue_settle_damaged(
+    transaction: Annotated[int, typer.Argument(min=0, help="The damaged record's id.", metavar="ID")],
+    who: Approver,
+    why: Why,
+    private_key: ApproverKey,
+    config: GatewayConfig = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Ask that a damaged record be settled, once it is booked by hand. A second person approves: keys approve."""
+    import time  # noqa: PLC0415
+
+    import msgspec  # noqa: PLC0415
+
+    from gateway.operations.approvals import ApprovalRefused, asking_text, new_request, sign  # noqa: PLC0415
+    from gateway.operations.key_reports import KeysReport  # noqa: PLC0415
+    from gateway.operations.settlements import SETTLE_DAMAGED, subject_of  # noqa: PLC0415
+
+    loaded = load(config)
+    report = decoded(ask_running(loaded, config, lambda client: client.get("/v1/keys")), KeysReport)
+    try:
+        request = new_request(
+            SETTLE_DAMAGED, subject_of(transaction), who=who, why=why, gateway=report.keyring,
+            now_ms=time.time_ns() // 1_000_000,
+        )  # fmt: skip
+    except ApprovalRefused as refused:
+        fail(str(refused), WRONG_USAGE)
+    signature = sign(private_key_in(private_key), asking_text(request))
+    body = {"request": msgspec.to_builtins(request), "signature": signature}
+    answer = ask_running(loaded, config, lambda client: client.post("/v1/damaged/requests", body))
+    tell(msgspec.json.decode(answer), as_json)
 
 
 @maintenance.command("on")

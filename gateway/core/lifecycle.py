@@ -89,9 +89,12 @@ class EntryKind(IntEnum):
     MAINTENANCE = 15  # a maintenance window was opened or closed: by whom and why, in the detail
     DISCLOSED = 16  # one record's part was opened to an auditor: which, by whom, approved by whom, in the detail
     LOG_BROKEN = 17  # the log was continued over a break: by whom and why, in the detail
+    DAMAGE_SETTLED = 18  # two people have settled a damaged record: which, what was wrong, who and why, in the detail
 
 
-ABOUT_NO_TRANSACTION = frozenset({EntryKind.KEY, EntryKind.MAINTENANCE, EntryKind.DISCLOSED, EntryKind.LOG_BROKEN})
+ABOUT_NO_TRANSACTION = frozenset(
+    {EntryKind.KEY, EntryKind.MAINTENANCE, EntryKind.DISCLOSED, EntryKind.LOG_BROKEN, EntryKind.DAMAGE_SETTLED}
+)
 """Kinds of entries that belong to no transaction: their state and transaction are 0."""
 
 

@@ -35,6 +35,7 @@ from gateway.journal.port import (
     JournalInDoubt,
     KeyNeeds,
     Listing,
+    PutAside,
     checked_note,
 )
 from gateway.journal.sqlite import SqliteJournalSettings
@@ -47,6 +48,7 @@ from gateway.journal.wire import (
     AskListing,
     AskNote,
     AskOwingLanes,
+    AskPutAside,
     AskRefusal,
     Call,
     Failure,
@@ -240,6 +242,12 @@ class JournalApart:
     async def key_needs(self) -> KeyNeeds:
         """See port.Journal.key_needs."""
         return cast("KeyNeeds", await self._called(AskKeyNeeds, KeyNeeds))
+
+    async def put_aside(self, after_id: int, limit: int) -> list[PutAside]:
+        """See port.Journal.put_aside."""
+        return cast(
+            "list[PutAside]", await self._called(lambda call: AskPutAside(call, after_id, limit), list[PutAside])
+        )
 
     def log_head(self) -> tuple[int, bytes]:
         """See port.Journal.log_head."""

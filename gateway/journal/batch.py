@@ -42,6 +42,7 @@ from gateway.journal.room import Need
 from gateway.journal.rows import Row, RowCodec, RowDamaged
 from gateway.journal.schema import Head, write_head
 from gateway.journal.sealing import Sealer
+from gateway.journal.settled_damage import take_notes
 from protocol.transparency.tree import Frontier
 
 BATCH_WRITES_MAX: Final = 512
@@ -178,8 +179,7 @@ class Batcher:
                 self._leaving.write(draft)
             self._look_up(draft, writes)
             judged = [self._judge(draft, each) for each in writes]
-            for note in notes:
-                draft.note(note)
+            take_notes(self._connection, self._reader, draft, notes)
             damages_met = [*damages, *self._reader.noted, *self._counters.noted]
             reported = put_aside(self._connection, self._reader, self.newest, draft, damages_met)
             wrote = bool(draft.entries or damages_met or probe or self._leaving.written)

@@ -55,6 +55,7 @@ class Draft:
         self._sealer = sealer
         self.now_ms = now_ms
         self.head = Head(head.sequence, head.counts.copy(), head.quarantined, head.indexed, frontier=head.frontier)
+        self.head.settled, self.head.closed = head.settled, head.closed
         self.queued = queued
         self.listed = listed
         self.aside = aside

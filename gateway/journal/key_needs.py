@@ -12,6 +12,7 @@ from gateway.journal.quarantine import taken_out
 from gateway.journal.rows import RowCodec, RowDamaged
 from gateway.journal.schema import newest_head
 from gateway.journal.sealing import SENSITIVE_PART
+from gateway.journal.settled_damage import settled
 from protocol.journal_entry import EntryError, decode_parts
 from protocol.transparency.tree import leaf_hash
 
@@ -30,7 +31,7 @@ def read_key_needs(connection: sqlite3.Connection, codec: RowCodec) -> KeyNeeds:
             by damage, and nothing may be destroyed on the word of such a list. Or an entry that would say which key
             has sealed sensitive data is damaged.
     """
-    aside = sorted(taken_out(connection))
+    aside = sorted(taken_out(connection) - settled(connection))
     kept = select_in(connection, "SELECT sequence FROM sensitive WHERE sequence IN", aside)
     return KeyNeeds(
         oldest_unsettled=_oldest_unsettled(connection, codec),
@@ -72,7 +73,7 @@ def _oldest_unsettled(connection: sqlite3.Connection, codec: RowCodec) -> int:
 
 
 def _oldest_quarantined(connection: sqlite3.Connection, codec: RowCodec, aside: list[int]) -> int:
-    """Of those in quarantine, the first that its own row does not say to be final; 0 where there is none."""
+    """Of the open ones in quarantine, the first that its own row does not say to be final; 0 where there is none."""
     for number in aside:
         found = connection.execute("SELECT row FROM tx WHERE id = ?", (number,)).fetchone()
         try:

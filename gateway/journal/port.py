@@ -75,7 +75,8 @@ class JournalHealth:
         bytes_on_disk, bytes_free: of the journal's files and of their file system.
         counts: number of transactions by state (kept by the journal, not counted by scanning).
         oldest_owed_ms: UTC time of acceptance of the oldest transaction that owes something, or 0.
-        quarantined: number of records in quarantine.
+        quarantined: damages in quarantine that are open.
+        settled: records in quarantine that two people have settled; they are not among these.
         commits, writes: since opening; writes / commits is the mean size of a group commit.
         queued: writes handed over and not yet answered.
     """
@@ -91,6 +92,7 @@ class JournalHealth:
     commits: int
     writes: int
     queued: int
+    settled: int = 0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -129,7 +131,7 @@ class KeyNeeds:
 
     Attributes:
         oldest_unsettled: id of the oldest transaction that is not final, or 0: no entry of one has a lower sequence.
-        oldest_quarantined: id of the oldest in quarantine that is not known to be final, or 0; the same holds for it.
+        oldest_quarantined: id of the oldest open one in quarantine not known to be final, or 0; the same holds for it.
         sensitive: by id of the epoch key that it is sealed with, the oldest entry whose sensitive part is kept.
         sensitive_quarantined: transactions in quarantine whose sensitive part is kept, the oldest of them.
     """
@@ -138,6 +140,28 @@ class KeyNeeds:
     oldest_quarantined: int
     sensitive: dict[int, int]
     sensitive_quarantined: list[int]
+
+
+@dataclass(slots=True, frozen=True)
+class PutAside:
+    """What is in quarantine of one record.
+
+    Attributes:
+        id: of the transaction; 0 for damage that belongs to none.
+        damage: what was wrong, as it was met.
+        since_ms: UTC time of the first of it.
+        settled_in, settled_ms: the entry by which two people have settled it, and when (UTC); 0 while it is open.
+        lists_only: only a list of it was wrong, the record itself never was.
+        whole: an open one that reads whole now: it has healed.
+    """
+
+    id: int
+    damage: list[str]
+    since_ms: int
+    settled_in: int = 0
+    settled_ms: int = 0
+    lists_only: bool = False
+    whole: bool = False
 
 
 class Journal(Protocol):
@@ -194,6 +218,13 @@ class Journal(Protocol):
 
         Raises:
             JournalUnreadable: damage may hide something that is owed.
+        """
+
+    async def put_aside(self, after_id: int, limit: int) -> list[PutAside]:
+        """What is in quarantine, by id: up to `limit` records behind `after_id` (-1 for all), settled ones as well.
+
+        An entry of kind DAMAGE_SETTLED (`note`) settles the record that it names, in its own commit; see
+        settled_damage.py for where nothing comes of it.
         """
 
     def log_head(self) -> tuple[int, bytes]:

@@ -15,8 +15,10 @@ from gateway.journal.reading import Damage, RecordDamaged, RecordReader
 from gateway.journal.rows import Row
 
 _UNSETTLED = tuple(sorted(int(state) for state in set(State) - FINAL))
-_LISTS: Final = "('queue', 'lookup', 'unsettled')"
+LISTS: Final = ("queue", "lookup", "unsettled")
 """What is wrong where only a list is, and the record itself is whole: it stays in the queue."""
+
+_LISTS: Final = "('queue', 'lookup', 'unsettled')"
 
 _TAKEN_OUT: Final = f"SELECT id FROM quarantine WHERE what NOT IN {_LISTS} AND"  # noqa: S608 - our own words
 # Once for each transaction, however many of its checks fail, and once before that where only lists of it were wrong.

@@ -18,7 +18,7 @@
                    each would rewrite pages of its own (newest.py)
     counter        exposure counters; absent means zero (D21)
     counter_log    values that counters have taken since they were last written to `counter`, one row for each commit
-    quarantine     damaged records, for a person
+    quarantine     damaged records, for a person; one that two people have settled has a row more that names the entry
     head           two copies of the newest sequence, the number of transactions by state, and the tree's frontier
     meta           two copies of what the journal is: format, name, keys with check values, root pages
 
@@ -85,13 +85,15 @@ class Head(msgspec.Struct, array_like=True):
     Attributes:
         sequence: of the newest entry.
         counts: transactions by state; the index is the state's number.
-        quarantined: records in quarantine.
+        quarantined: rows of the table `quarantine`.
         indexed: transactions up to this sequence are in the lookup tables, and in `owing` and `unsettled` if they
             belong there. Of later ones some rows may be there already.
         commits: so many commits have written a head; 0 for all before this was counted.
         based: `commits` of the head that the database alone had, when the log that this head is in was begun at the
             latest. A database that is before it does not belong to this log.
         frontier: of the Merkle tree over all entries (Frontier.encode); its size is `sequence`.
+        settled: records in quarantine that two people have settled.
+        closed: rows of `quarantine` that are about these.
     """
 
     sequence: int
@@ -101,6 +103,8 @@ class Head(msgspec.Struct, array_like=True):
     commits: int = 0
     based: int = 0
     frontier: bytes = _EMPTY_TREE
+    settled: int = 0
+    closed: int = 0
 
 
 class MetaKey(msgspec.Struct, frozen=True):

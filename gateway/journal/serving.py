@@ -36,6 +36,7 @@ from gateway.journal.wire import (
     AskListing,
     AskNote,
     AskOwingLanes,
+    AskPutAside,
     AskRefusal,
     Call,
     Failure,
@@ -119,6 +120,8 @@ class Serving(asyncio.Protocol):
                 self._call(order, journal.adopt_keys(order.keyring))
             case AskKeyNeeds():
                 self._call(order, journal.key_needs())
+            case AskPutAside():
+                self._call(order, journal.put_aside(order.after_id, order.limit))
             case AskOwingLanes():
                 self._call(order, journal.owing_lanes())
             case AskInDoubt():

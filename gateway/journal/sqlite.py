@@ -36,6 +36,7 @@ from gateway.journal.port import (
     JournalUnreadable,
     KeyNeeds,
     Listing,
+    PutAside,
     checked_note,
 )
 from gateway.journal.reader import list_in_steps, scan_in_doubt
@@ -43,6 +44,7 @@ from gateway.journal.reading import Damage, RecordReader
 from gateway.journal.room import Need, Room, bytes_free, bytes_on_disk
 from gateway.journal.rows import RowCodec
 from gateway.journal.sealing import Sealer
+from gateway.journal.settled_damage import put_aside_page
 from gateway.journal.upkeep import Upkeep
 from gateway.journal.waiting import Fullness, Waiting, WaitingDamages
 
@@ -242,6 +244,12 @@ class SqliteJournal:
         """See port.Journal.key_needs."""
         return await self._lookups.asked(lambda: read_key_needs(self._reader.connection, self._codec))
 
+    async def put_aside(self, after_id: int, limit: int) -> list[PutAside]:
+        """See port.Journal.put_aside."""
+        return await self._lookups.asked(
+            lambda: put_aside_page(self._reader.connection, self._records, after_id, limit)
+        )
+
     async def _adopt_next(self) -> None:
         (keyring,) = self._adoptions.oldest(1)
         adopted: list[bool] = []
@@ -406,7 +414,8 @@ class SqliteJournal:
             oldest_owed_ms=0
             if self._broken
             else await self._lookups.asked(lambda: self._records.oldest_owed_ms(oldest)),
-            quarantined=head.quarantined,
+            quarantined=head.quarantined - head.closed,
+            settled=head.settled,
             commits=self._commits,
             writes=self._written,
             queued=len(self._writes) + self._in_flight,

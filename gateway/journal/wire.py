@@ -60,6 +60,14 @@ class AskKeyNeeds(msgspec.Struct, frozen=True, array_like=True, tag=True):
     call: int
 
 
+class AskPutAside(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """port.Journal.put_aside."""
+
+    call: int
+    after_id: int
+    limit: int
+
+
 class AskOwingLanes(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """port.Journal.owing_lanes."""
 
@@ -152,7 +160,10 @@ class PackedWrite(Write, frozen=True, gc=False, array_like=True, tag="Write"):
     changes: tuple[PackedCreate | Update, ...]
 
 
-Call = Open | AskNote | AskAdoptKeys | AskKeyNeeds | AskOwingLanes | AskInDoubt | AskListing | AskHealth | AskClose
+Call = (
+    Open | AskNote | AskAdoptKeys | AskKeyNeeds | AskPutAside | AskOwingLanes | AskInDoubt | AskListing | AskHealth
+    | AskClose
+)  # fmt: skip
 _Question = Find | FindNewest | FetchHeads | FetchBatch | Load | AskRefusal | Call
 Order = Write | _Question
 _Event = Committed | Existing | OverLimit | WriteRefused | Found | Heads | BatchRead | Damaged

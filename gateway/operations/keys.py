@@ -306,7 +306,7 @@ class Keys:
         if request.action != DESTROY_KEY or found is None:
             raise ApprovalRefused(
                 f"this is not about a key but asks to {request.action}: a disclosure is approved by "
-                f"`holdfast audit disclose TXN --part PART --approve {request.id}`"
+                f"`holdfast audit disclose TXN --part PART --approve {request.id}`, a settlement by a running gateway"
             )
         return int(found[1])
 

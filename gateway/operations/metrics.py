@@ -127,7 +127,7 @@ class StatusCollector(Collector):
         yield _gauge("holdfast_journal_bytes", "Bytes of the journal's files on disk.", health.bytes_on_disk)
         yield _gauge("holdfast_journal_free_bytes", "Bytes free on the journal's file system.", health.bytes_free)
         yield _gauge("holdfast_journal_queued_writes", "Writes handed over and not yet answered.", health.queued)
-        damaged = "Records in quarantine."
+        damaged = "Damaged records in quarantine that nobody has settled."
         yield _gauge("holdfast_journal_quarantined_records", damaged, health.quarantined)
         yield _gauge("holdfast_journal_entries", "Highest sequence of the journal.", health.entries)
         yield _counter("holdfast_journal_commits", "Group commits since start.", health.commits)

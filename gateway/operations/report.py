@@ -104,6 +104,7 @@ class JournalReport(msgspec.Struct, frozen=True):
     quarantined: int
     queued: int
     mean_commit_batch: float
+    settled: int = 0
 
 
 class TerminalsReport(msgspec.Struct, frozen=True):
@@ -323,6 +324,7 @@ def journal_report(health: JournalHealth) -> JournalReport:
         health.quarantined,
         health.queued,
         round(health.writes / health.commits, 2) if health.commits else 0.0,
+        health.settled,
     )
 
 

@@ -21,6 +21,7 @@ from gateway.operations.key_routes import KeyRoutes
 from gateway.operations.keys import Keys
 from gateway.operations.metrics import exposition
 from gateway.operations.problems import ProblemError, RequestHandler, answer_problems
+from gateway.operations.settlements import Settlements
 from gateway.operations.view import GatewayView
 from protocol.masking import contains_pan
 
@@ -43,6 +44,7 @@ class Routes:
         token: what steering asks for; empty refuses all steering.
         keys: the gateway's keys; None where there are none to look after.
         disclosures: approves what an auditor is shown; None where nothing can be.
+        settlements: has damaged records settled; None where there is no journal to ask.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class Routes:
         token: str,
         keys: Keys | None = None,
         disclosures: Disclosures | None = None,
+        settlements: Settlements | None = None,
     ) -> None:
         self._view = view
         self._keys = keys
         self._disclosures = disclosures
+        self._settlements = settlements
         self._listen = listen
         self._token_hash = hashlib.sha256(token.encode()).digest() if token else b""
 
@@ -85,6 +89,8 @@ class Routes:
             application.add_routes(keys.routes())
         if self._disclosures is not None:
             application.add_routes(self._disclosures.routes(self._check_token))
+        if self._settlements is not None:
+            application.add_routes(self._settlements.routes(self._may_read, self._check_token))
         return application
 
     @web.middleware

@@ -12,6 +12,7 @@ from gateway.config.values import Address
 from gateway.operations.disclosures import Disclosures
 from gateway.operations.keys import Keys
 from gateway.operations.routes import Routes
+from gateway.operations.settlements import Settlements
 from gateway.operations.view import GatewayView
 
 CONNECTIONS_MAX = 64
@@ -35,6 +36,7 @@ class OperationsServer:
         *,
         keys: Keys | None = None,
         disclosures: Disclosures | None = None,
+        settlements: Settlements | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
@@ -44,7 +46,7 @@ class OperationsServer:
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._runner = web.AppRunner(
-            Routes(view, listen, token, keys, disclosures).application(),
+            Routes(view, listen, token, keys, disclosures, settlements).application(),
             handler_cancellation=False,  # an act that was handed over is carried out, whoever hangs up
             access_log=None,
             shutdown_timeout=2.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from gateway.operations.report import (
     ExplanationReport,
@@ -13,6 +14,9 @@ from gateway.operations.report import (
     StoredReport,
     TransactionReport,
 )
+
+if TYPE_CHECKING:
+    from gateway.operations.settlements import DamagedRecord
 
 _COLUMNS = (
     "id", "state", "kind", "terminal", "stan", "amount (minor)", "currency", "card", "attempts", "accepted", "reason",
@@ -52,7 +56,10 @@ def show_status(status: StatusReport) -> None:
     if journal.quarantined:
         kept = status.keys.quarantined if status.keys is not None else None
         more = f"; the sensitive data of transaction {kept} is kept, and its epoch's key" if kept else ""
-        pairs.append(("quarantine", f"{journal.quarantined} damaged records{more}"))
+        beside = f", {journal.settled} more settled" if journal.settled else ""
+        pairs.append(("quarantine", f"{journal.quarantined} damaged records{beside}{more}"))
+    elif journal.settled:
+        pairs.append(("quarantine", f"nothing open; {journal.settled} damaged records settled"))
     if status.log is not None:
         pairs += _log_pairs(status.log)
     _pairs(pairs)
@@ -83,6 +90,24 @@ def show_queue(rows: Sequence[TransactionReport], next_after: int | None) -> Non
             for row in rows
         ],
     )  # fmt: skip
+    if next_after is not None:
+        print(f"more: --after {next_after}", file=sys.stderr)
+
+
+def show_damaged(records: Sequence[DamagedRecord], next_after: int | None) -> None:
+    """A page of the quarantine."""
+    _rows(
+        ("id", "damage", "since", "settled"),
+        [
+            (
+                one.id,
+                ", ".join(one.damage),
+                one.since,
+                f"{one.settled} in entry {one.settled_in}" if one.settled else "",
+            )
+            for one in records
+        ],
+    )
     if next_after is not None:
         print(f"more: --after {next_after}", file=sys.stderr)
 
