@@ -207,7 +207,10 @@ class ReplaySection(Section):
         "lanes",
     )
     rate_per_s: Whole = _number("Most replayed messages a second; 0 for no limit.", 0, 0, 1_000_000, "messages/s")
-    attempts_max: Whole = _number("Sends after which a message is parked for a person (D18).", 10, 1, 100_000, "sends")
+    attempts_max: Whole = _number(
+        "Sends after which a message is parked for a person (D18); none counts while all is put off (91, 96).",
+        10, 1, 100_000, "sends",
+    )  # fmt: skip
     backoff_min_ms: Whole = _number(
         "First pause before a message is sent again; it doubles, with jitter (D9).", 1000, 1, HOUR_MS, "ms"
     )

@@ -61,7 +61,9 @@ class Lane:
         blocked_until_ms: monotonic; no replay before (backoff, or D13). 0 for none.
         blocked_by: rule that blocks ("D9", "D9 answer" or "D13").
         flight_over_ms: by transaction id: when, monotonic, nothing of it can be on its way any more (D13).
-        never_left: by transaction id: how many of its attempts ended before a byte of them left (D6), since the start.
+        uncounted: by transaction id: how many of its attempts since the start are no reason to give up: no byte of them
+            left (D6), or the acquirer put off everything else as well (D9).
+        put_off: by transaction id: how much the acquirer had decided (LinkHealth.decided) when it put it off last.
         queued: stands in the line of lanes that may replay.
         waiting: requests that wait for the lane, first in line first (D20).
     """
@@ -78,7 +80,8 @@ class Lane:
     blocked_until_ms: int = 0
     blocked_by: str = ""
     flight_over_ms: dict[int, int] = field(default_factory=dict)
-    never_left: dict[int, int] = field(default_factory=dict)
+    uncounted: dict[int, int] = field(default_factory=dict)
+    put_off: dict[int, int] = field(default_factory=dict)
     queued: bool = False
     waiting: deque[Run] = field(default_factory=deque)
 
@@ -109,6 +112,11 @@ class Lane:
         self.heads.clear()
         self.more = True
         self.fetching = 0
+
+    def forget_attempts(self, number: int) -> None:
+        """A transaction's attempts begin anew, or are over."""
+        self.uncounted.pop(number, None)
+        self.put_off.pop(number, None)
 
 
 class Lanes:

@@ -64,6 +64,8 @@ class LinkHealth:
         self._unanswered = 0
         """Transactions in a row without an answer; a probe that is answered leaves it as it is."""
         self._answered_ms = mono_ms
+        self.decided = 0
+        """Transactions that were answered with anything but "later"."""
         self.window = 1
         """How many replays may be in flight (D19)."""
         self._maintenance = False
@@ -81,8 +83,9 @@ class LinkHealth:
         elif not self._maintenance:
             self._change(LinkState.DOWN, mono_ms)
 
-    def answered(self, mono_ms: int) -> None:
-        """Any answer in time: the host is there."""
+    def answered(self, mono_ms: int, *, put_off: bool = False) -> None:
+        """Any answer in time: the host is there. It has decided something, unless it has put it off (91, 96, ...)."""
+        self.decided += not put_off
         self._missing = self._unanswered = 0
         self._answered_ms = mono_ms
         if self.window < self._settings.window_max:

@@ -181,7 +181,7 @@ class Replay:
     def _sent(self, run: Run, event: SendResult) -> None:
         work = self._work
         if isinstance(event, Answered):
-            work.link.answered(work.mono_ms)
+            work.link.answered(work.mono_ms, put_off=event.fields.get(39) in _TRY_AGAIN)
         elif isinstance(event, TimedOut):
             work.link.timed_out(work.mono_ms)
             work.counts["timed-out.replay"] += 1
@@ -245,7 +245,7 @@ class Replay:
             after.attempts = 0
         after.not_before_ms = work.not_before_ms(run.lane, before.id, wait_ms)
         run.transaction = after
-        run.lane.never_left.pop(before.id, None)
+        run.lane.forget_attempts(before.id)
         change = Update(_ANSWERED, after, release=counters_of(before))
         if state is _REVERSING or not self._may_follow(run):
             work.update(run, change, lambda _: self._settled(run))
@@ -272,10 +272,11 @@ class Replay:
         """Leave it the head of its lane, after a pause; `left` is False where no byte of it left (D6)."""
         work = self._work
         attempts = run.transaction.attempts
-        # Nobody has seen what never left: it counts for the pause, and is no reason to give up, now or later.
-        if not left:
-            never_left = run.lane.never_left
-            never_left[run.transaction.id] = never_left.get(run.transaction.id, 0) + 1
+        # What never left, nobody has seen; and where all else is put off, too, the reason is none of its own (D9). That
+        # counts for the pause, and is no reason to give up, now or later.
+        if not left or (reason.startswith("answer.code-") and self._all_is_put_off(run)):
+            uncounted = run.lane.uncounted
+            uncounted[run.transaction.id] = uncounted.get(run.transaction.id, 0) + 1
         elif (tries := self._tries(run)) >= work.settings.attempts_max and work.link.usable:
             self._park(run, f"replay.attempts-{tries}")
             return
@@ -289,10 +290,18 @@ class Replay:
         run.lane.forget_heads()  # a lane that waits keeps nothing in memory (INV-9)
         self._give_back(run)
 
+    def _all_is_put_off(self, run: Run) -> bool:
+        """Whether the acquirer has decided nothing since it put this off last, or since the start: a host that is being
+        serviced answers 91 or 96 to everything, and nobody should have to release what came meanwhile."""
+        number, decided = run.transaction.id, self._work.link.decided
+        before = run.lane.put_off.get(number, 0)
+        run.lane.put_off[number] = decided
+        return before == decided
+
     @staticmethod
     def _tries(run: Run) -> int:
-        """Attempts of which something may have left; those before the start all count."""
-        return run.transaction.attempts - run.lane.never_left.get(run.transaction.id, 0)
+        """Attempts that count; those before the start all do."""
+        return run.transaction.attempts - run.lane.uncounted.get(run.transaction.id, 0)
 
     def _park(self, run: Run, reason: str) -> None:
         """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
@@ -303,7 +312,7 @@ class Replay:
             work.utc_ms, State.PARKED, reason=f"{reason}{PARKED_FROM}{before.reason}", resume=before.state
         )
         run.transaction = after
-        run.lane.never_left.pop(before.id, None)
+        run.lane.forget_attempts(before.id)
         work.alarm(
             Severity.ALARM,
             "parked",

@@ -33,7 +33,14 @@ from gateway.core.standin import Refusal, decide
 from gateway.core.transaction import Answer, Kind, Request, Stored, StoredMessage, Transaction
 from gateway.core.work import SendResult, Sent, Work, WriteResult
 from protocol.iso8583.message import Fields
-from protocol.response_codes import DEBIT_POSSIBLE, LOOK_UP_ORIGINAL, OUTCOME_UNKNOWN, SIGN_ON_FIRST, may_decline
+from protocol.response_codes import (
+    DEBIT_POSSIBLE,
+    LOOK_UP_ORIGINAL,
+    OUTCOME_UNKNOWN,
+    RETRY_LATER,
+    SIGN_ON_FIRST,
+    may_decline,
+)
 
 # Names of what every request meets: a member of an enumeration costs ten times as much to come by.
 _ADVICE: Final = Kind.ADVICE
@@ -51,6 +58,9 @@ _OUTCOME: Final = {state: f"outcome.{state.name.lower()}" for state in State}
 
 _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 """Answers to a request that leave open whether the card was debited: reverse (response codes)."""
+
+_PUT_OFF: Final = RETRY_LATER | SIGN_ON_FIRST
+"""Answers of a host that decides nothing now."""
 
 DEBIT_LEFT_OPEN: Final = _IN_DOUBT_CODES | LOOK_UP_ORIGINAL
 """Answers that are no proof of a decline."""
@@ -163,7 +173,7 @@ class Requests:
     def _sent(self, run: Run, request: Request, repeat: bool, event: SendResult) -> None:
         work = self._work
         if isinstance(event, Answered):
-            work.link.answered(work.mono_ms)
+            work.link.answered(work.mono_ms, put_off=event.fields.get(39) in _PUT_OFF)
         elif isinstance(event, TimedOut):
             work.link.timed_out(work.mono_ms)
             work.counts["timed-out.request"] += 1

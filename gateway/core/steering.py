@@ -98,7 +98,7 @@ class Steering:
         work = self._work
         reversing_anew = state is State.REVERSING and before.resume is not State.REVERSING
         attempts = 0 if reversing_anew else min(before.attempts, 1)
-        lane.never_left.pop(before.id, None)
+        lane.forget_attempts(before.id)
         keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
         reason = f"operator.{event.act.value}"
         if event.act is OperatorAct.RELEASE or (state is State.REVERSING and not reversing_anew):

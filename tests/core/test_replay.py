@@ -265,9 +265,29 @@ def test_d18_a_message_out_of_attempts_is_parked() -> None:
     stored(world, 1)
     world.acquirer.mood = answers("96")
     world.up()
-    world.advance(60_000)
-    assert len(advices(world)) == 3
+    for stan in (2, 3, 4):  # what the acquirer decides in between shows that the reason is the message's own
+        world.acquirer.moods.append(Mood())
+        world.ask("0200", sale(stan, terminal="T0000002"))
+        world.advance(20_000)
+        assert (world.journal.row(key()).state is State.PARKED) == (stan == 4)
     assert world.journal.row(key()).reason.startswith("replay.attempts-3")
+
+
+def test_d9_an_acquirer_that_puts_everything_off_has_nothing_parked_and_gets_it_all_when_it_works_again() -> None:
+    world = World(up=False, settings=EngineSettings(attempts_max=3, backoff_max_ms=8_000))
+    for stan in range(1, 6):
+        world.ask("0200", sale(stan, terminal=f"T000000{stan}"))
+    world.run()
+    world.acquirer.mood = answers("91")
+    world.up()
+    world.advance(300_000)
+    assert len(advices(world)) > 50
+    assert {row.transaction.state for row in world.journal.rows.values()} == {State.STORED}
+    assert not [alarm for alarm in world.alarms if alarm.code == "parked"]
+    world.acquirer.mood = Mood()
+    world.advance(10_000)
+    assert {row.transaction.state for row in world.journal.rows.values()} == {State.APPROVED}
+    world.check_settled()
 
 
 def test_d18_a_message_that_cannot_be_encoded_at_last_is_parked() -> None:
