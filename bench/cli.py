@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.load.commands import add_load_commands, in_a_folder
-from bench.load.options import OptionsWrong, drawn
+from bench.load.options import OptionsWrong, drawn, not_new
 
 app = typer.Typer(
     name="holdfast-bench",
@@ -308,8 +308,8 @@ def codec(
 
 
 def _check_new_folder(keep: Path | None) -> None:
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise typer.BadParameter("the folder is not empty", param_hint="--keep")
+    if keep is not None and (problem := not_new(keep)):
+        raise typer.BadParameter(problem, param_hint="--keep")
 
 
 def _check_dialects(*names: str) -> None:

@@ -9,8 +9,8 @@ small journal put back as it was filled: else it would not stay small for long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ import uvloop
 from bench.child import GatewayBroken
 from bench.growth_rig import NEW_FROM, WARM_UP_S, Load, Side
 from bench.growth_verdict import Callers, Growth, Size, figures, lines
-from bench.interruption import INTERRUPTED
+from bench.interruption import INTERRUPTED, SIGNALS, patience, undisturbed
 from bench.load.frames import STAN_MAX
 from bench.load.generator import GeneratorBroken
 from bench.load.options import OptionsWrong
@@ -36,7 +36,6 @@ RATE_MAX_PER_S: Final = 20_000
 """More than any load here reaches; bounds what it adds to the disk."""
 _SPARE_BYTES: Final = 512_000_000
 _GB: Final = 1_000_000_000
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +101,12 @@ def run(options: GrowthOptions, json_path: Path | None = None, *, free: Callable
         print("holdfast-bench: too little disk: take fewer --transactions, or a --folder on another disk")
         return 2
     growth = Growth(transactions=options.transactions, beside=options.beside, rounds=options.rounds)
-    with tempfile.TemporaryDirectory(prefix="holdfast-growth-", dir=parent) as name, Screen("Growth") as screen:
-        interrupted = uvloop.run(_measured(Path(name), options, growth, screen))
-    print("\n".join(lines(growth)))
-    write_json(json_path, figures(growth))
+    with contextlib.ExitStack() as afterwards:
+        with tempfile.TemporaryDirectory(prefix="holdfast-growth-", dir=parent) as name, Screen("Growth") as screen:
+            interrupted = uvloop.run(_measured(Path(name), options, growth, screen))
+            afterwards.enter_context(undisturbed())
+        print("\n".join(lines(growth)))
+        write_json(json_path, figures(growth))
     if interrupted:
         return INTERRUPTED
     return 0 if growth.held else 1
@@ -116,7 +117,7 @@ async def _measured(folder: Path, options: GrowthOptions, growth: Growth, screen
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    for caught in _SIGNALS:
+    for caught in SIGNALS:
         loop.add_signal_handler(caught, task.cancel)
     rig = _Rig(folder, options, growth, screen)
     interrupted = False
@@ -131,16 +132,12 @@ async def _measured(folder: Path, options: GrowthOptions, growth: Growth, screen
     except (GatewayBroken, GeneratorBroken, JournalError, OSError) as broken:
         growth.problems.append(str(broken))
     finally:
-        for caught in _SIGNALS:
-            loop.add_signal_handler(caught, _patience)  # stopping takes seconds and must not be cut short
+        for caught in SIGNALS:
+            loop.add_signal_handler(caught, patience)
         await rig.stop()
-        for caught in _SIGNALS:
+        for caught in SIGNALS:
             loop.remove_signal_handler(caught)
     return interrupted
-
-
-def _patience() -> None:
-    """Another Ctrl-C: everything is being stopped already."""
 
 
 class _Rig:

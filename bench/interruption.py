@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
 from bench.child import GatewayBroken
@@ -17,7 +18,7 @@ _T = TypeVar("_T")
 
 
 async def until_signal(work: Callable[[], Awaitable[_T]]) -> _T:
-    """Do work that Ctrl-C and SIGTERM cancel, once: stopping the servers, which follows, is bounded in time."""
+    """Do work that a signal cancels, once: stopping the servers, which follows, is bounded in time."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
@@ -29,13 +30,28 @@ async def until_signal(work: Callable[[], Awaitable[_T]]) -> _T:
             wished = True
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, end)
     try:
         return await work()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def patience() -> None:
+    """Another signal, while everything is being stopped: that takes seconds and must not be cut short."""
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no signal cut short what follows the event loop: results are written, and folders are taken away."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def through_phases(

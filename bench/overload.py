@@ -23,7 +23,7 @@ import uvloop
 from bench.acquirer import Acquirer, Mode
 from bench.child import Gateway, GatewayBroken, free_ports
 from bench.history import check
-from bench.interruption import SIGNALS
+from bench.interruption import until_signal
 from bench.overload_crowd import Orders, Phase, Told
 from bench.overload_frames import CARD
 from bench.overload_records import history, read_records
@@ -213,7 +213,7 @@ def run(options: OverloadOptions, json_path: Path | None = None) -> int:
         for scenario in options.scenarios:
             folder = Path(tempfile.mkdtemp(prefix="holdfast-overload-"))
             try:
-                played.append(uvloop.run(_play(Overload(options, scenario, folder, screen))))
+                played.append(uvloop.run(until_signal(Overload(options, scenario, folder, screen).play)))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             if "interrupted" in played[-1].troubles:
@@ -243,14 +243,6 @@ def report(options: OverloadOptions, played: Sequence[Played]) -> dict[str, Any]
         },
         "scenarios": {one.scenario.value: one.json() for one in played},
     }
-
-
-async def _play(overload: Overload) -> Played:
-    loop = asyncio.get_running_loop()
-    playing = asyncio.ensure_future(overload.play())
-    for number in SIGNALS:
-        loop.add_signal_handler(number, playing.cancel)
-    return await playing
 
 
 def _style(held: bool) -> str:

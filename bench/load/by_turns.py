@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import uvloop
 
-from bench.interruption import INTERRUPTED, until_signal
+from bench.interruption import INTERRUPTED, undisturbed, until_signal
 from bench.load.peers_proof import prove
 from bench.load.peers_rounds import Standing
 from bench.load.peers_server import PeerBroken, PeerMissing, measuring_folder
@@ -43,12 +44,14 @@ def run_by_turns(
     """
     began = datetime.now(UTC)
     open_files()
-    with measuring_folder(parent) as folder, Screen(title) as screen:
-        came_of_it = uvloop.run(until_signal(lambda: measured(folder, screen)))
-    results = report(came_of_it, began)
-    show(results, screen)
-    if json_path is not None:
-        write_results(results, json_path)
+    with contextlib.ExitStack() as afterwards:
+        with measuring_folder(parent) as folder, Screen(title) as screen:
+            came_of_it = uvloop.run(until_signal(lambda: measured(folder, screen)))
+            afterwards.enter_context(undisturbed())
+        results = report(came_of_it, began)
+        show(results, screen)
+        if json_path is not None:
+            write_results(results, json_path)
     if came_of_it.interrupted:
         return INTERRUPTED
     return 0 if results.held else 1

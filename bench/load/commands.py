@@ -14,7 +14,7 @@ from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario, drawn
 
 def in_a_folder(path: Path | None) -> Path | None:
     """Told before hours of measuring, not after them."""
-    if path is not None and not os.access(path.parent, os.W_OK):
+    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise typer.BadParameter(f"{path.parent} is no folder that can be written to")
     return path
 

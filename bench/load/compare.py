@@ -123,7 +123,7 @@ def compare(base: Sequence[Results], now: Sequence[Results], names: Sequence[str
         raise NotComparable("\n".join(["not alike (--anyway compares all the same):", *different]))
     threshold = options.threshold_percent / 100
     found = [changed(one, base, now, threshold) for one in measures(base[0])]
-    changes = [one for one in (*found, failures(base, now)) if one is not None]
+    changes = [*(one for one in found if one is not None), *failures(base, now)]
     if not changes:
         raise NotComparable(f"{', '.join(names)}: nothing was measured on both sides")
     order = list(Verdict)
@@ -211,6 +211,12 @@ def _notes(base: Sequence[Results], now: Sequence[Results]) -> list[str]:
     for who, runs in (("base", base), ("now", now)):
         if any(one.cost is not None and one.cost.generator_cpu_share >= 0.9 for one in runs):
             notes.append(f"{who}: the generator was the limit, so the rate says little about the gateway")
+    for who, runs in (("base", base), ("now", now)):
+        if broken := [one for one in runs if not one.held]:
+            said = f": {broken[0].verdict[0]}" if broken[0].verdict else ""
+            notes.append(f"{who}: {len(broken)} of {len(runs)} did not hold, look there first{said}")
+    if lacking := _lacking(base, now):
+        notes.append(f"measured in the base alone, and not compared: {', '.join(lacking)}")
     few = min(len(base), len(now))
     if few < RANKED_RUNS:
         notes.append(
@@ -220,6 +226,15 @@ def _notes(base: Sequence[Results], now: Sequence[Results]) -> list[str]:
         if any(phase.outage for one in base for phase in one.phases):
             notes.append("the p99 of an outage is one event in a run: with so few runs it is not judged")
     return notes
+
+
+def _lacking(base: Sequence[Results], now: Sequence[Results]) -> list[str]:
+    """Measures that the base has and the other side does not."""
+    return [
+        one.name
+        for one in measures(base[0])
+        if any(one.of(run) is not None for run in base) and all(one.of(run) is None for run in now)
+    ]
 
 
 def _document(base_names: list[str], compared: Sequence[Compared], options: CompareOptions) -> dict[str, object]:

@@ -32,6 +32,8 @@ _TAIL_ERROR: Final = 4.4
 come together."""
 FAILED_SHARE_MORE: Final = 0.001
 """More requests without an answer, as a part of all, are a regression from here on."""
+TURNED_AWAY_SHARE_MORE: Final = 0.01
+"""The same of answers that are refusals or declines: they cost little, so that all other measures look better."""
 
 
 class Verdict(StrEnum):
@@ -153,22 +155,37 @@ def changed(measure: Measure, base: Sequence[Results], now: Sequence[Results], t
     )
 
 
-def failures(base: Sequence[Results], now: Sequence[Results]) -> Change | None:
-    """Requests without an answer: a part of all, judged by what no run of the base had."""
-    before = [failed_share(one.total) for one in base if one.total is not None]
-    after = [failed_share(one.total) for one in now if one.total is not None]
+def failures(base: Sequence[Results], now: Sequence[Results]) -> list[Change]:
+    """Requests without an answer, and answers that turn away: parts of all, judged by what no run of the base had."""
+    found = (
+        _share_of("without an answer", failed_share, FAILED_SHARE_MORE, base, now),
+        _share_of("refused", lambda one: _part(one.refused, one), TURNED_AWAY_SHARE_MORE, base, now),
+        _share_of("declined", lambda one: _part(one.declined, one), TURNED_AWAY_SHARE_MORE, base, now),
+    )
+    return [one for one in found if one is not None]
+
+
+def _part(count: int, phase: Phase) -> float:
+    return count / phase.answered if phase.answered else 0.0
+
+
+def _share_of(
+    name: str, share_of: Callable[[Phase], float], more: float, base: Sequence[Results], now: Sequence[Results]
+) -> Change | None:
+    before = [share_of(one.total) for one in base if one.total is not None]
+    after = [share_of(one.total) for one in now if one.total is not None]
     if not before or not after:
         return None
     first, second = statistics.median(before), statistics.median(after)
-    worse = second > max(before) + FAILED_SHARE_MORE
-    better = first > max(after) + FAILED_SHARE_MORE
+    worse = second > max(before) + more
+    better = first > max(after) + more
     return Change(
-        measure="without an answer",
+        measure=name,
         higher_is_better=False,
         base=first,
         now=second,
         percent=100 * (second - first),
-        noise_percent=100 * FAILED_SHARE_MORE,
+        noise_percent=100 * more,
         sure=1.0 if worse or better else 0.0,
         verdict=Verdict.REGRESSION if worse else Verdict.IMPROVEMENT if better else Verdict.SAME,
         base_shown=f"{100 * first:.3g} %",

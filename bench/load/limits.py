@@ -8,6 +8,7 @@ rows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -133,7 +134,8 @@ async def measure_limits(options: LimitsOptions, folder: Path, screen: Screen) -
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
     finally:
-        phase("stopping the servers")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            phase("stopping the servers")
         await asyncio.gather(*(standing.peer.stop() for standing in limits.standings))
     for standing in limits.standings:
         standing.disclose(folder)
@@ -245,8 +247,9 @@ def _verdict(
     if over_http.rates_per_s and limits.bare_http.rates_per_s:
         share = over_http.rate_per_s / limits.bare_http.rate_per_s
         lines.append(f"over HTTP {over_http.rate_per_s:,.0f} a second: {share:.3f} of bare aiohttp")
-    nearest = max((f for f in figures if f.unit == "1/s" and f.name.startswith("SQLite")), key=lambda f: f.value)
-    if nearest.fraction:
+    of_sqlite = [f for f in figures if f.unit == "1/s" and f.name.startswith("SQLite")]
+    nearest = max(of_sqlite, key=lambda f: f.value, default=None)
+    if nearest is not None and nearest.fraction:
         lines.append(f"{nearest.fraction:.3f} of what SQLite takes of the same rows ({nearest.name})")
     lines.append(
         f"{options.clients} clients with one in flight, medians of up to {options.rounds} rounds of "

@@ -8,6 +8,7 @@ encrypts and hashes is its own affair. Rounds go by turns, figures are medians, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -128,7 +129,8 @@ async def compare(options: PeersOptions, folder: Path, screen: Screen, peers: Se
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
     finally:
-        screen.phase(time.monotonic() - began, "stopping the servers")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            screen.phase(time.monotonic() - began, "stopping the servers")
         await asyncio.gather(*(standing.peer.stop() for standing in comparison.standings))
     for standing in comparison.standings:
         standing.disclose(folder)

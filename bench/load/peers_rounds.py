@@ -61,8 +61,8 @@ class Standing:
 
     def note(self) -> str:
         """How it was measured, or why it was not."""
-        if self.problem and not self.rates_per_s:
-            return self.problem
+        if not self.rates_per_s:
+            return self.problem or "not measured: it was interrupted before"
         low, high = min(self.rates_per_s), max(self.rates_per_s)
         cpu = statistics.median(self.generator_cpu)
         count = len(self.rates_per_s)
@@ -160,7 +160,12 @@ async def measure(
 
 
 def rotated(all_of_them: Sequence[_T], number: int) -> Iterator[_T]:
-    """The order of a round: each is first once, so that none has its turn always when the machine is freshest."""
+    """The order of a round: forwards and backwards by turns, and each is first once in as many rounds.
+
+    So none has its turn always when the machine is freshest, or always after the same neighbour, whose checkpoint or
+    write-back it would meet.
+    """
     size = len(all_of_them)
+    step = -1 if number % 2 else 1
     for place in range(size):
-        yield all_of_them[(number + place) % size]
+        yield all_of_them[(number + step * place) % size]

@@ -209,5 +209,5 @@ def read_results(path: Path) -> Results:
         return msgspec.json.decode(text, type=Results)
     except OSError as error:
         raise ResultsUnreadable(f"{path}: {error.strerror or error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ResultsUnreadable(f"{path}: not a results file of holdfast-bench: {error}") from error

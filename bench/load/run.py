@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-import signal
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from bench.child import GatewayBroken
-from bench.interruption import INTERRUPTED
+from bench.interruption import INTERRUPTED, SIGNALS, patience, undisturbed
 from bench.load.fingerprint import disclosed_options, fingerprint
 from bench.load.generator import GeneratorBroken
 from bench.load.histogram import LatencyRecorder
@@ -24,6 +24,7 @@ from bench.load.report_html import write_report
 from bench.load.report_text import show
 from bench.load.results import Cost, Results, write_results
 from bench.load.scenarios import play
+from bench.load.setup import TLS_FOLDER
 from bench.load.stage import Findings, Rig
 from bench.load.tally import Outcome
 from bench.own_process import open_files
@@ -44,15 +45,17 @@ def run(options: RunOptions) -> int:
     open_files()
     folder = Path(tempfile.mkdtemp(prefix="holdfast-load-"))
     interrupted = False
-    try:
-        with Screen(f"Load: {options.scenario.value}, seed {options.seed}") as screen:
-            screen.phase(0.0, f"{options.scenario.value}, seed {options.seed}")
-            rig, interrupted = uvloop.run(_played(options, folder, screen))
-        results = report(options, rig, began)
-    finally:
-        _put_away(folder, options.keep)
-    show(results)
-    write_files(options, results)
+    with contextlib.ExitStack() as afterwards:
+        try:
+            with Screen(f"Load: {options.scenario.value}, seed {options.seed}") as screen:
+                screen.phase(0.0, f"{options.scenario.value}, seed {options.seed}")
+                rig, interrupted = uvloop.run(_played(options, folder, screen))
+                afterwards.enter_context(undisturbed())
+            results = report(options, rig, began)
+        finally:
+            _put_away(folder, options.keep)
+        show(results)
+        write_files(options, results)
     if interrupted:
         return INTERRUPTED
     return 0 if results.held else 1
@@ -64,7 +67,7 @@ async def _played(options: RunOptions, folder: Path, screen: Screen) -> tuple[Ri
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, task.cancel)
     interrupted = False
     try:
@@ -84,9 +87,11 @@ async def _played(options: RunOptions, folder: Path, screen: Screen) -> tuple[Ri
     except (GatewayBroken, HostBroken, GeneratorBroken, JournalError, OSError) as broken:
         rig.findings.problems.append(str(broken))
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        for number in SIGNALS:
+            loop.add_signal_handler(number, patience)
         await rig.stop()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
     return rig, interrupted
 
 
@@ -177,9 +182,13 @@ def write_files(options: RunOptions, results: Results) -> None:
 
 
 def _put_away(folder: Path, keep: Path | None) -> None:
-    """Keep the folder where that was asked for, without keys; else remove it."""
+    """Keep the folder where that was asked for, without keys; else remove it. What cannot be kept costs no results."""
     if keep is not None:
-        shutil.rmtree(folder / "keys", ignore_errors=True)
-        keep.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(folder, keep, dirs_exist_ok=True)
+        for name in ("keys", TLS_FOLDER):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        try:
+            keep.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(folder, keep, dirs_exist_ok=True)
+        except OSError as error:  # shutil.Error as well
+            print(f"holdfast-bench: not all of it could be kept in {keep}: {error}")
     shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from bench.load.terminals import Told
 from bench.load.truth import Truth, judge
 from bench.load.watching import Watch
 from bench.load.worker import Beat, WorkerSettings
+from bench.overload_verdict import STOOD_IN
 from bench.screen import Screen
 from bench.usage import journal_bytes
 
@@ -94,7 +95,8 @@ class Rig:
         self._sampled_s = 0.0
         self._newest: Beat | None = None
         self._disk_before = 0
-        self._commits_before = 0
+        self._cpu_before_s = 0.0
+        self._commits_before = self._syncs_before = 0
         self._began = self._ended = False
         self._backlog_of: list[int] = []
         self._host_began_s = self._host_cpu_s = 0.0
@@ -143,10 +145,12 @@ class Rig:
     async def stop(self) -> None:
         """Stop everybody. Safe to call twice."""
         await self.watch.stop()
-        if self._generator is not None:
-            await self._generator.close()
-        await self.gateway.stop()
-        await self._host.close()
+        try:
+            if self._generator is not None:
+                await self._generator.close()
+        finally:
+            await self.gateway.stop()
+            await self._host.close()
 
     # --- what scenarios do -----------------------------------------------------------------------------------------
 
@@ -188,7 +192,7 @@ class Rig:
 
     async def deliver(self) -> None:
         """Bring the acquirer back to a backlog, and wait until it is delivered."""
-        before_s = self.watch.cpu_s
+        await self._count_from_here()
         number = self.parts.begin("drain")
         self._show("the acquirer is back: drain")
         began = time.monotonic()
@@ -206,7 +210,7 @@ class Rig:
         part = self.parts.all[number]
         part.offered = self.options.backlog
         part.outcomes[Outcome.APPROVED] = booked
-        self.findings.gateway_cpu_s = self.watch.cpu_s - before_s
+        self.findings.gateway_cpu_s = self.watch.cpu_s - self._cpu_before_s
         await self._host_share_since(began, 0.0)
         self._disk_before, self.findings.stored = 0, self.options.backlog
 
@@ -218,7 +222,9 @@ class Rig:
         if self._generator is not None:
             await self._end_load(self._generator)
         await self.watch.count_commits()
-        findings.commits, findings.syncs = self.watch.commits, self.watch.syncs
+        findings.commits = self.watch.commits - self._commits_before
+        findings.syncs = self.watch.syncs - self._syncs_before if self.watch.syncs >= 0 else -1
+        await self._note_stood_in()
         findings.disk_bytes = journal_bytes(self.folder) - self._disk_before
         told = await self._told()
         if self.options.drain or self.options.scenario is Scenario.DRAIN:
@@ -235,11 +241,28 @@ class Rig:
         self.parts.end()  # only now: what was due is answered in the time of its phase, or its rate would be too high
         self._ended = True
         await self._host_share_since(self._host_began_s, self._host_cpu_s)
-        self.findings.gateway_cpu_s = self.watch.cpu_s - self.findings.gateway_cpu_s
+        self.findings.gateway_cpu_s = self.watch.cpu_s - self._cpu_before_s
         if beat.left:
             self.parts.all[-1].failed += beat.left
             self.findings.problems.append(f"{beat.left} requests had no answer {_ANSWERED_WITHIN_S:g} s after the load")
         self.findings.problems += [f"generator: {problem}" for problem in beat.problems]
+
+    async def _count_from_here(self) -> None:
+        """What the gateway has taken and committed until now is not of what is measured."""
+        await self.watch.count_commits()
+        self._commits_before, self._syncs_before = self.watch.commits, max(0, self.watch.syncs)
+        self._cpu_before_s = self.watch.cpu_s
+
+    async def _note_stood_in(self) -> None:
+        """Where the acquirer was there all the time, say how many sales the gateway approved in its place."""
+        options = self.options
+        if not options.there_at_first or options.scenario in (Scenario.OUTAGE, Scenario.FLAPPING):
+            return
+        if stood_in := (await self.gateway.counters()).get(STOOD_IN, 0):
+            self.findings.remarks.append(
+                f"{stood_in:,} sales were approved by the gateway in place of the acquirer, which was to answer all of "
+                "them: rates and times are in part of what is stored"
+            )
 
     async def _host_share_since(self, began: float, cpu_s: float) -> None:
         """Note what the simulated acquirer took of a core since then."""
@@ -299,6 +322,7 @@ class Rig:
         await self.watch.look()
         owed = max(0, self.watch.depth)
         truth = self.findings.truth
+        truth.counted_only = True
         truth.approvals = sum(one.count(Told.APPROVED) for one in told.values())
         truth.booked = (await self._host.counts()).booked
         missing = truth.approvals - truth.booked - owed
@@ -322,7 +346,7 @@ class Rig:
         await self._generator.mark(number)
         if measured and not any(part.measured for part in self.parts.all[:-1]):
             self._host_began_s, self._host_cpu_s = time.monotonic(), (await self._host.counts()).cpu_s
-            self.findings.gateway_cpu_s = self.watch.cpu_s  # until the end of the load: then it is what it took since
+            await self._count_from_here()
         self._show(name)
 
     def _heard(self, beat: Beat) -> None:

@@ -35,6 +35,7 @@ class Truth:
         unsettled: told declined, refused or reversed, and booked all the same.
         unknown: nobody was told anything.
         undone: sales that were approved and then reversed by their terminals.
+        counted_only: only sums were compared, so that one lost and one doubled cancel out.
         examples: some of them, for a person.
     """
 
@@ -48,6 +49,7 @@ class Truth:
     unknown: int = 0
     undone: int = 0
     disagreed: int = 0
+    counted_only: bool = False
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -58,6 +60,12 @@ class Truth:
 
     def sentence(self) -> str:
         """The judgement in a line."""
+        if self.counted_only:
+            return (
+                f"{self.approvals:,} approvals told, {self.booked:,} booked: {self.lost} too few are booked or owed, "
+                f"{self.doubled} too many; order, amounts and single sales were not compared"
+                + (f", {self.disagreed} retries told otherwise" if self.disagreed else "")
+            )
         return (
             f"{self.approvals:,} approvals told, {self.booked:,} booked: {self.lost} lost, {self.doubled} doubled, "
             f"{self.out_of_order} out of order, {self.changed} changed, {self.unsettled} unsettled"

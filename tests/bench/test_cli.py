@@ -54,6 +54,9 @@ def test_check_tells_by_its_exit_status_whether_records_are_clean(
         ["acquirer", "--ledger", "x", "--listen", "nowhere"],
         ["terminals", "127.0.0.1:notaport"],
         ["outage", "--keep", str(Path(__file__).parent)],
+        ["outage", "--keep", __file__],
+        ["soak", "--keep", str(Path(__file__) / "new")],
+        ["run", "--json", str(Path(__file__) / "results.json")],
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_starts(arguments: list[str]) -> None:

@@ -197,6 +197,45 @@ def test_requests_without_an_answer_are_a_regression_from_a_thousandth() -> None
         assert (found(compared, "without an answer") is Verdict.REGRESSION) is worse
 
 
+@pytest.mark.parametrize("how", ["refused", "declined"])
+def test_turning_sales_away_is_a_regression_however_fast_it_is_done(how: str) -> None:
+    dice = random.Random(19)
+    base = [closed_run(dice, Gateway()) for _ in range(3)]
+    faster = [closed_run(dice, Gateway(rate_per_s=30_000, p50_us=600, p99_us=2_600, cpu_s=0.03)) for _ in range(3)]
+    assert not judged(base, faster).regressed
+    now = []
+    for one in faster:
+        assert one.total is not None
+        turned_away = one.total.answered // 2
+        counts = {"approved": one.total.answered - turned_away, how: turned_away}
+        now.append(msgspec.structs.replace(one, total=msgspec.structs.replace(one.total, **counts)))
+    compared = judged(base, now)
+    assert compared.regressed
+    assert found(compared, how) is Verdict.REGRESSION
+    assert found(judged(now, base), how) is Verdict.IMPROVEMENT
+
+
+def test_runs_that_did_not_hold_are_named_with_what_they_said() -> None:
+    one = closed_run(random.Random(18), Gateway())
+    lost = msgspec.structs.replace(one, held=False, verdict=["10 approvals told, 9 booked: 1 lost"])
+    assert "now: 1 of 3 did not hold, look there first: 10 approvals told, 9 booked: 1 lost" in (
+        judged([one, one, one], [one, lost, one]).notes
+    )
+    notes = judged([lost], [lost]).notes
+    assert any(note.startswith("base: 1 of 1 did not hold") for note in notes)
+    assert any(note.startswith("now: 1 of 1 did not hold") for note in notes)
+    assert not any("did not hold" in note for note in judged([one], [one]).notes)
+
+
+def test_what_only_the_base_has_is_named_as_not_compared() -> None:
+    base = peers_run(1)
+    shown = next(one for one in base.figures if one.fraction > 0)
+    missing = msgspec.structs.replace(shown, value=0.0, fraction=0.0, note="not installed")
+    now = msgspec.structs.replace(base, figures=[missing if one is shown else one for one in base.figures])
+    assert f"measured in the base alone, and not compared: fraction of {shown.name}" in judged([base], [now]).notes
+    assert not any("base alone" in note for note in judged([base], [base]).notes)
+
+
 def test_that_a_run_no_longer_holds_is_a_regression() -> None:
     one = closed_run(random.Random(21), Gateway())
     lost = msgspec.structs.replace(one, held=False)
@@ -383,11 +422,13 @@ def test_input_that_cannot_be_used_is_exit_2_with_a_reason(
 ) -> None:
     (good,) = written(tmp_path, [closed_run(random.Random(30), Gateway())])
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "deep.json").write_text('{"version":1,"a":' + 20_000 * "[" + 20_000 * "]" + "}", encoding="utf-8")
     for options, reason in (
         (CompareOptions([]), "at least two"),
         (CompareOptions([good]), "at least two"),
         (CompareOptions([], base=[good]), "name the documents"),
         (CompareOptions([good, str(tmp_path / "bad.json")]), "bad.json"),
+        (CompareOptions([good, str(tmp_path / "deep.json")]), "deep.json"),
         (CompareOptions([good, str(tmp_path / "absent.json")]), "absent.json"),
         (CompareOptions([good, f"{tmp_path}/none*.json"]), "none*.json: no such file"),
     ):

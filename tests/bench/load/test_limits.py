@@ -92,6 +92,24 @@ def test_a_sync_time_counts_as_the_rate_of_one_sync_after_the_other() -> None:
     assert results.figures[7].note == "not measured: it was interrupted before"
 
 
+def test_limits_that_were_interrupted_before_anything_was_measured_say_so() -> None:
+    with measuring_folder(None) as folder:
+        gateway = GatewayPeer(folder / "gateway", terminals=4)
+        limits = Limits(
+            stored=Standing(peer=gateway),
+            http=Standing(peer=HttpGatewayPeer(gateway)),
+            echo=Standing(peer=EchoPeer(folder / "echo", "unionpay")),
+            bare_http=Standing(peer=BareHttpPeer(folder / "http")),
+            bare_path=Standing(peer=BarePeer(folder / "bare", "unionpay")),
+            interrupted=True,
+            fingerprint=fingerprint(folder),
+        )
+    results = report(LimitsOptions(), limits, datetime.now(UTC))
+    assert not results.held
+    assert results.verdict[-1] == "interrupted: these are the rounds until then"
+    assert {one.note.partition(";")[0] for one in results.figures} == {"not measured: it was interrupted before"}
+
+
 def test_the_gateway_stores_what_tills_sell_over_http() -> None:
     async def scenario(folder: Path) -> None:
         gateway = GatewayPeer(folder / "gateway", terminals=4)

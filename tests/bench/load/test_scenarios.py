@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.interruption import INTERRUPTED
 from bench.load.histogram import LatencyRecorder
 from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario
 from bench.load.phases import Part
@@ -16,6 +22,7 @@ from bench.load.setup import LoadSetup
 from bench.load.stage import Findings, Rig
 from bench.load.tally import Outcome
 from bench.load.truth import Truth
+from bench.usage import family
 
 SHORT = RunOptions(terminals=12, rate=120, seconds=1.5, seed=42, backlog=600, drain_within_s=60)
 # A sale that is on its way to the acquirer when that is cut off is told 68 and reversed (D11).
@@ -89,14 +96,42 @@ def test_terminals_that_speak_tls_hold_as_well(protocol: str, tmp_path: Path) ->
 def test_what_is_not_drained_is_counted(tmp_path: Path) -> None:
     results = _played(replace(SHORT, scenario=Scenario.STORED, drain=False), tmp_path)
     assert any("counted only" in line for line in results.verdict)
-    assert "0 lost, 0 doubled" in results.verdict[0]
+    assert "0 too few are booked or owed, 0 too many" in results.verdict[0]
+    assert "out of order" not in results.verdict[0]  # nobody has looked
+
+
+def test_commits_of_the_warm_up_are_not_those_of_what_is_measured(tmp_path: Path) -> None:
+    one_at_a_time = replace(SHORT, scenario=Scenario.CLOSED, terminals=1, seconds=1.0, drain=False)
+    results = _played(one_at_a_time, tmp_path)
+    assert results.total is not None
+    assert results.cost is not None
+    # A terminal by itself has a commit for each sale; the gateway has some more now and then.
+    assert results.cost.commits == pytest.approx(results.total.answered, rel=0.25)
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_sales_that_were_stood_in_for_are_told_where_the_acquirer_was_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: bool
+) -> None:
+    async def phase(rig: Rig, name: str, seconds: float, *, outage: bool = False, measured: bool = True) -> None:
+        await as_it_is(rig, name, seconds, outage=outage, measured=measured)
+        if stuck and measured:
+            await rig.cut()  # behind the scenario's back
+            await rig.pass_time(1.0)
+            await rig.heal()
+
+    as_it_is = Rig.phase
+    monkeypatch.setattr(Rig, "phase", phase)
+    results = _played(replace(SHORT, scenario=Scenario.ONLINE), tmp_path)
+    assert any("in place of the acquirer" in line for line in results.verdict) is stuck
 
 
 def test_kept_and_reported_are_the_configuration_and_both_spectra_but_no_key(tmp_path: Path) -> None:
     kept, page = tmp_path / "kept", tmp_path / "report.html"
-    assert run(replace(SHORT, keep=kept, report_path=page)) == 0
+    assert run(replace(SHORT, keep=kept, report_path=page, tls=True)) == 0
     assert (kept / "holdfast.toml").exists()
     assert not (kept / "keys").exists()
+    assert list(kept.rglob("*.key")) == []
     assert page.read_text(encoding="utf-8").startswith("<!")
     assert "#[Mean" in page.with_suffix(".response.hgrm").read_text(encoding="ascii")
     assert "#[Mean" in page.with_suffix(".service.hgrm").read_text(encoding="ascii")
@@ -116,6 +151,37 @@ def test_a_gateway_that_loses_its_journal_does_not_hold(tmp_path: Path, monkeypa
     assert not results.held
     assert ": 0 lost" not in results.verdict[0]
     assert results.verdict[1].startswith("lost: terminal L")
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGINT] * 3, [signal.SIGTERM] * 3])
+def test_whatever_signals_come_nothing_is_left_behind(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    words = ["stored", "--terminals", "4", "--rate", "40", "--seconds", "60"]
+    with subprocess.Popen(  # noqa: S603 - our own arguments
+        [sys.executable, "-m", "bench", "run", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as bench:
+        assert bench.stdout is not None
+        for line in bench.stdout:
+            if "warm-up" in line:
+                break
+        started = family(bench.pid)[1:]
+        assert len(started) >= 3
+        for number in signals:
+            bench.send_signal(number)
+            time.sleep(0.2)
+        rest = bench.stdout.read()
+    try:
+        # The last one may come when all is written and the interpreter is about to end.
+        assert bench.returncode in (INTERRUPTED, -signals[-1]), rest
+        assert "problem: interrupted" in rest
+        assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        for pid in started:
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
 
 
 # --- verdicts ------------------------------------------------------------------------------------------------------
@@ -166,6 +232,8 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         {"acquirer": "here"},
         {"arrivals": "late"},
         {"keep": tmp_path},
+        {"keep": tmp_path / "there"},
+        {"keep": tmp_path / "there" / "new"},
     ):
         with pytest.raises(OptionsWrong):
             replace(SHORT, **wrong)
