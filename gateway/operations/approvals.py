@@ -87,6 +87,20 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_ms: int
 
 
+class Asking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request as it comes, signed by who asks."""
+
+    request: Request
+    signature: str
+
+
+class Approving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An approval as it comes, signed by who approves."""
+
+    who: str
+    signature: str
+
+
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A request as the file keeps it, with the signatures that have come. Signatures are base64.
 

@@ -25,7 +25,7 @@ from gateway.config.models import Config
 from gateway.core.lifecycle import EntryKind
 from gateway.journal.key_changes import KeyChangeRefused
 from gateway.journal.port import JournalError
-from gateway.operations.approvals import ApprovalRefused, Approvals, Request
+from gateway.operations.approvals import ApprovalRefused, Approvals, Approving, Request
 from gateway.operations.keys_offline import configured_approvals, held_offline
 from gateway.operations.problems import ProblemError
 
@@ -52,13 +52,6 @@ def shown_by(request: Request) -> tuple[str, int, int]:
             f"request {request.id} is not about a disclosure, but: {request.action} {request.subject}"
         )
     return found[1], int(found[2]), int(found[3])
-
-
-class Approving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An approval, signed by who approves."""
-
-    who: str
-    signature: str
 
 
 class Told(msgspec.Struct, frozen=True):

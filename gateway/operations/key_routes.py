@@ -15,7 +15,7 @@ from gateway.journal.key_changes import KeyChangeRefused
 from gateway.journal.key_token import TokenKek
 from gateway.journal.keyring import KeyPurpose
 from gateway.journal.port import JournalError
-from gateway.operations.approvals import ApprovalRefused, Request
+from gateway.operations.approvals import ApprovalRefused, Approving, Asking
 from gateway.operations.keys import Keys
 from gateway.operations.problems import ProblemError
 from gateway.operations.view import CommandResult
@@ -48,20 +48,6 @@ class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     who: str
     why: str
-
-
-class Asking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request, signed by who asks."""
-
-    request: Request
-    signature: str
-
-
-class Approving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An approval, signed by who approves."""
-
-    who: str
-    signature: str
 
 
 class KeyRoutes:

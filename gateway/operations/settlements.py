@@ -21,7 +21,7 @@ from aiohttp import web
 from gateway.core.lifecycle import EntryKind
 from gateway.journal.port import JournalError, PutAside
 from gateway.journal.settled_damage import SettlementDetail
-from gateway.operations.approvals import ApprovalRefused, Approvals, Request
+from gateway.operations.approvals import ApprovalRefused, Approvals, Approving, Asking, Request
 from gateway.operations.problems import ProblemError
 from gateway.operations.report import iso_utc
 from gateway.operations.view import CommandResult
@@ -53,20 +53,6 @@ class DamagedPage(msgspec.Struct, frozen=True):
 
     records: list[DamagedRecord]
     next_after: int | None
-
-
-class Asking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request, signed by who asks."""
-
-    request: Request
-    signature: str
-
-
-class Approving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An approval, signed by who approves."""
-
-    who: str
-    signature: str
 
 
 class JournalOfDamage(Protocol):
