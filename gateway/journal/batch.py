@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from gateway.core.effects import Change, Create, Note, Write
@@ -50,6 +51,9 @@ BATCH_WRITES_MAX: Final = 512
 
 RECENT_MAX: Final = 4_096
 """Transactions or counters that gather in memory before they leave for the tables: bounds memory and time to open."""
+
+_FORGOTTEN_AT_ONCE: Final = 64
+"""Rows that are let go of together: thousands of them at once would hold a commit up by milliseconds."""
 
 _NEEDS: Final = {Kind.REVERSAL: Need.REVERSAL, Kind.UNSEEN: Need.UNSEEN}
 
@@ -227,8 +231,9 @@ class Batcher:
         What was written a moment ago need not be read back.
         """
         before, open_rows, newest, indexed = draft.before, self._open_rows, self.newest, self.head.indexed
-        if len(open_rows) > RECENT_MAX:
-            open_rows.clear()
+        if len(open_rows) >= RECENT_MAX + _FORGOTTEN_AT_ONCE:
+            for number in list(islice(open_rows, len(open_rows) - RECENT_MAX)):  # the oldest
+                del open_rows[number]
         created = []
         for number, row in draft.rows.items():
             if number not in before:
@@ -240,6 +245,7 @@ class Batcher:
             elif number in before:
                 open_rows.pop(number, None)
         newest.add(created, draft.hashes)
+        newest.let_go()
 
     def _undo(self, error: sqlite3.Error) -> None:
         """Take a failed batch back if it is certain that nothing of it was written, else stop."""

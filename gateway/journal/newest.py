@@ -7,7 +7,8 @@ commit, so that nobody waits long for it:
 
     gathering   in memory only
     leaving     in memory, and more and more of it in the tables
-    left        in the tables; `head.indexed` says so in the commit of the last slice, and then memory lets go of it
+    left        in the tables; `head.indexed` says so in the commit of the last slice, and then memory lets go of it,
+                a few with each commit
 
 Who asks memory first and the tables then misses nothing, and has to be content with finding some twice.
 
@@ -45,7 +46,10 @@ SLICE_ROWS: Final = 128
 _NUMBERS_KEPT: Final = 4_096
 _REGION_BITS: Final = 32
 """Rows of a lookup table that differ in these bits alone are mostly of one terminal: sorted at once."""
-_SORTED_AT_ONCE: Final = 1_024
+_SORTED_AT_ONCE: Final = 256
+_SORTING_COST: Final = _SORTED_AT_ONCE // 8
+_LET_GO_AT_ONCE: Final = 128
+"""Of a generation that has left; all of it at once would hold a commit up by milliseconds."""
 _INSERT: Final = "INSERT OR IGNORE INTO {} (hash, id) VALUES"
 
 
@@ -224,9 +228,19 @@ class Generation:
             hashed = known[place]
             regions.setdefault(hashed >> _REGION_BITS, []).append((hashed, known[0]))
             if not count % _SORTED_AT_ONCE:
-                yield Slice(SLICE_ROWS, _nothing)
+                yield Slice(_SORTING_COST, _nothing)
         rows = (row for region in sorted(regions) for row in sorted(regions[region]))
         yield from in_slices(partial(insert_rows, connection, _INSERT.format(table), 2), rows, SLICE_ROWS)
+
+    def let_go(self) -> bool:
+        """Let go of a few, once all of them have left; whether there are more."""
+        parts: tuple[dict[Any, Any], ...] = (
+            self.keys, self._by_batch, self._by_terminal, self._owing, self._unsettled
+        )  # fmt: skip
+        for part in parts:
+            for _ in range(min(_LET_GO_AT_ONCE, len(part))):
+                part.popitem()
+        return any(parts)
 
     def _rows_by_batch(self, place: int) -> Iterator[tuple[int, int]]:
         for hashed, members in sorted([(numbers[place], members) for numbers, members in self._by_batch.values()]):
@@ -255,12 +269,12 @@ class Generation:
 
     def _rows_unsettled(self) -> Iterator[tuple[State, int]]:
         # State by state: ids come nearly in order, and sorting them takes no time then; pairs would take milliseconds.
-        by_state: dict[State, list[int]] = {}
-        for number, state in self.unsettled():
-            by_state.setdefault(state, []).append(number)
-        for state in sorted(by_state):
-            for number in sorted(by_state[state]):
+        left = self.unsettled()
+        while left:
+            state = left[0][1]
+            for number in sorted([number for number, each in left if each is state]):
                 yield state, number
+            left = [pair for pair in left if pair[1] is not state]
 
     def _write_unsettled(self, connection: sqlite3.Connection, rows: Sequence[tuple[State, int]]) -> None:
         """List as unsettled what of these rows is still in that state."""
@@ -279,6 +293,7 @@ class Newest:
         self._terminal_number = lru_cache(_NUMBERS_KEPT)(partial(terminal_number, codec))
         self._gathering = self._begun()
         self._leaving: Generation | None = None
+        self._left: Generation | None = None
         self._all: tuple[Generation, ...] = (self._gathering,)
         self._through = 0
         self.aside: frozenset[int] = frozenset()
@@ -347,10 +362,15 @@ class Newest:
         return leaving
 
     def left(self) -> None:
-        """All of what was leaving is committed to the tables: let go of it."""
+        """All of what was leaving is committed to the tables: let go of it, bit by bit."""
         self._all = (self._gathering,)
-        self._leaving = None
+        self._left, self._leaving = self._leaving, None
         self.aside = frozenset([number for number in self.aside if number > self._through])
+
+    def let_go(self) -> None:
+        """Let go of some of what has left. Who still asks it misses nothing, for the tables had it before."""
+        if self._left is not None and not self._left.let_go():
+            self._left = None
 
     def of_key(self, key: str) -> int | None:
         """Id of the newest transaction of a key or second key, if it is among them."""

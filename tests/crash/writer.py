@@ -180,6 +180,7 @@ def main() -> None:
     # A short run then sees everything that a long one does: checkpoints, a log that starts anew, rows put in place.
     upkeep._CHECKPOINT_FRAMES = CHECKPOINT_FRAMES  # type: ignore[misc]
     upkeep.RECENT_MAX = batch.RECENT_MAX = RECENT_MAX  # type: ignore[misc, attr-defined]
+    batch._FORGOTTEN_AT_ONCE = 2  # type: ignore[misc]
     path = asked.folder / "told"
     before = told_lines(path.read_bytes()) if path.exists() else []
     rig = TellingRig(sqlite_make(asked.folder / "journal.db", load_keyring(asked.keys)), path)

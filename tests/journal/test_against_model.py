@@ -15,7 +15,7 @@ from gateway.core.effects import Create, Limit, Update, Write
 from gateway.core.events import Committed, Existing
 from gateway.core.lifecycle import ABOUT_NO_TRANSACTION, FINAL, EntryKind, State
 from gateway.core.transaction import Answer, Kind
-from gateway.journal import batch
+from gateway.journal import batch, newest
 from gateway.journal.keyring import create_keyring
 from gateway.journal.port import Listing
 from tests.journal.model import ModelJournal
@@ -65,6 +65,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(batch, "RECENT_MAX", RECENT_FEW)
+        self.patch.setattr(batch, "_FORGOTTEN_AT_ONCE", 1)
+        self.patch.setattr(newest, "_LET_GO_AT_ONCE", 1)
         keyring = create_keyring(self.folder / "keys")
         self.rig = Rig(sqlite_make(self.folder / "journal.db", keyring)).open()
         self.model = ModelJournal()
