@@ -10,6 +10,7 @@ import typer
 from gateway.commands.audit_group import audit
 from gateway.commands.running import ask_running, steer
 from gateway.commands.speaking import DEFAULT_CONFIG, WRONG_USAGE, AsJson, Who, fail, load, print_json
+from gateway.new_file import new_file
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The gateway's configuration.", metavar="FILE")]
 
@@ -31,8 +32,8 @@ def checkpoint_command(
     head = json.loads(answer)
     if out is not None:
         try:
-            with out.open("x", encoding="utf-8") as file:
-                file.write(head["note"])
+            with new_file(out, 0o644) as file:
+                file.write(head["note"].encode())
         except OSError as error:
             fail(f"{out} cannot be written: {error.strerror}")
     if as_json:

@@ -23,6 +23,7 @@ from gateway.commands.speaking import (
     load,
     print_json,
 )
+from gateway.new_file import new_file
 
 if TYPE_CHECKING:
     from gateway.audit.kit_head import SignedHead
@@ -73,7 +74,7 @@ def prove_command(
         reader.check_unchanged()
     if out is not None:
         try:
-            with out.open("xb") as file:
+            with new_file(out, 0o644) as file:
                 file.write(msgspec.json.format(msgspec.json.encode(proof), indent=1) + b"\n")
         except OSError as error:
             fail(f"{out} cannot be written: {error.strerror}")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +24,7 @@ from gateway.commands.speaking import (
     load,
     print_json,
 )
+from gateway.new_file import new_file
 
 if TYPE_CHECKING:
     from gateway.audit.canaries import Canary
@@ -242,7 +240,7 @@ def _disclose(
             fail(f"request {number} is about: {request.subject}; approve what was asked for", WRONG_USAGE)
         made = _made(config, transaction, sequence, part)
         signature = sign(private_key_in(key), approving_text(request, who))
-        with _new_file(out) as file:  # before anything is told, so that a disk that refuses it costs no entry
+        with new_file(out) as file:  # before anything is told, so that a disk that refuses it costs no entry
             told = _approved(config, number, who, signature)
             complete = msgspec.structs.replace(
                 made, disclosed_in=told, request=number, asked_by=request.who, approved_by=who, why=request.why
@@ -258,20 +256,6 @@ def _disclose(
         return
     typer.echo(f"{out}: the {part} part of entry {sequence}; entry {told} tells of it")
     typer.echo(f"the auditor opens it with `holdfast audit open-disclosure {out.name} --verifier-key KEY`")
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file for its owner alone, durable at the end; gone again where something fails."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def _made(config: Config, transaction: int, sequence: int, part: str) -> Disclosure:

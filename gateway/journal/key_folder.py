@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.journal.port import JournalKeysWrong
+from gateway.new_file import new_file
 
 
 class KeyFileWrong(JournalKeysWrong):
@@ -133,13 +134,6 @@ def sync_folder(path: Path) -> None:
 
 def _draft(path: Path, content: bytes) -> Path:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    with new_file(draft) as file:
+        file.write(content)
     return draft

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +46,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.journal.key_folder import KeyFileWrong, locked, read_private_file, replace_file
+from gateway.new_file import new_file
 from protocol.masking import contains_pan
 
 REQUESTS_FILE: Final = "requests.json"
@@ -178,15 +178,12 @@ def make_approver_key(path: Path, passphrase: bytes = b"") -> str:
     locking = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     content = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locking)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with new_file(path) as file:
+            file.write(content)
     except FileExistsError:
         raise ApprovalRefused(f"{path} exists already; it is never overwritten") from None
     except OSError as error:
         raise ApprovalRefused(f"{path} cannot be made: {error.strerror}") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     return public_text(private_key)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config.reference import default_config_toml
+from gateway.new_file import new_file
 
 CONFIG_FILE = "holdfast.toml"
 KEYS_FOLDER = "keys"
@@ -32,7 +34,7 @@ def install(folder: Path) -> Installed:
     """Make the folder if need be, and in it keys, token and a commented configuration, readable by the owner only.
 
     Raises:
-        InstallError: something of that name is there already (nothing was made), or the disk refuses.
+        InstallError: something of that name is there already, or the disk refuses: nothing is left of it.
     """
     from gateway.journal.keyring import create_keyring  # noqa: PLC0415 - cryptography takes its time to load
     from gateway.journal.port import JournalError  # noqa: PLC0415
@@ -41,25 +43,25 @@ def install(folder: Path) -> Installed:
     present = [path.name for path in (made.config, made.keys, made.token) if path.is_symlink() or path.exists()]
     if present:
         raise InstallError(f"{folder}: {', '.join(present)} exists already and is never overwritten; nothing was made")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        create_keyring(made.keys)
-        _write_private(made.token, secrets.token_hex(_TOKEN_BYTES) + "\n")
-        _write_private(made.config, default_config_toml())
-    except FileExistsError as error:
-        raise InstallError(f"{error.filename}: exists already and is never overwritten") from None
-    except OSError as error:
-        raise InstallError(f"{error.filename or folder}: cannot be made: {error.strerror}") from None
-    except JournalError as error:
-        raise InstallError(str(error)) from None
+    with ExitStack() as undone:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            made.keys.mkdir(mode=0o700)  # fails where another one makes them at this moment: those are not ours to undo
+            undone.callback(shutil.rmtree, made.keys, ignore_errors=True)  # they protect nothing yet
+            create_keyring(made.keys)
+            _write(made.token, secrets.token_hex(_TOKEN_BYTES) + "\n")
+            undone.callback(made.token.unlink, missing_ok=True)
+            _write(made.config, default_config_toml())
+        except FileExistsError as error:
+            raise InstallError(f"{error.filename}: exists already and is never overwritten") from None
+        except OSError as error:
+            raise InstallError(f"{error.filename or folder}: cannot be made: {error.strerror}") from None
+        except JournalError as error:
+            raise InstallError(str(error)) from None
+        undone.pop_all()
     return made
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a new file with mode 0600, whatever the umask."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(path: Path, text: str) -> None:
+    with new_file(path) as file:
+        file.write(text.encode())

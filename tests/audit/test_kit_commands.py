@@ -22,6 +22,7 @@ from protocol.transparency.checkpoints import Checkpoint, open_checkpoint, sign_
 from protocol.transparency.notes import SignerKey
 from protocol.transparency.tree import Frontier, leaf_hash
 from tests.audit.kit_log import SIGNER, entries, entry, execute, reader_size, write_log
+from tests.full_disk import fill_up_at
 
 BODIES = entries(700)
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -130,7 +131,7 @@ def test_a_key_has_to_be_named_and_to_be_the_one_that_signed(config: Path, journ
 
 
 def test_a_transaction_is_proved_in_words_as_json_and_into_a_new_file(
-    named: tuple[object, ...], tmp_path: Path
+    named: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "proof.json"
     words = holdfast("prove", 41, *named, "--out", out)
@@ -140,6 +141,11 @@ def test_a_transaction_is_proved_in_words_as_json_and_into_a_new_file(
     before = out.read_bytes()
     again = holdfast("prove", 43, *named, "--out", out)
     assert (again.exit_code, out.read_bytes()) == (WRONG_USAGE, before)
+    with monkeypatch.context() as full:
+        fill_up_at(full, "second.json")
+        half = holdfast("prove", 41, *named, "--out", tmp_path / "second.json")
+    assert (half.exit_code, (tmp_path / "second.json").exists()) == (FAILED, False)
+    assert "No space left on device" in half.stderr
     missing = holdfast("prove", 42, *named)
     assert missing.exit_code == FAILED
     assert "there is no transaction 42" in missing.stderr

@@ -11,6 +11,7 @@ import pytest
 from gateway.config import load_config
 from gateway.operations.installing import InstallError, install
 from gateway.operations.token import TokenError, read_token
+from tests.full_disk import fill_up_at
 
 
 def mode(path: Path) -> int:
@@ -88,3 +89,15 @@ def test_a_token_that_is_weak_or_open_to_others_is_refused(
 def test_a_missing_token_is_told_with_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(TokenError, match="`holdfast init` makes one"):
         read_token(tmp_path / "token")
+
+
+@pytest.mark.parametrize("name", ["kek.key", "keyring.json", "operations.token", "holdfast.toml"])
+def test_a_disk_that_is_full_at_any_file_leaves_nothing_and_the_next_try_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fill_up_at(monkeypatch, name)
+    with pytest.raises(InstallError, match="No space left on device"):
+        install(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert load_config(install(tmp_path).config, {})

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from gateway import private_file
+from gateway.new_file import new_file
 from gateway.operations import decoding, installing, logs, token, writing
 from tests.safeguards.kinds import Safeguard
-from tests.safeguards.switches import UNLIMITED, altered, always, nothing, replaced, wrapped
-
-
-def _open_to_all(path: Any, flags: int, mode: int = 0o777) -> int:
-    return os.open(path, flags, mode | 0o044)
+from tests.safeguards.switches import UNLIMITED, altered, always, replaced, wrapped
 
 
 def _unbounded_lines() -> None:
@@ -56,7 +53,7 @@ FILES_AND_LOGS: Final = (
     Safeguard(
         "new private files are their owner's",
         "INV-8",
-        altered(installing, "os", open=_open_to_all, fchmod=nothing),
+        replaced(installing, "new_file", partial(new_file, mode=0o666)),
         f"{_O}test_installing.py::test_everything_is_readable_by_its_owner_only_whatever_the_umask",
     ),
     Safeguard(
