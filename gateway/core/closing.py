@@ -50,6 +50,8 @@ class Closing:
             return
         if not event.whole:
             then(NotSent(0, "unencodable: the batch has damaged records, or too many"))
+        elif not _one_currency(message, rows):
+            then(NotSent(0, "unencodable: the batch has amounts in another currency than its totals"))
         elif not work.link.usable:
             then(NotSent(0, "the link went down before the send"))
         else:
@@ -96,6 +98,12 @@ class Closing:
             and event.fields.get(39) in LOOK_UP_ORIGINAL
             and _result(event.fields, self._work.host.totals_field) is not Balance.BALANCED
         )
+
+
+def _one_currency(message: Message, rows: list[Stored]) -> bool:
+    """Whether a sum of these rows is an amount: no two currencies are named, that of the settlement included."""
+    named = {stored.transaction.currency for stored in rows}
+    return not named or len((named | {message.fields.get(49, "")}) - {""}) <= 1
 
 
 def _differs(fields: Fields, totals_field: int) -> bool:

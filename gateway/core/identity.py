@@ -45,6 +45,8 @@ KINDS: Final = {
 _SETTLING: Final = frozenset({Kind.SETTLEMENT, Kind.UPLOAD})
 _ASKED: Final = frozenset({Kind.SALE, Kind.AUTHORISATION})
 _MAC_FIELDS = (64, 128)
+_REPLACEMENT: Final = 95
+"""Of a reversal: what is to stand of the original's amount, 12 digits, and more; zeros where nothing is."""
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 
@@ -198,6 +200,9 @@ def _asked_for(kind: Kind, fields: Fields, rules: TerminalRules) -> tuple[Kind, 
     Raises: BadRequest.
     """
     if kind is _REVERSAL:
+        if fields.get(_REPLACEMENT, "")[:12].strip("0 "):
+            # The rest of it is to stand: undoing all of it would give back what was paid (INV-5).
+            raise BadRequest("30", f"field {_REPLACEMENT} asks for a reversal in part, which is not supported")
         return kind, fields.get(3, ""), int(digits(fields, 4, 12)) if 4 in fields else 0
     processing_code = digits(fields, 3, 6)
     if kind is _ADVICE and processing_code[:2] in rules.asked_advices:

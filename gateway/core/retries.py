@@ -142,8 +142,11 @@ class Retries:
     def _alias_found(self, waiting: list[int], request: Request, stored: Stored, event: Found) -> None:
         other = event.results[0]
         if isinstance(other, Stored):
-            if request.assigned and same_under_alias(other.transaction, request):
-                self._answer_known(waiting, request, other)  # it was assigned another STAN the first time
+            if same_under_alias(other.transaction, request) and (
+                request.assigned or (other.transaction.key == request.key and request.kind is not _REVERSAL)
+            ):
+                # It was assigned another STAN the first time, or its own has come again since (D1).
+                self._answer_known(waiting, request, other)
             else:
                 self.reused(waiting, request)
         elif other is not Lookup.ABSENT:
@@ -216,7 +219,7 @@ class Retries:
         self._work.alarm(
             Severity.ALARM,
             "key-reused",
-            "a STAN was used again with another card or amount; refused with 94",
+            "a STAN was used again with another card or amount, or as another message; refused with 94",
             key=request.key,
         )
         self._reply(waiting, self._local(request, "94"))

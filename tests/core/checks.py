@@ -132,6 +132,8 @@ class Checks:
         if key not in journal.by_key:
             raise Broken("INV-1", f"{key} is told {code}, and nothing is kept")
         stored = journal.stored(key)
+        if request.alias in journal.by_key and journal.stored(request.alias).transaction.key == key:
+            stored = journal.stored(request.alias)  # of those whose key came again, the one that it asked for
         row = stored.transaction
         undone = row.state in {State.CANCELLED, State.STORED_CANCELLED, State.REVERSING, State.REVERSED}
         if code == "77" and row.kind is Kind.UNSEEN:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.transaction import Request
+from protocol.iso8583.rules import Period, TerminalRules
 from tests.core.acquirer import SILENT_LOST
 from tests.core.messages import MERCHANT, sale
 from tests.core.world import World
@@ -306,3 +307,21 @@ def test_d8_field_37_is_of_the_stan_that_was_free_at_last() -> None:
     references = [send.message.fields[37][-6:] for send in world.sends]
     assert references == [send.message.fields[11] for send in world.sends] == ["500001", "500002"]
     world.check_settled()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_d3_a_retry_under_its_alias_gets_its_own_outcome_though_its_stan_has_come_again_since(
+    *, restarted: bool
+) -> None:
+    world = World(rules=TerminalRules(period=Period.HORIZON))
+    first = world.hear(asked(world, "a", b"a"))
+    world.run()
+    world.advance(25 * 3_600_000)
+    world.hear(asked(world, "b", b"b", amount=2_000))
+    world.run()
+    if restarted:
+        world.crash_and_restart(up=True)
+    again = world.hear(asked(world, "a", b"a"))
+    world.run()
+    assert world.told[again].answer == world.told[first].answer
+    assert len([send for send in world.sends if send.message.mti == "0200"]) == 2

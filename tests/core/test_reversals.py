@@ -7,6 +7,7 @@ import pytest
 from gateway.core.effects import Find, Purpose, Update
 from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import State
+from gateway.core.parts import BadRequest
 from gateway.core.transaction import Kind
 from gateway.core.work import EngineSettings
 from protocol.iso8583.message import Fields
@@ -545,3 +546,33 @@ def test_d15_a_sale_of_the_day_before_that_was_sent_at_another_time_is_not_meant
     world.ask("0400", undo)
     world.run()
     assert world.journal.row(key(5)).state is State.APPROVED
+
+
+# A reversal in part
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_inv_5_a_reversal_in_part_is_refused_and_never_undoes_all_of_its_original(up: bool) -> None:
+    world = World(up=up)
+    paid = world.ask("0200", sale(1, 1_000))
+    world.run()
+    assert world.code(paid) == "00"
+    with pytest.raises(BadRequest) as refused:
+        world.request("0420", {**reversal(sale(1, 1_000), 2), 95: "000000000600".ljust(42, "0")})
+    assert refused.value.code == "30"
+    world.up()
+    world.run()
+    assert not reversals(world)
+    assert world.journal.row(key(1)).state is State.APPROVED
+    world.check_settled()
+
+
+def test_a_reversal_whose_replacement_amount_is_nothing_undoes_all_of_its_original() -> None:
+    world = World()
+    world.ask("0200", sale(1))
+    world.run()
+    taken = world.ask("0420", {**reversal(sale(1), 2), 95: "0" * 42})
+    world.run()
+    assert world.code(taken) == "00"
+    assert world.journal.row(key(1)).state is State.REVERSED
+    world.check_settled()

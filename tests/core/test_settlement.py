@@ -422,3 +422,17 @@ def test_the_journal_keeps_no_card_number_of_an_upload() -> None:
     assert asked(world, "0320", upload(2, *details(1))) == "00"
     kept = world.journal.stored(unionpay_key(2, message_class="3"))
     assert UNIONPAY not in repr(kept.request.fields)
+
+
+@pytest.mark.parametrize("currencies", [("156", "392"), ("392", "392")])
+def test_amounts_in_another_currency_are_never_settled_as_if_they_were_in_the_one_that_the_totals_name(
+    currencies: tuple[str, str],
+) -> None:
+    world = shop()
+    for stan, currency in enumerate(currencies, 1):
+        assert asked(world, "0200", {**unionpay_sale(stan), 49: currency}) == "00"
+    assert asked(world, "0500", settlement(3, Totals(2_000, 2))) == "00"
+    assert not sent(world, "0500")
+    row = world.journal.row(unionpay_key(3, message_class="5"))
+    assert (row.state, row.reason.partition(PARKED_FROM)[0]) == (State.PARKED, "replay.unencodable")
+    assert [alarm.code for alarm in world.alarms if alarm.code == "parked"]
