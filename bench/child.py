@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,7 @@ from bench.records import Owed, transaction_key
 
 CONFIG_NAME: Final = "holdfast.toml"
 LOG_NAME: Final = "gateway.log"
+_PORTS: Final = range(12_000, 32_000)  # below those that the system gives to connections that go out
 _STOP_WITHIN_S: Final = 25.0
 _OPERATOR_WITHIN_S: Final = 30.0
 _PAGE: Final = 1000
@@ -128,12 +130,21 @@ def _depth(queue: _Obligations) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on just now."""
+    """Ports of this machine that nobody listens on just now, nor is given by chance while a gateway is started again.
+
+    Raises:
+        OSError: there are none.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [cast("int", one.getsockname()[1]) for one in sockets]
+        for port in random.SystemRandom().sample(_PORTS, 200):
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError("no free ports")
 
 
 class Gateway:

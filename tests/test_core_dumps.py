@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +100,11 @@ def test_a_gateway_that_is_aborted_leaves_no_core(tmp_path: Path) -> None:
     assert cores_here() == before
 
 
+def unread(pipe: int) -> int:
+    """How many bytes lie in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.skipif(not cores_are_files(), reason="this system writes no core files beside a process")
 def test_a_command_that_is_given_a_card_number_and_aborted_leaves_no_core() -> None:
     before = cores_here()
@@ -108,7 +115,10 @@ def test_a_command_that_is_given_a_card_number_and_aborted_leaves_no_core() -> N
     assert child.stdin is not None
     child.stdin.write(b"4761739001010010\n")
     child.stdin.flush()
-    time.sleep(1)
+    deadline_s = time.monotonic() + 30
+    while unread(child.stdin.fileno()):
+        assert time.monotonic() < deadline_s, "it does not read"
+        time.sleep(0.01)
     child.send_signal(signal.SIGABRT)
     child.communicate(timeout=30)
     assert child.returncode == -signal.SIGABRT

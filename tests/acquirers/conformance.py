@@ -12,7 +12,7 @@ from gateway.core.effects import Purpose, Send
 from gateway.core.events import Answered, Connected, LateAnswered, LinkEvent, NotSent, TimedOut
 from protocol.iso8583.message import Fields, Message
 from tests.acquirers.host import Host
-from tests.acquirers.waiting import DEADLINE_S, on_each_loop, until
+from tests.acquirers.waiting import DEADLINE_S, mono_ms, on_each_loop, until
 
 PAN = "4111111111111111"  # a published test number
 LONG_MS = 8_000  # longer than any wait of a test
@@ -92,7 +92,13 @@ def sale(stan: int, **more: str) -> Fields:
 
 
 class LinkConformance:
-    """Inherit, give the class a name that begins with Test, and say how a link is made."""
+    """Inherit, give the class a name that begins with Test, and say how a link is made.
+
+    Attributes:
+        short_ms: a time limit that is soon over, but not before the message has left, on a busy machine too.
+    """
+
+    short_ms = SHORT_MS
 
     def link(self, ports: list[int], core: Core, **settings: int) -> Link:
         """A link to these ports of 127.0.0.1, its pauses short; `settings` as the link's own are called."""
@@ -186,10 +192,12 @@ class LinkConformance:
         async with self.scene() as s:
             s.send(1)
             exchange = await s.host.next()
+            began_ms = mono_ms()
             for _ in range(50):
                 exchange.connection.send(exchange.reply(f11="999999"))
             await until(lambda: s.link.counters()["unmatched_answers"] == 50, "all of them counted")
-            assert sum(facts["reason"] == "unmatched answer" for _, facts in s.core.reports) <= 2
+            told = sum(facts["reason"] == "unmatched answer" for _, facts in s.core.reports)
+            assert told <= 2 + (mono_ms() - began_ms) // 1_000
             exchange.answer()
             await s.core.wait(Answered, 1)
 
@@ -198,7 +206,7 @@ class LinkConformance:
     @on_each_loop
     async def test_no_answer_is_in_doubt_and_a_late_answer_is_told_once(self) -> None:
         async with self.scene() as s:
-            s.send(1, timeout_ms=SHORT_MS)
+            s.send(1, timeout_ms=self.short_ms)
             exchange = await s.host.next()
             await s.core.wait(TimedOut, 1)
             exchange.answer("00")
@@ -211,8 +219,8 @@ class LinkConformance:
     async def test_each_send_has_its_own_time_limit(self) -> None:
         async with self.scene() as s:
             s.send(1, timeout_ms=LONG_MS)
-            s.send(2, timeout_ms=3 * SHORT_MS)
-            s.send(3, timeout_ms=SHORT_MS)
+            s.send(2, timeout_ms=max(10 * SHORT_MS, 3 * self.short_ms))  # over later than the next, however busy
+            s.send(3, timeout_ms=self.short_ms)
             await s.core.wait(TimedOut, 2)
             assert [e.token for e in s.core.events if isinstance(e, TimedOut)] == [3, 2]
             for _ in range(3):  # over connections of their own they arrive in any order
@@ -222,7 +230,7 @@ class LinkConformance:
     @on_each_loop
     async def test_a_late_answer_is_never_given_to_another_transaction_of_the_same_key(self) -> None:
         async with self.scene() as s:
-            s.send(1, timeout_ms=SHORT_MS, f11="000001")
+            s.send(1, timeout_ms=self.short_ms, f11="000001")
             late = await s.host.next()
             await s.core.wait(TimedOut, 1)
             s.send(2, f11="000001", f4="000000009900")  # the STAN again, with another amount
@@ -234,7 +242,7 @@ class LinkConformance:
     @on_each_loop
     async def test_a_repeat_of_an_abandoned_send_takes_the_answer_and_only_one(self) -> None:
         async with self.scene() as s:
-            s.send(1, timeout_ms=SHORT_MS, mti="0220", purpose=Purpose.ADVICE, f11="000001")
+            s.send(1, timeout_ms=self.short_ms, mti="0220", purpose=Purpose.ADVICE, f11="000001")
             first = await s.host.next()
             await s.core.wait(TimedOut, 1)
             s.send(2, mti="0221", purpose=Purpose.ADVICE, f11="000001")
@@ -361,7 +369,8 @@ class LinkConformance:
             for token in (1, 2):
                 await self.send_in_vain(s, token, 0)
             probe = Message("0800", {11: "000003", 70: "301"})
-            s.link.send(Send(3, Purpose.PROBE, probe, 3 * SHORT_MS))  # nothing else is heard of an idle host
+            limit_ms = max(3 * SHORT_MS, self.short_ms)
+            s.link.send(Send(3, Purpose.PROBE, probe, limit_ms))  # nothing else is heard of an idle host
             await s.core.wait(TimedOut, 3)
             await self.connected(s, 2)
             await self.send_and_answer(s, 4, 1)
@@ -393,7 +402,7 @@ class LinkConformance:
                 await self.connected(s, 2)
             first = [(m.fields[11], i) for i in (0, 1) for m in s.hosts[i].received]
             for token in (5, 6):
-                s.send(token, timeout_ms=SHORT_MS)
+                s.send(token, timeout_ms=self.short_ms)
                 await s.core.wait(TimedOut, token)
             asked = [(m.fields[11], i) for i in (0, 1) for m in s.hosts[i].received if (m.fields[11], i) not in first]
             assert sorted(asked) == [("000005", 0), ("000006", 1)]
@@ -432,7 +441,7 @@ class LinkConformance:
 
     async def send_in_vain(self, s: Scene, token: int, to: int) -> None:
         """A send that this host reads and never answers."""
-        s.send(token, timeout_ms=3 * SHORT_MS)
+        s.send(token, timeout_ms=max(3 * SHORT_MS, self.short_ms))
         await s.hosts[to].next()
         await s.core.wait(TimedOut, token)
 
@@ -499,7 +508,7 @@ class LinkConformance:
             sent = 0
             while not s.link.counters()["not_sent"] and sent < 100_000:
                 sent += 1
-                s.send(sent, f62="0" * 300)
+                s.send(sent, timeout_ms=60_000, f62="0" * 900)  # thousands: on a busy machine their answers take time
                 if sent % 50 == 0:
                     await asyncio.sleep(0)
             refused = await s.core.wait(NotSent)

@@ -12,6 +12,7 @@ import pytest
 from gateway.acquirers.iso8583 import Iso8583Link
 from gateway.acquirers.session import HostSession
 from gateway.acquirers.settings import EndpointSettings, LinkSettings
+from gateway.acquirers.signing_on import SigningOn
 from gateway.core.events import Connected
 from protocol.iso8583.dialect import Dialect, dialect_of, load_dialect
 from tests.acquirers.conformance import Core, LinkConformance
@@ -77,6 +78,12 @@ class WithSession(LinkConformance):
         made = SessionHost(self.dialect, self.bank)
         self.made.append(made)
         return made
+
+    def signing_on(self) -> SigningOn:
+        """How the newest link signs on."""
+        signing_on = self.links[-1][0]._signing_on
+        assert signing_on is not None
+        return signing_on
 
     @asynccontextmanager
     async def started(

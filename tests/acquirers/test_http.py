@@ -18,6 +18,7 @@ from tests.acquirers.waiting import mono_ms, on_each_loop, until
 
 QUICK = {"reconnect_initial_ms": 10, "reconnect_max_ms": 50, "reconnect_jitter_ms": 5, "sweep_interval_ms": 20}
 UTC_MS = 1_795_000_000_000
+DIALLED_MS = 5 * SHORT_MS  # within it a connection is made, on a busy machine too
 
 
 def mapping(text: str = MAPPING) -> HttpMapping:
@@ -26,6 +27,8 @@ def mapping(text: str = MAPPING) -> HttpMapping:
 
 class TestHttpLinkConforms(LinkConformance):
     """Two tests of the suite say what HTTP cannot do, and are said here for HTTP in their place."""
+
+    short_ms = DIALLED_MS
 
     def link(self, ports: list[int], core: Core, **settings: int) -> HttpLink:
         settings.pop("write_buffer_low_bytes", None)  # the bound on what a slow host leaves unread is on requests here
@@ -51,6 +54,7 @@ class TestHttpLinkConforms(LinkConformance):
     async def test_an_answer_that_nobody_awaits_is_counted_and_told_once_a_second(self) -> None:
         """Over HTTP an answer that names another payment has taken the place of the right one: in doubt."""
         async with self.scene() as s:
+            began_ms = mono_ms()
             for token in range(1, 51):
                 s.send(token)
             for _ in range(50):
@@ -59,13 +63,14 @@ class TestHttpLinkConforms(LinkConformance):
                 await s.core.wait(TimedOut, token)
                 assert [type(e) for e in s.core.of(token)] == [TimedOut]
             assert s.link.counters()["unmatched_answers"] == 50
-            assert sum("not the message's" in facts["reason"] for _, facts in s.core.reports) <= 2
+            told = sum("not the message's" in facts["reason"] for _, facts in s.core.reports)
+            assert told <= 2 + (mono_ms() - began_ms) // 1_000
 
     @on_each_loop
     async def test_the_answer_may_come_late_over_the_next_connection(self) -> None:
         """Over HTTP it cannot: what the next connection brings is the next payment's alone."""
         async with self.scene() as s:
-            s.send(1, timeout_ms=10 * SHORT_MS)  # within it a connection is made, on a busy machine too
+            s.send(1, timeout_ms=2 * DIALLED_MS)
             (await s.host.next()).connection.reset()
             await s.core.wait(TimedOut, 1)
             await s.core.wait(Connected, nth=3)

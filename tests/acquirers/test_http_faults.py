@@ -21,7 +21,7 @@ from protocol.iso8583.message import Message
 from tests.acquirers.conformance import PAN, SHORT_MS, Core, sale
 from tests.acquirers.http_host import MAPPING, HttpExchange, HttpHost, response
 from tests.acquirers.http_scene import NAME, scene, tls_ends
-from tests.acquirers.test_http import QUICK, UTC_MS, mapping
+from tests.acquirers.test_http import DIALLED_MS, QUICK, UTC_MS, mapping
 from tests.acquirers.waiting import mono_ms, on_each_loop, until
 
 UNNAMED = MAPPING.replace('42 = { path = "f42" }\n37', "37")  # an answer that leaves the merchant out
@@ -126,7 +126,7 @@ async def test_a_probe_is_answered_by_success_alone() -> None:
 @on_each_loop
 async def test_a_body_that_drips_is_in_doubt_at_the_deadline_and_its_end_is_a_late_answer() -> None:
     async with scene() as s:
-        s.send(1, timeout_ms=SHORT_MS)
+        s.send(1, timeout_ms=DIALLED_MS)
         exchange = await s.host.next()
         whole = body(exchange, code="00")
         exchange.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -141,13 +141,13 @@ async def test_a_body_that_drips_is_in_doubt_at_the_deadline_and_its_end_is_a_la
 async def test_late_answers_are_awaited_for_a_bounded_time_and_on_a_bounded_number_of_connections() -> None:
     async with scene(late_max=2, late_answer_ms=60_000) as s:
         for token in (1, 2, 3):
-            s.send(token, timeout_ms=SHORT_MS)
+            s.send(token, timeout_ms=DIALLED_MS)
             await s.host.next()
             await s.core.wait(TimedOut, token)
         assert s.link.gauges()["late_awaited"] == 2
         assert s.link.counters()["late_given_up"] == 1
     async with scene(late_answer_ms=SHORT_MS) as s:
-        s.send(1, timeout_ms=SHORT_MS)
+        s.send(1, timeout_ms=DIALLED_MS)
         await s.core.wait(TimedOut, 1)
         await until(lambda: s.link.counters()["late_given_up"] == 1, "given up")
         await until(lambda: len(s.host.tcp) == 1, "only the watch is left")
@@ -271,7 +271,7 @@ async def test_a_silent_endpoint_is_asked_where_no_connection_can_be_made_to_the
     None
 ):
     async with scene(hosts=2, unheard_max=2) as s:
-        s.send(1, timeout_ms=3 * SHORT_MS)
+        s.send(1, timeout_ms=DIALLED_MS)
         late = await s.hosts[0].next()
         await s.core.wait(TimedOut, 1)
         s.send(2)
@@ -356,7 +356,7 @@ async def test_a_connection_that_is_never_finished_is_not_sent_when_the_time_is_
 @on_each_loop
 async def test_what_is_settled_is_not_written_even_if_a_connection_is_there() -> None:
     async with scene() as s:
-        s.send(1, timeout_ms=SHORT_MS)
+        s.send(1, timeout_ms=DIALLED_MS)
         await s.host.next()
         await s.core.wait(TimedOut, 1)
         (late,) = s.link._late.values()

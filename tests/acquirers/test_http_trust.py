@@ -15,10 +15,10 @@ from gateway.core.effects import Purpose, Send
 from gateway.core.events import Answered, Connected, NotSent, TimedOut
 from gateway.terminals.http_signatures import Signed, signature
 from protocol.iso8583.message import Message
-from tests.acquirers.conformance import LONG_MS, SHORT_MS, Core, sale
+from tests.acquirers.conformance import LONG_MS, Core, sale
 from tests.acquirers.http_host import HttpHost
 from tests.acquirers.http_scene import NAME, scene, tls_ends
-from tests.acquirers.test_http import QUICK, UTC_MS, mapping
+from tests.acquirers.test_http import DIALLED_MS, QUICK, UTC_MS, mapping
 from tests.acquirers.waiting import mono_ms, on_each_loop, until
 
 
@@ -60,7 +60,7 @@ async def test_each_request_carries_a_key_that_a_repeat_has_too_and_a_signature(
         seen = []
         advice, reversal = Purpose.ADVICE, Purpose.REVERSAL
         for token, mti, purpose in ((1, "0220", advice), (2, "0221", advice), (3, "0400", reversal)):
-            s.send(token, purpose, mti, f11="000007", timeout_ms=LONG_MS if token != 1 else SHORT_MS)
+            s.send(token, purpose, mti, f11="000007", timeout_ms=LONG_MS if token != 1 else DIALLED_MS)
             exchange = await s.host.next()
             seen.append(exchange)
             if token == 1:

@@ -22,7 +22,7 @@ from protocol.iso8583.dialect import load_dialect, shipped_dialects
 from protocol.iso8583.message import Message
 
 CARD = "4111111111111111"
-QUICK = Habits(answer_timeout_s=0.3, power_loss=0, answer_loss=0, double_send=0, connect_pause_s=0.01)
+QUICK = Habits(answer_timeout_s=1.0, power_loss=0, answer_loss=0, double_send=0, connect_pause_s=0.01)
 
 
 def with_acquirer(
@@ -97,7 +97,7 @@ def test_a_black_hole_reads_and_does_nothing_and_not_even_echoes(tmp_path: Path)
 
 def test_a_late_answer_comes_late_and_an_echo_in_time(tmp_path: Path) -> None:
     async def story(acquirer: Acquirer, terminal: Terminal) -> None:
-        await acquirer.set_behaviour(Behaviour(mode=Mode.LATE, delay_ms=600))
+        await acquirer.set_behaviour(Behaviour(mode=Mode.LATE, delay_ms=1_500))
         assert await terminal.attempt(terminal.till.sign_on()) is not None
         assert await terminal.attempt(terminal.till.sale(1000, CARD)) is None
 

@@ -11,7 +11,6 @@ import pytest
 
 from bench.acquirer import Mode
 from bench.batches import BatchVerdict
-from bench.child import Gateway
 from bench.day import run, with_batches
 from bench.day_plan import Act, befalls, shift
 from bench.day_report import DayResult
@@ -20,6 +19,7 @@ from bench.history import Defect, Finding, Verdict
 from bench.outage import FIVE_ZEROS
 from bench.records import LedgerEvent, Owed, TerminalEvent
 from bench.scenario import Options
+from tests.bench.power_cut import lose_the_log_with_each_kill
 
 DAY = Options(terminals=200, seconds=30, sales_per_second=0.8, seed=1)
 SHORT = Options(terminals=6, seconds=5, sales_per_second=1.5, seed=11, dialect="unionpay", acquirer_dialect="unionpay")
@@ -151,13 +151,7 @@ def test_a_journal_that_loses_its_last_writes_is_found_out_by_the_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The safeguard removed here is the write-ahead log: what was only there is gone after the kill."""
-    kill = Gateway.kill
-
-    async def kill_and_lose(gateway: Gateway) -> None:
-        await kill(gateway)
-        (gateway.folder / "journal.sqlite3-wal").unlink(missing_ok=True)
-
-    monkeypatch.setattr(Gateway, "kill", kill_and_lose)
+    lose_the_log_with_each_kill(monkeypatch)
     report = tmp_path / "report.json"
     assert run(replace(SHORT, terminals=12, kill=True, keep=tmp_path / "run"), report) == 1
     told = json.loads(report.read_text())

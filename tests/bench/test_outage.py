@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench.acquirer import Behaviour, Mode
-from bench.child import Gateway
 from bench.history import Defect, Finding, Verdict
 from bench.outage import FIVE_ZEROS, Result, cut_remark, run
 from bench.scenario import Options, plan
+from tests.bench.power_cut import lose_the_log_with_each_kill
 
 
 def test_a_seed_gives_the_same_plan_and_another_seed_another() -> None:
@@ -92,13 +92,7 @@ def test_a_journal_that_loses_its_last_writes_in_a_power_cut_is_found_out(
     seed = next(
         seed for seed in range(100) if plan(Options(seed=seed, seconds=5))[0].behaviour == Behaviour(mode=Mode.AWAY)
     )
-    kill = Gateway.kill
-
-    async def kill_and_lose(gateway: Gateway) -> None:
-        await kill(gateway)
-        (gateway.folder / "journal.sqlite3-wal").unlink(missing_ok=True)
-
-    monkeypatch.setattr(Gateway, "kill", kill_and_lose)
+    lose_the_log_with_each_kill(monkeypatch)
     report = tmp_path / "report.json"
     options = Options(terminals=20, seconds=5, kill=True, seed=seed, keep=tmp_path / "run")
     assert run(options, report) == 1

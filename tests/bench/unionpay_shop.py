@@ -18,7 +18,7 @@ from protocol.iso8583.dialect import load_dialect
 
 CARD = "6212345678900000003"
 MASTER_KEY = bytes.fromhex("0123456789abcdeffedcba9876543210")
-QUICK = Habits(answer_timeout_s=0.3, power_loss=0, answer_loss=0, double_send=0, connect_pause_s=0.01)
+QUICK = Habits(answer_timeout_s=1.0, power_loss=0, answer_loss=0, double_send=0, connect_pause_s=0.01)
 UNIONPAY = load_dialect("unionpay")
 
 

@@ -17,6 +17,7 @@ from tests.gateway.shop import play
 FRAMING: Final = Framing(LengthPrefix.BINARY_2, 300)
 MESSAGE: Final = FRAMING.wrap(b"hello, acquirer")
 SHORT_S: Final = 0.3
+ENOUGH_S: Final = 1.0  # for whatever comes at all, on a busy machine too
 LONG_S: Final = 5.0
 
 
@@ -91,7 +92,7 @@ def test_calm_weather_changes_nothing() -> None:
 def test_each_weather_is_seen_and_counted(weather: Weather, seen: str, counted: str) -> None:
     async def story() -> None:
         async with echo_behind(1, weather) as proxy:
-            assert await said(proxy) == seen
+            assert await said(proxy, within_s=SHORT_S if seen == "silence" else LONG_S) == seen
             assert not counted or proxy.counts[counted] == 1
 
     play(story())
@@ -100,7 +101,7 @@ def test_each_weather_is_seen_and_counted(weather: Weather, seen: str, counted: 
 def test_a_reply_is_torn_within() -> None:
     async def story() -> None:
         async with echo_behind(1, Weather(reset_inside_reply=1)) as proxy:
-            got = await said(proxy)
+            got = await said(proxy, within_s=LONG_S)
             assert isinstance(got, bytes)
             assert 0 < len(got) < len(MESSAGE)
             assert MESSAGE.startswith(got)
@@ -139,7 +140,7 @@ def test_a_narrow_line_takes_its_time() -> None:
 def test_the_same_seed_gives_the_same_faults_and_another_one_others() -> None:
     async def drawn(seed: int) -> list[bytes | str]:
         async with echo_behind(seed, Weather(refuse=0.3, reset_reply=0.3, drop_reply=0.2)) as proxy:
-            return [await said(proxy, within_s=SHORT_S) for _ in range(12)]
+            return [await said(proxy, within_s=ENOUGH_S) for _ in range(12)]
 
     async def story() -> None:
         first = await drawn(5)
@@ -161,7 +162,7 @@ def test_a_choice_stands_in_place_of_the_dice_and_sees_messages_without_their_le
         async with echo_behind(1) as proxy:
             proxy.choose = choose
             sent = FRAMING.wrap(b"drop me") + MESSAGE
-            assert await said(proxy, sent) == MESSAGE
+            assert await said(proxy, sent, ENOUGH_S) == MESSAGE
             assert seen == [(Way.REQUEST, b"drop me"), (Way.REQUEST, MESSAGE[2:]), (Way.REPLY, MESSAGE[2:])]
 
     play(story())
@@ -186,7 +187,7 @@ def test_a_target_that_is_not_there_is_a_reset() -> None:
     async def story() -> None:
         async with echo_behind(1) as proxy:
             proxy.target = ("127.0.0.1", 1)
-            assert await said(proxy) == "reset"
+            assert await said(proxy, within_s=LONG_S) == "reset"
             assert proxy.counts["unreachable"] == 1
 
     play(story())

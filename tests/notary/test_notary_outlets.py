@@ -251,7 +251,7 @@ def test_a_destination_that_hangs_keeps_neither_the_signing_nor_the_stop_waiting
     scene.grow(5)
     began = time.monotonic()
     desk.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4  # and not 5, as by default
     assert kept(scene) == 20
     let_go.set()
 

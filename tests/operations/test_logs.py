@@ -223,7 +223,7 @@ def test_a_pipe_that_nobody_reads_keeps_nobody_waiting_and_what_waits_is_bounded
     before = time.monotonic()
     for number in range(5_000):
         writer.write(f"{number} {'x' * 1000}")
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 5, "a millisecond for each"
     assert not writer.flush(0.05)
     assert len(writer._lines) <= 100
     got = bytearray()

@@ -392,7 +392,7 @@ def test_a_client_that_does_not_finish_is_cut_off_while_others_are_served(sent: 
         writer.close()
         assert (await ask(address, "/livez")).status == 200
 
-    served(story, request_timeout_s=0.3, on_uvloop=on_uvloop)
+    served(story, request_timeout_s=0.8, on_uvloop=on_uvloop)
 
 
 @pytest.mark.parametrize("on_uvloop", [True, False])

@@ -111,9 +111,9 @@ def test_brackets_within_strings_are_no_nesting() -> None:
 
 @pytest.mark.parametrize("raw", [b'"' + b'\\"' * 8_000, b'"' * 16_384, b"[" + b'"\\' * 8_000, b"1.0" * 5_000])
 def test_no_body_takes_long_to_look_at(raw: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()  # others may have the processor meanwhile
     refused(raw)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
 
 
 def test_an_integer_may_have_a_fraction_of_zero_as_json_schema_has_it() -> None:
