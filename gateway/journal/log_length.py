@@ -54,6 +54,13 @@ class LogLength:
         with contextlib.suppress(OSError):
             self._moved = (self._salts(), frames)
 
+    def begun_anew(self) -> bool:
+        """Whether this is another log than the last checkpoint has found."""
+        try:
+            return len(salts := self._salts()) == _SALTS_BYTES and salts != self._moved[0]
+        except OSError:
+            return False
+
     def begin(self) -> None:
         """Count from here, though nothing was moved."""
         with contextlib.suppress(OSError):

@@ -79,6 +79,7 @@ class JournalHealth:
         settled: records in quarantine that two people have settled; they are not among these.
         commits, writes: since opening; writes / commits is the mean size of a group commit.
         queued: writes handed over and not yet answered.
+        syncs: of the journal's files since opening: one for each commit that wrote, up to four for each checkpoint.
     """
 
     writable: bool
@@ -93,6 +94,7 @@ class JournalHealth:
     writes: int
     queued: int
     settled: int = 0
+    syncs: int = 0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

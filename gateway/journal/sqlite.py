@@ -158,6 +158,7 @@ class SqliteJournal:
         self._batcher = Batcher(connection, self._codec, self._sealer, head, self._utc_ms, self._refusal_of)
         self._batcher.checkpointed()
         self._note(self._batcher.recover())
+        self._commits_before = head.commits
         said = standing(connection, meta.journal, head)
         self._batcher.newest_leaf = said.leaf
         self._mark = Mark(self._path, self._codec, said)  # last, for all that it says is durable now
@@ -417,6 +418,7 @@ class SqliteJournal:
             quarantined=head.quarantined - head.closed,
             settled=head.settled,
             commits=self._commits,
+            syncs=self._batcher.head.commits - self._commits_before + self._upkeep.syncs,
             writes=self._written,
             queued=len(self._writes) + self._in_flight,
         )

@@ -66,9 +66,14 @@ class Upkeep:
         self._wake = wake
         self._log_length = log_length
         self._timer: asyncio.TimerHandle | None = None
-        self._commits = self._newest_writes = 0
+        self._commits = self._newest_writes = self._moved = self._syncs = 0
         self._ended = False
         self.quiet = False
+
+    @property
+    def syncs(self) -> int:
+        """Syncs of the mark, the log and the database by checkpoints, and of each log that has begun anew."""
+        return self._syncs + self._log_length.begun_anew()
 
     def end(self) -> None:
         """Begin nothing any more: the journal is closed, or has stopped."""
@@ -142,6 +147,7 @@ class Upkeep:
     def _checkpoint(self) -> None:
         """Move the log into the database; what readers still need stays. Everything in it is durable already."""
         self._mark.sync()
+        self._syncs += 1
         try:
             busy, frames, moved = self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
@@ -150,6 +156,12 @@ class Upkeep:
             self._fullness.met()  # the log keeps everything; the next checkpoint tries again
             self._log_length.begin()
             return
+        if self._log_length.begun_anew():
+            self._moved = 0
+            self._syncs += 1  # of the log's head
+        if moved > self._moved:  # SQLite syncs the log first, and the database once all of the log is in it
+            self._syncs += 1 + (moved == frames)
+        self._moved = moved
         self._log_length.measured(frames)
         if not busy and frames == moved:
             self._batcher.checkpointed()

@@ -131,6 +131,8 @@ class StatusCollector(Collector):
         yield _gauge("holdfast_journal_quarantined_records", damaged, health.quarantined)
         yield _gauge("holdfast_journal_entries", "Highest sequence of the journal.", health.entries)
         yield _counter("holdfast_journal_commits", "Group commits since start.", health.commits)
+        synced = "Syncs of the journal's files since start: one a commit, up to four a checkpoint."
+        yield _counter("holdfast_journal_syncs", synced, health.syncs)
         yield _counter("holdfast_journal_writes", "Writes since start; divided by commits: batch size.", health.writes)
 
     def _log(self) -> Iterator[Metric]:
