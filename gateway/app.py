@@ -201,7 +201,7 @@ class Gateway:
         dialect = load_dialect(section.dialect)
         return HttpListener(
             http_settings(section, tls, self._approved_codes), dialect.terminal, hashing,
-            self._heard, self._find, self._search, self._mode, self._clock.utc_ms,
+            self._heard, self._find, self._load, self._search, self._mode, self._clock.utc_ms,
             self._report("terminals"), tokens=tokens, secret_of=signing_secrets(section),
             journal_wait_ms=self._journal_wait_ms, acquirer_full=self._acquirer_full,
             asked=self._asked[Speaks.HTTP],
@@ -341,6 +341,10 @@ class Gateway:
     async def _find(self, keys: tuple[str, ...]) -> list[Stored | Lookup]:
         """The newest transaction of each key."""
         return await self._asking.find(self._journal, keys)
+
+    async def _load(self, number: int, key: str) -> Stored | Lookup:
+        """The transaction of this number, if it has this key."""
+        return await self._asking.load(self._journal, number, key)
 
     async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
         """Transactions of a terminal, oldest first."""

@@ -25,10 +25,10 @@ class Asking:
         self._operator_tokens = itertools.count(1)
         self._commands: dict[int, asyncio.Future[CommandResult]] = {}
 
-    async def load(self, journal: Journal, number: int) -> Stored | Lookup:
-        """One transaction with its messages."""
+    async def load(self, journal: Journal, number: int, key: str = "") -> Stored | Lookup:
+        """One transaction with its messages; `key` as of Load."""
         token, looked_up = self._look_up()
-        journal.load(Load(token, number))
+        journal.load(Load(token, number, key))
         return (await looked_up)[0]
 
     async def find(self, journal: Journal, keys: tuple[str, ...]) -> list[Stored | Lookup]:

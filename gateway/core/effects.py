@@ -123,10 +123,15 @@ class FetchHeads(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=Tru
 
 
 class Load(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
-    """Read one transaction by id. Answered by Found with one element."""
+    """Read one transaction by id. Answered by Found with one element.
+
+    With a `key`, only if it has this key; also one that is damaged is told as damaged only if the key is known to be
+    its own, else as absent: whoever guesses ids learns nothing of others' transactions.
+    """
 
     token: int
     id: int
+    key: str = ""
 
 
 class FetchBatch(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):

@@ -196,6 +196,7 @@ class Retries:
             or not hmac.compare_digest(known.fingerprint, request.fingerprint)
             or not _same_form(known.stan, request.stan)
             or (request.kind is _REVERSAL and _names_another(request.fields, stored.request.fields))
+            or (request.original_id and known.original != request.original_id)
         ):
             self.reused(waiting, request)
         elif (known.resume or known.state) in _UNDONE and known.response in work.host.approved_codes:

@@ -100,6 +100,8 @@ class Reversals:
             self._undo_live(run, request, meant[0])
         else:
             keys = (request.key, *request.original_keys, *request.keys_beside)
+            if request.original_id:
+                keys = (request.key,)  # the original is read by its id, for its key may be a newer one's by now (D1)
             self._work.find(keys, request.horizon_ms, partial(self._found, run, request, live))
 
     def _undo_live(self, run: Run, request: Request, live: Run) -> None:
@@ -113,13 +115,14 @@ class Reversals:
         own, *found = event.results
         named = len(request.original_keys)
         originals, beside = found[:named], found[named:]
-        # One from before its original is of an earlier original, whose key has come again since (D1).
-        if not isinstance(own, Lookup) and own.transaction.id > request.original_id:
+        if not isinstance(own, Lookup):
             self._retries.answer_existing(run.waiting, request, own)
             self._forget(run, None)
         elif own is Lookup.DAMAGED or Lookup.DAMAGED in originals:
             self._retries.answer_existing(run.waiting, request, None)
             self._forget(run, None)
+        elif request.original_id:
+            self._work.load(request.original_id, partial(self._loaded, run, request, live_before))
         elif not _all_still_live(live_before, live := self._live(request)):
             self._look(run, request)  # what has ended since may have written after it was read
         else:
@@ -129,6 +132,16 @@ class Reversals:
                 stored for stored in beside if not isinstance(stored, Lookup) and sent_as_named(request, stored, utc_ms)
             ]
             self._choose(run, request, live, known)
+
+    def _loaded(self, run: Run, request: Request, live_before: list[Run], event: Found) -> None:
+        original = event.results[0]
+        if isinstance(original, Lookup):  # its listener has read it: it is there
+            self._retries.answer_existing(run.waiting, request, None)
+            self._forget(run, None)
+        elif not _all_still_live(live_before, live := self._live(request)):
+            self._look(run, request)
+        else:
+            self._choose(run, request, live, [original])
 
     def _choose(self, run: Run, request: Request, live: list[Run], known: list[Stored]) -> None:
         """Undo what is meant of all that has one of the keys, under way or not."""
@@ -156,12 +169,12 @@ class Reversals:
         work = self._work
         with_alias(run.transaction, request)
         run.transaction.original = known.id
-        horizon_ms = max(1, work.utc_ms - known.accepted_ms) if request.original_id else request.horizon_ms
         self._batches.note_late(request, known.key)
         answer = self._local(request, "00")
         run.answer = answer
         state = after_reversal(known.state, known.attempts, known.resume)
-        changes: list[Change] = [Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), horizon_ms)]
+        own = Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms)
+        changes: list[Change] = [own]
         changed: Transaction | None = None
         if state is not known.state:
             # A reversal that was sent before it was parked is repeated as it was (D8, D9).

@@ -253,14 +253,29 @@ class RecordReader:
             self.note_record(damaged)
             return Lookup.DAMAGED
 
-    def by_id(self, number: int) -> Stored | Lookup:
+    def by_id(self, number: int, key: str = "") -> Stored | Lookup:
         """What Load is told."""
+        named = not key
         try:
             row = self.row_created(number)
-            return Lookup.ABSENT if row is None else self.stored(row)
+            if row is None or (key and row.key != key):
+                return Lookup.ABSENT
+            named = True
+            return self.stored(row)
         except RecordDamaged as damaged:
             self.note_record(damaged)
-            return Lookup.DAMAGED
+            return Lookup.DAMAGED if named or self._is_listed(number, key) else Lookup.ABSENT
+
+    def _is_listed(self, number: int, key: str) -> bool:
+        """Whether one of the lookup tables has a transaction under a key; no where they cannot be read."""
+        for table, hashed in zip(("by_key", "by_key_again"), self._codec.key_hashes(key), strict=True):
+            query = f"SELECT 1 FROM {table} WHERE hash = ? AND id = ?"  # noqa: S608 - our own names
+            try:
+                if self.select(0, query, hashed, number):
+                    return True
+            except RecordDamaged:
+                self.note(Damage(0, f"lookup page of {table}"))
+        return False
 
     def row_created(self, number: int) -> Row | None:
         """The row of a transaction, None if it was never created.

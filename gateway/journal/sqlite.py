@@ -371,7 +371,7 @@ class SqliteJournal:
 
     def load(self, load: Load) -> None:
         """See port.Journal.load."""
-        self._lookups.ask(lambda: Found(load.token, (self._records.by_id(load.id),)))
+        self._lookups.ask(lambda: Found(load.token, (self._records.by_id(load.id, load.key),)))
 
     async def owing_lanes(self) -> list[str]:
         """See port.Journal.owing_lanes."""

@@ -20,7 +20,7 @@ from gateway.terminals.asked import Asked
 from gateway.terminals.http_admission import InFlight, Place, Share
 from gateway.terminals.http_answers import AnswerWriter, Made
 from gateway.terminals.http_connection import HttpConnection
-from gateway.terminals.http_desk import Asks, Core, Find, Refused, Search, Steps, Told
+from gateway.terminals.http_desk import Asks, Core, Find, Load, Refused, Search, Steps, Told
 from gateway.terminals.http_heartbeats import Heard
 from gateway.terminals.http_identity import Identities
 from gateway.terminals.http_openapi import RETRY_AFTER_STATUSES, openapi_document
@@ -59,6 +59,7 @@ class HttpListener:
         hashing: KeyedHash,
         submit: Callable[[Requested], None],
         find: Find,
+        load: Load,
         search: Search,
         mode: Callable[[], str],
         utc_ms: Callable[[], int],
@@ -105,7 +106,7 @@ class HttpListener:
         self._acceptor = Acceptor(settings.accepting, self._connection, self._count_accepting, self._refused_connection)
         self._identities = Identities(settings, secret_of, utc_ms)
         core = Core(
-            rules=rules, always_fit=always_fit, hashing=hashing, find=find, search=search,
+            rules=rules, always_fit=always_fit, hashing=hashing, find=find, load=load, search=search,
             mode=lambda: Mode(mode()), utc_ms=utc_ms, receipt_of=receipt_of,
         )  # fmt: skip
         steps = Steps(self, settings, self._identities, core)

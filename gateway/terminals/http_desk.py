@@ -45,6 +45,9 @@ _T = TypeVar("_T")
 Find = Callable[[tuple[str, ...]], Awaitable[list[Stored | Lookup]]]
 """Looks transactions up by key: one result per key, the newest where a key comes again."""
 
+Load = Callable[[int, str], Awaitable[Stored | Lookup]]
+"""Reads the transaction of a number, if it has this key."""
+
 Search = Callable[[str, str, int, int], Awaitable[list[Transaction]]]
 """Transactions of a terminal, oldest first: terminal, STAN or "", after this id, at most so many."""
 
@@ -142,6 +145,7 @@ class Core:
     always_fit: frozenset[int]
     hashing: KeyedHash
     find: Find
+    load: Load
     search: Search
     mode: Callable[[], Mode]
     utc_ms: Callable[[], int]

@@ -75,8 +75,9 @@ _UNDOING: Final = frozenset({State.REVERSING, State.REVERSED})
 _REVERSIBLE: Final = frozenset({Kind.SALE, Kind.AUTHORISATION, Kind.ADVICE, Kind.UNSEEN})
 _ORIGINAL_FIELDS: Final = (2, 3, 4, 7, 12, 13, 14, 22, 23, 25, 49)
 _HORIZON: Final = "H|"
-_CLOCK_STEP_MS: Final = 2 * 3_600_000
-"""By so much the wall clock may be put forward or back between the original and the look for it."""
+_OF_ONE: Final = "O"
+"""In place of the period, before a sequence: the key of the reversal of this transaction and no other."""
+_SEQUENCE: Final = re.compile("[1-9][0-9]{0,17}")
 _LONG_NUMBER: Final = re.compile("[2-689](?:[ -]?[0-9]){12}")
 """What every card number has (protocol.masking), and few keys: looked for first, for it is found in one pass."""
 
@@ -158,7 +159,9 @@ def reversal_of(
     """The reversal of a transaction; None where such a thing cannot be reversed.
 
     Its key is its original's with the class of reversals, so that there is one reversal of each, whoever asks for it
-    how often, also over ISO 8583 in a dialect whose reversals have the STAN of their original (D12, D15).
+    how often, also over ISO 8583 in a dialect whose reversals have the STAN of their original (D12, D15). Keys without
+    a date come again, so that the reversal's says by its sequence which transaction of that key is undone: one of
+    these has the key to itself, and no later original's reversal is taken for a retry of it.
     """
     known = original.transaction
     parts = known.key.split("|")
@@ -175,16 +178,15 @@ def reversal_of(
     }
     request = request_from(Message("0400", fields), rules, hashing, utc_ms, batches=False)
     parts[3] = "4"
+    original_id = 0
+    if known.key.startswith(_HORIZON):  # this original is meant and no other, however old it is (D1)
+        parts[0], original_id = f"{_OF_ONE}{known.id}", known.id
     key = "|".join(parts)
-    # Keys without a date come again: this original is meant and no other, however old it is (D1).
-    horizon_ms = original_id = 0
-    if key.startswith(_HORIZON):
-        horizon_ms, original_id = max(0, utc_ms - known.accepted_ms) + _CLOCK_STEP_MS, known.id
     # The Idempotency-Key is a second key, unique per terminal (D1).
     alias = f"idem|{request.merchant}|{request.terminal}|{_presentable(idempotency_key, hashing)}"
     digest = _digest(known.key.encode() + b"\n" + canonical(body), hashing)
     return replace(
-        request, key=key, original_keys=(known.key,), original_id=original_id, horizon_ms=horizon_ms, alias=alias,
+        request, key=key, original_keys=(known.key,), original_id=original_id, horizon_ms=0, alias=alias,
         alias_digest=digest,
     )  # fmt: skip
 
@@ -262,16 +264,16 @@ def transaction_id(transaction: Transaction) -> str:
     return encoded.replace("+", "-").replace("/", "_").rstrip("=")
 
 
-def key_of(identifier: str) -> str | None:
-    """The key that an id stands for; None where it stands for none."""
+def named_by(identifier: str) -> tuple[str, int] | None:
+    """The key that an id stands for, and the sequence, 0 where the key says it all; None where it stands for none."""
     try:
         text = base64.b64decode(identifier + "=" * (-len(identifier) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:  # of base64, or of UTF-8
         return None
     parts = text.split("|")
     if text.startswith(_HORIZON):
-        return "|".join(parts[:5]) if len(parts) == 6 else None
-    return text if len(parts) == 5 else None
+        return ("|".join(parts[:5]), int(parts[5])) if len(parts) == 6 and _SEQUENCE.fullmatch(parts[5]) else None
+    return (text, 0) if len(parts) == 5 else None
 
 
 def is_shown(transaction: Transaction) -> bool:

@@ -22,7 +22,7 @@ from gateway.core.transaction import Request, Stored
 from gateway.terminals.http_connection import HttpConnection, connection_of
 from gateway.terminals.http_desk import SALES, Asks, Core, Desk, Refused, Steps, damaged, key_from, made, refused
 from gateway.terminals.http_heartbeats import Heartbeats
-from gateway.terminals.http_mapping import is_shown, key_of, reversal_of, transaction_id, view
+from gateway.terminals.http_mapping import is_shown, named_by, reversal_of, transaction_id, view
 from gateway.terminals.http_settings import HttpCount, HttpListenerSettings
 from gateway.terminals.receipts import RECEIPT_MEDIA_TYPE, ReceiptLater
 from gateway.tls import TerminalNames
@@ -122,10 +122,10 @@ class Routes:
         received = await self._receive(request, records=True)
         idempotent = key_from(received.keys)
         body = self._decoded(received, NewReversal)
-        key, terminal = self._named(received)
+        named, terminal = self._named(received)
         asks = Asks(idempotent, received.line.address, refused_first=False, now_ms=self._desk.now_ms())
         with self._desk.place(terminal, asks):
-            original = await self._stored(key, request.match_info["id"], ProblemKind.IN_PROGRESS)
+            original = await self._stored(*named, request.match_info["id"], ProblemKind.IN_PROGRESS)
             core = self._core
             try:
                 asked = reversal_of(original, body, idempotent, core.rules, core.hashing, core.utc_ms())
@@ -137,17 +137,17 @@ class Routes:
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request)
-        key, terminal = self._named(received)
+        named, terminal = self._named(received)
         with self._desk.place(terminal):
-            stored = await self._stored(key, request.match_info["id"])
+            stored = await self._stored(*named, request.match_info["id"])
         return _json(view(stored.transaction, stored.answer, self._settings.approved_codes))
 
     async def _receipt(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request)
-        key, terminal = self._named(received)
+        named, terminal = self._named(received)
         receipt_of = self._core.receipt_of
         with self._desk.place(terminal):
-            stored = await self._stored(key, request.match_info["id"])
+            stored = await self._stored(*named, request.match_info["id"])
             try:
                 proof = await self._steps.in_time(receipt_of(stored.transaction.id)) if receipt_of else None
             except ReceiptLater:
@@ -229,22 +229,30 @@ class Routes:
         encoding = request.headers.get("Content-Encoding", "identity")
         return self._steps.decoded(received.body, wanted, request.content_type, encoding)
 
-    def _named(self, received: _Received) -> tuple[str, str]:
-        """Key and terminal of the transaction in the path. One of another terminal is as one that does not exist."""
-        key = key_of(received.request.match_info["id"])
-        terminal = key.split("|")[2] if key is not None else ""
-        if key is None or terminal not in received.names:
+    def _named(self, received: _Received) -> tuple[tuple[str, int], str]:
+        """Key and sequence of the transaction in the path, and its terminal. One of another terminal is as one that
+        does not exist."""
+        named = named_by(received.request.match_info["id"])
+        terminal = named[0].split("|")[2] if named is not None else ""
+        if named is None or terminal not in received.names:
             raise _unknown()
         self._steps.admit(received.names, terminal, self._desk.now_ms())
-        return key, terminal
+        return named, terminal
 
-    async def _stored(self, key: str, identifier: str, late: ProblemKind = ProblemKind.OVERLOADED) -> Stored:
-        (found,) = await self._steps.in_time(self._core.find((key,)), late)
+    async def _stored(
+        self, key: str, number: int, identifier: str, late: ProblemKind = ProblemKind.OVERLOADED
+    ) -> Stored:
+        """The transaction of an id. What has a number is read by it: its key may be a newer one's by now (D1)."""
+        found: Stored | Lookup
+        if number:
+            found = await self._steps.in_time(self._core.load(number, key), late)
+        else:
+            (found,) = await self._steps.in_time(self._core.find((key,)), late)
         if found is Lookup.DAMAGED:
             raise damaged()
         if isinstance(found, Lookup) or not is_shown(found.transaction):
             raise _unknown()
-        if transaction_id(found.transaction) != identifier:  # a later one of the same key
+        if transaction_id(found.transaction) != identifier:  # a second key, or an id that is written in another way
             raise _unknown()
         return found
 

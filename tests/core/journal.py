@@ -235,7 +235,8 @@ class MemoryJournal:
 
     def load(self, load: Load) -> Found:
         """Read by id."""
-        return Found(load.token, (self._read(load.id if load.id in self.rows else None),))
+        known = load.id in self.rows and load.key in ("", self.rows[load.id].transaction.key)
+        return Found(load.token, (self._read(load.id if known else None),))
 
     def _read(self, found: int | None) -> Stored | Lookup:
         if found is None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.parts import BadRequest
 from gateway.core.transaction import Kind
-from gateway.terminals.http_mapping import key_of, request_of
+from gateway.terminals.http_mapping import named_by, request_of
 from protocol.http_api import (
     BadBody,
     Heartbeat,
@@ -119,8 +119,8 @@ def _read_names(data: bytes) -> None:
         pass
     else:
         must(1 <= len(key) <= len(text) and key.isascii() and key.isprintable(), "a key that is none")
-    found = key_of(text)
-    must(found is None or found.count("|") == 4, "an id that stands for no key")
+    found = named_by(text)
+    must(found is None or (found[0].count("|") == 4 and found[1] >= 0), "an id that stands for no key")
 
 
 # --- field 48 of a settlement ------------------------------------------------------------------------------------

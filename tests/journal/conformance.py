@@ -243,6 +243,20 @@ class JournalConformance:
         assert found.results == (loaded(rig, 2), Lookup.ABSENT, loaded(rig, 1))  # type: ignore[union-attr]
         assert rig.load(99) is Lookup.ABSENT
 
+    def test_a_read_by_id_with_a_key_gives_the_transaction_of_both_also_where_the_key_has_come_again(
+        self, rig: Rig
+    ) -> None:
+        rig.write(sale("H|M|T|2|000001", horizon_ms=1000))
+        rig.now_ms += 1001
+        rig.write(sale("H|M|T|2|000001", horizon_ms=1000, accepted_ms=rig.now_ms))
+        rig.write(sale("H|M|T|2|000002", alias="idem|M|T|one"))
+        for _ in range(2):
+            assert [loaded(rig, n) == rig.load(n, "H|M|T|2|000001") for n in (1, 2)] == [True, True]
+            assert rig.load(3, "H|M|T|2|000002") == loaded(rig, 3)
+            wrong = [(3, "H|M|T|2|000001"), (1, "H|M|T|2|000002"), (3, "idem|M|T|one"), (99, "H|M|T|2|000001")]
+            assert [rig.load(number, key) for number, key in wrong] == [Lookup.ABSENT] * 4
+            rig.reopen()
+
     def test_a_transaction_is_found_by_both_its_keys_and_is_one_row(self, rig: Rig) -> None:
         rig.write(sale("k|000001", alias="idem|M|T|one"))
         rig.write(sale("k|000002"))

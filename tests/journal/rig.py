@@ -151,8 +151,8 @@ class Rig:
         assert isinstance(found, Found)
         return found.results
 
-    def load(self, number: int) -> Any:
-        found = self.perform(Load(self.next_token(), number))[0]
+    def load(self, number: int, key: str = "") -> Any:
+        found = self.perform(Load(self.next_token(), number, key))[0]
         assert isinstance(found, Found)
         return found.results[0]
 

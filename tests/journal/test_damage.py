@@ -153,6 +153,7 @@ def test_a_damaged_record_is_set_aside_once_and_its_lane_goes_on(tmp_path: Path,
     assert [each.transaction.id for each in rig.heads("M/T").stored] == [1, 3]
     assert rig.load(2) is Lookup.DAMAGED
     assert rig.find("k|000002") == (Lookup.DAMAGED,)
+    assert (rig.load(2, "k|000002"), rig.load(2, "k|000003")) == (Lookup.DAMAGED, Lookup.ABSENT)
     assert rig.existing(sale("k|000002")) is None
     rig.reopen()
     assert [each.transaction.id for each in rig.heads("M/T").stored] == [1, 3]

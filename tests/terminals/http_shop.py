@@ -145,6 +145,11 @@ class CoreDouble:
         named = [self.aliases[key][0] if key in self.aliases else key for key in keys]
         return [self.rows.get(key, Lookup.ABSENT) for key in named]
 
+    async def load(self, number: int, key: str) -> Stored | Lookup:
+        await asyncio.sleep(0)
+        found = self.rows.get(key, Lookup.ABSENT)
+        return Lookup.ABSENT if isinstance(found, Stored) and found.transaction.id != number else found
+
     async def search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
         await asyncio.sleep(0)
         rows = [stored.transaction for stored in self.rows.values() if isinstance(stored, Stored)]
@@ -179,7 +184,8 @@ class HttpShop:
         self.reports: list[tuple[str, dict[str, str]]] = []
         self.core = CoreDouble(self._reply, lambda: self.utc_ms)
         self.listener = HttpListener(
-            settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.search,
+            settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.load,
+            self.core.search,
             lambda: self.mode, lambda: self.utc_ms, self._report,
             secret_of=secrets.get if secrets is not None else None, asked=since_long(),
         )  # fmt: skip

@@ -367,7 +367,7 @@ async def test_a_fault_of_ours_is_500_without_its_text() -> None:
 
 
 @on_each_loop
-async def test_an_id_of_a_key_that_came_again_names_the_old_transaction_no_more() -> None:
+async def test_an_id_of_a_key_that_may_come_again_names_its_own_transaction_and_no_newer_one() -> None:
     async with http_shop(TerminalRules(period=Period.HORIZON)) as shop:
         old = await shop.sell()
         key = shop.core.requested[0].key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.conductor import Conductor
-from gateway.core.effects import Find, Purpose, Send
+from gateway.core.effects import Find, Load, Purpose, Send
 from gateway.core.engine import Engine
 from gateway.core.events import Answered, Connected, Found, JournalEvent, Lookup, NotSent
 from gateway.core.fingerprint import KeyedHash
@@ -83,8 +84,9 @@ class House:
         )  # fmt: skip
         self.http = HttpListener(
             HttpListenerSettings(allow_unauthenticated=True, sweep_interval_ms=20), self.dialect.terminal, hashing,
-            self.conductor.submit, self._find, self._search, lambda: "standing-in" if self.away else "online",
-            clock.utc_ms, lambda *_: None, tokens=itertools.count(1, 2),
+            self.conductor.submit, self._find, self._load, self._search,
+            lambda: "standing-in" if self.away else "online", clock.utc_ms, lambda *_: None,
+            tokens=itertools.count(1, 2),
         )  # fmt: skip
 
     async def start(self) -> None:
@@ -156,6 +158,13 @@ class House:
         future = self._lookups[token]
         self._journal.find(Find(token, keys))
         return await future
+
+    async def _load(self, number: int, key: str) -> Stored | Lookup:
+        token = next(self._tokens)
+        self._lookups[token] = asyncio.get_running_loop().create_future()
+        future = self._lookups[token]
+        self._journal.load(Load(token, number, key))
+        return (await future)[0]
 
     async def _search(self, terminal: str, stan: str, after: int, limit: int) -> list[Transaction]:
         listing = Listing(states=frozenset(State), terminal=terminal, after_id=after, limit=limit)
@@ -281,6 +290,84 @@ async def test_a_reversal_of_yesterdays_sale_a_moment_before_is_none_of_todays_u
         assert (await gateway.get(path))[1]["state"] in {"reversing", "reversed"}
         _, page = await gateway.get("/v1/transactions?terminal=T0000001&stan=000007")
         assert [each["type"] for each in page["transactions"]] == ["sale", "reversal"] * 2
+
+
+async def twice_the_same_stan(gateway: House) -> tuple[str, str]:
+    """Two sales under one key that has no date, a day apart; where each of them is to be found."""
+    _, first = await gateway.post("/v1/transactions", undated(gateway, 7), "monday")
+    gateway.clock.ahead_ms += 25 * 3_600_000
+    _, second = await gateway.post("/v1/transactions", undated(gateway, 7), "tuesday")
+    assert (first["state"], second["state"], first["id"] != second["id"]) == ("approved", "approved", True)
+    return f"/v1/transactions/{first['id']}", f"/v1/transactions/{second['id']}"
+
+
+async def states_of(gateway: House, *paths: str) -> list[str]:
+    """How they stand, those that are being undone or are undone as one word."""
+    told = [await gateway.get(path) for path in paths]
+    assert [(status, answer["id"]) for status, answer in told] == [(200, path.rpartition("/")[2]) for path in paths]
+    return ["undone" if answer["state"] in {"reversing", "reversed"} else answer["state"] for _, answer in told]
+
+
+@on_each_loop
+async def test_a_sale_whose_stan_has_come_again_is_shown_and_reversed_by_its_id_and_no_other(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        first, second = await twice_the_same_stan(gateway)
+        assert await states_of(gateway, first, second) == ["approved", "approved"]
+        for key in ("undo monday", "undo monday", "undo monday once more"):
+            status, undone = await gateway.post(f"{first}/reversal", {"reason": "cancelled"}, key)
+            assert (status, undone["response_code"], undone["type"]) == (200, "00", "reversal")
+            assert await states_of(gateway, first, second) == ["undone", "approved"]
+        assert (await gateway.get(f"/v1/transactions/{undone['id']}"))[1] == undone
+        status, _ = await gateway.post(f"{second}/reversal", {"reason": "cancelled"}, "undo tuesday")
+        assert (status, await states_of(gateway, first, second)) == (200, ["undone", "undone"])
+        _, page = await gateway.get("/v1/transactions?terminal=T0000001&stan=000007")
+        assert [each["type"] for each in page["transactions"]] == ["sale", "sale", "reversal", "reversal"]
+
+
+@on_each_loop
+async def test_the_older_of_two_sales_is_reversed_by_its_id_also_after_the_newer_one(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        first, second = await twice_the_same_stan(gateway)
+        await gateway.post(f"{second}/reversal", {"reason": "cancelled"}, "undo tuesday")
+        assert await states_of(gateway, first, second) == ["approved", "undone"]
+        status, undone = await gateway.post(f"{first}/reversal", {"reason": "cancelled"}, "undo monday")
+        assert (status, undone["response_code"]) == (200, "00")
+        assert await states_of(gateway, first, second) == ["undone", "undone"]
+        await gateway.conductor.until_quiet(5)
+        sent = [send.message.fields[90] for send in gateway.sent if send.purpose is Purpose.REVERSAL]
+        assert len(set(sent)) == len(sent) == 2  # each names its own original
+
+
+@on_each_loop
+async def test_the_idempotency_key_of_one_reversal_does_not_pass_for_that_of_another_sale(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        first, second = await twice_the_same_stan(gateway)
+        assert (await gateway.post(f"{first}/reversal", {"reason": "cancelled"}, "undo"))[0] == 200
+        status, told = await gateway.post(f"{second}/reversal", {"reason": "cancelled"}, "undo")
+        assert (status, told["type"]) == (422, "urn:holdfast:problem:key-reused")
+        assert await states_of(gateway, first, second) == ["undone", "approved"]
+
+
+@on_each_loop
+async def test_a_sequence_under_another_key_is_as_unknown_as_one_that_does_not_exist(tmp_path: Path) -> None:
+    async with house("iso87-binary", tmp_path) as gateway:
+        await gateway.post("/v1/transactions", undated(gateway, 7, terminal="T0000002"), "of another terminal")
+        _, ours = await gateway.post("/v1/transactions", undated(gateway, 7), "ours")
+        key = f"H|{MERCHANT}|{TERMINAL}|2|000007"
+        number = next(each for each in range(1, 99) if named(f"{key}|{each}") == ours["id"])
+        made = [f"{key}|{each}" for each in (1, 2, 3, 999, 0, 10**30) if each != number]
+        made += [f"{key}|0{number}", f"{key}|+{number}", f"{key}|{number} ", key, f"{key}|{number}|"]
+        made += [f"H|M00000000000009|{TERMINAL}|2|000007|{number}", f"H|{MERCHANT}|{TERMINAL}|1|000007|{number}"]
+        told = [await gateway.get(f"/v1/transactions/{named(text)}") for text in made]
+        told += [await gateway.post(f"/v1/transactions/{named(text)}/reversal", {"reason": "cancelled"}, text)
+                 for text in made]  # fmt: skip
+        assert [each for each in told if each != told[0]] == []
+        assert (told[0][0], told[0][1]["type"]) == (404, "urn:holdfast:problem:transaction-unknown")
+
+
+def named(text: str) -> str:
+    """An id that stands for this text."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 @on_each_loop

@@ -333,8 +333,9 @@ class WaitingHttpShop(HttpShop):
         self.wait_ms = 0
         self.acquirer_full = False
         self.listener = HttpListener(
-            settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.search,
-            lambda: self.mode, lambda: self.utc_ms, self._report, journal_wait_ms=lambda: self.wait_ms,
+            settings, rules, KeyedHash(bytes(32)), self.core.submit, self.core.find, self.core.load,
+            self.core.search, lambda: self.mode, lambda: self.utc_ms, self._report,
+            journal_wait_ms=lambda: self.wait_ms,
             acquirer_full=lambda: self.acquirer_full, asked=asked if asked is not None else since_long(),
         )  # fmt: skip
 
