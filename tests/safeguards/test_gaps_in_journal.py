@@ -82,8 +82,8 @@ def test_a_commit_between_two_lookups_of_one_hop_is_seen_by_neither(tmp_path: Pa
     by_id = journal._records.by_id
     found: list[object] = []
 
-    def by_id_and_then_a_commit(number: int) -> object:
-        found.append(by_id(number))
+    def by_id_and_then_a_commit(number: int, key: str) -> object:
+        found.append(by_id(number, key))
         if len(found) == 1:
             changed(tmp_path / "journal.db", "DELETE FROM tx")
         return found[-1]
