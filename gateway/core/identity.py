@@ -295,16 +295,18 @@ def _original_keys(fields: Fields, rules: TerminalRules, period: str, lane: str,
 
 
 def _keys_beside(fields: Fields, rules: TerminalRules, period: str, lane: str, utc_ms: int) -> tuple[str, ...]:
-    """Keys of the days beside those that a reversal names: it may come after the midnight of its original.
+    """Keys of the days beside those that a reversal names, and of no day.
 
-    Its own date is then a day later than the original's; and field 90 has a date in UTC, which may be a day off the
-    local one.
+    It may come after the midnight of its original. Its own date is then a day later than the original's; and field 90
+    has a date in UTC, which may be a day off the local one. Some makes learn the date from the answer, so that a
+    reversal has one and its original none.
     """
     original = fields.get(90, "")
     if rules.original is not OriginalForm.DE_90 or not original or not period.startswith("D"):
         return ()
     named = _date_period(original[10:14], utc_ms)
-    beside = (_days_from(period, -1), _days_from(named, -1), _days_from(named, 1))
+    # What came without a date is under no day's key, and its reversal may have one all the same.
+    beside = (_days_from(period, -1), _days_from(named, -1), _days_from(named, 1), "H")
     return tuple(
         dict.fromkeys(f"{p}|{lane}|{original[1]}|{original[4:10]}" for p in beside if p and p not in (period, named))
     )

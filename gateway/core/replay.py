@@ -21,7 +21,14 @@ from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
 from protocol.iso8583.message import Fields
-from protocol.response_codes import ADVICE_TAKEN, RETRY_LATER, REVERSAL_DONE, SIGN_ON_FIRST, may_decline
+from protocol.response_codes import (
+    ADVICE_TAKEN,
+    LOOK_UP_ORIGINAL,
+    RETRY_LATER,
+    REVERSAL_DONE,
+    SIGN_ON_FIRST,
+    may_decline,
+)
 
 # Names of what every replay meets: a member of an enumeration costs ten times as much to come by.
 _REVERSING: Final = State.REVERSING
@@ -31,6 +38,8 @@ _REVERSED: Final = State.REVERSED
 _SENDING: Final = EntryKind.SENDING
 _ANSWERED: Final = EntryKind.ANSWERED
 _SETTLEMENT: Final = Kind.SETTLEMENT
+_STOOD_IN: Final = frozenset({Kind.SALE, Kind.AUTHORISATION})
+"""Asked by their terminals: as an advice, none but the gateway has sent them."""
 _REVERSAL: Final = Obligation.REVERSAL
 _SEND_REVERSAL: Final = Purpose.REVERSAL
 _SEND_ADVICE: Final = Purpose.ADVICE
@@ -217,6 +226,9 @@ class Replay:
                 self._retry_later(run, f"answer.code-{code}")
             else:
                 self._park(run, f"answer.code-{code}")
+        elif code in LOOK_UP_ORIGINAL and run.transaction.attempts == 1 and run.transaction.kind in _STOOD_IN:
+            # Nothing of it has left before: what the acquirer knows under this STAN is another transaction (D4).
+            self._park(run, f"answer.code-{code}")
         elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
             if state is _STORED_CANCELLED:
                 self._settle(run, _REVERSING, run.transaction.reason)

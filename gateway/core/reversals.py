@@ -379,11 +379,16 @@ def reversal_reason(request: Request) -> str:
 
 
 def sent_as_named(request: Request, original: Stored, utc_ms: int) -> bool:
-    """Whether what was found under another day's key is the one that a reversal names in field 90: by its field 7, or
-    where it has none, because it was taken a moment ago. Another day's transaction of the same STAN is not meant."""
+    """Whether what was found under another day's key, or under none, is the one that a reversal names in field 90.
+
+    By its field 7, or where it has none, because it was taken a moment ago. Another day's transaction of the same STAN
+    is not meant; one without a date is, within the horizon in which a retry would mean it (D1).
+    """
     if sent := original.request.fields.get(7, ""):
         return sent == request.fields.get(90, "")[10:20]
-    return abs(utc_ms - original.transaction.accepted_ms) <= _MIDNIGHT_MS
+    undated = original.transaction.key.startswith("H|")
+    within_ms = request.rules.horizon_hours * 3_600_000 if undated else _MIDNIGHT_MS
+    return abs(utc_ms - original.transaction.accepted_ms) <= within_ms
 
 
 def undoes(request: Request, known: Transaction) -> bool:

@@ -9,7 +9,7 @@ from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import EntryKind, State
 from protocol.iso8583.rules import HostRules
 from tests.core.acquirer import SILENT_LOST, Mood, answers
-from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_sale
+from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_key, unionpay_sale
 from tests.core.world import World
 
 APPROVED = ("00", "08", "10", "11", "16")
@@ -66,9 +66,9 @@ def test_94_to_the_repeat_of_a_request_says_that_the_first_may_be_booked_and_is_
 
 @pytest.mark.parametrize(
     ("code", "state"),
-    [(code, State.APPROVED) for code in (*APPROVED, "94")]
+    [(code, State.APPROVED) for code in APPROVED]
     + [(code, State.STORED) for code in RETRY]
-    + [(code, State.PARKED) for code in ("30", "05", "12", "25", "51", "95", "000", "")],
+    + [(code, State.PARKED) for code in ("94", "30", "05", "12", "25", "51", "95", "000", "")],
 )
 def test_what_a_code_means_for_an_advice(code: str, state: State) -> None:
     world = World(up=False)
@@ -77,6 +77,32 @@ def test_what_a_code_means_for_an_advice(code: str, state: State) -> None:
     world.acquirer.moods.append(answers(code, books=True))
     world.up()
     assert world.journal.row(key()).state is state
+
+
+def test_94_to_the_repeat_of_an_advice_says_that_the_first_was_taken() -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend([SILENT_LOST, answers("94")])
+    world.up()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.APPROVED
+
+
+def test_94_to_the_first_send_of_an_advice_is_another_transactions_and_a_persons_matter() -> None:
+    world = World(up=False, rules=UNIONPAY_RULES)
+    world.ask("0200", unionpay_sale(1, 1_000))
+    world.ask("0200", unionpay_sale(1, 2_500, batch="000002"))
+    world.run()
+    world.up()
+    world.advance(120_000)
+    states = [world.journal.row(unionpay_key(1, batch=batch)).state for batch in ("000001", "000002")]
+    assert states == [State.APPROVED, State.PARKED], "a host without batches knows the STAN as the first one"
+    assert sum(world.acquirer.booked.values()) == 1_000
+    world.acquirer.moods.append(answers("94"))
+    assert world.command(OperatorAct.RELEASE, 2) == "transaction 2 is now stored"
+    world.advance(120_000)
+    assert world.journal.row(unionpay_key(1, batch="000002")).state is State.APPROVED, "somebody has looked"
 
 
 @pytest.mark.parametrize(

@@ -548,6 +548,47 @@ def test_d15_a_sale_of_the_day_before_that_was_sent_at_another_time_is_not_meant
     assert world.journal.row(key(5)).state is State.APPROVED
 
 
+def _undated(*, with_time: bool) -> tuple[Fields, Fields]:
+    """A sale without a date, and its reversal, which has the one that its terminal has learned meanwhile."""
+    original = sale(5)
+    del original[13]
+    if not with_time:
+        del original[7]
+    undo = reversal(sale(5), 9) | {90: f"0200000005{original.get(7, '')}".ljust(42, "0")}
+    return original, undo
+
+
+@pytest.mark.parametrize("with_time", [True, False])
+@pytest.mark.parametrize("up", [True, False])
+def test_d15_a_dated_reversal_undoes_the_sale_that_came_without_a_date(up: bool, with_time: bool) -> None:
+    world = World(up=up)
+    original, undo = _undated(with_time=with_time)
+    world.ask("0200", original)
+    world.run()
+    world.advance(3_600_000)
+    told = world.ask("0400", undo)
+    world.run()
+    world.up()
+    world.advance(120_000)
+    assert world.code(told) == "00"
+    undone = key(5).replace("D20251121", "H")
+    assert world.journal.row(undone).state is (State.REVERSED if up else State.CANCELLED)
+    again = world.ask("0200", original)
+    world.run()
+    assert world.code(again) == "12", "nobody is told any more that it is paid"
+    world.check_settled()
+
+
+def test_d15_a_sale_without_a_date_that_was_sent_at_another_time_is_not_meant() -> None:
+    world = World()
+    original, undo = _undated(with_time=True)
+    world.ask("0200", original | {7: "1121110000"})
+    world.run()
+    world.ask("0400", undo)
+    world.run()
+    assert world.journal.row(key(5).replace("D20251121", "H")).state is State.APPROVED
+
+
 # A reversal in part
 
 
