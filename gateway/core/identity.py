@@ -89,6 +89,15 @@ def _period(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
     return "H"
 
 
+def _period_named(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
+    """Of a reversal that has no date itself: the one in field 90, which no horizon ends; else the horizon."""
+    month_day = fields.get(90, "")[10:14]
+    if rules.period is not Period.DATE or rules.original is not OriginalForm.DE_90 or not all_digits(month_day):
+        return "H"
+    named = _date_period(month_day, utc_ms)
+    return named if _days_from(named, 0) else "H"
+
+
 def pan_of(fields: Fields) -> str:
     """The card number from field 2, track 2, or chip data (tags 5A, 57); empty where there is none.
 
@@ -158,6 +167,8 @@ def request_from(
     if pan and not _is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
+    if kind is _REVERSAL and period == "H":
+        period = _period_named(fields, rules, utc_ms)
     of_batch, settles = period[0] == "B", rules.settles
     batch_unknown = batches and settles and not of_batch
     if batch_unknown and kind is not _REVERSAL:

@@ -589,6 +589,26 @@ def test_d15_a_sale_without_a_date_that_was_sent_at_another_time_is_not_meant() 
     assert world.journal.row(key(5).replace("D20251121", "H")).state is State.APPROVED
 
 
+@pytest.mark.parametrize("sent", ["1120180000", "1121120000", "1122030000"])
+@pytest.mark.parametrize("later_ms", [0, 108_000_000])
+@pytest.mark.parametrize("up", [True, False])
+def test_d15_a_reversal_without_a_date_finds_its_original_whatever_the_hour_is_in_greenwich(
+    up: bool, later_ms: int, sent: str
+) -> None:
+    world = World(up=up)
+    world.ask("0200", sale(5) | {7: sent})
+    world.run()
+    world.jump(later_ms)
+    undo = reversal(sale(5) | {7: sent}, 9)
+    del undo[13]
+    world.ask("0400", undo)
+    world.run()
+    world.up()
+    world.advance(120_000)
+    assert world.journal.row(key(5)).state is (State.REVERSED if up else State.CANCELLED)
+    world.check_settled()
+
+
 # A reversal in part
 
 
