@@ -16,8 +16,9 @@ from typing import Final
 import uvloop
 
 from bench.acquirer import Acquirer
-from bench.child import Gateway, GatewayBroken, Setup, free_ports
+from bench.child import Gateway, GatewayBroken, Setup
 from bench.filling import Filling
+from bench.ports import free_ports
 from bench.records import LedgerEvent, read_lines
 from bench.screen import Screen, write_json
 from bench.usage import journal_bytes, resident_bytes, resident_peaks

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -22,7 +19,6 @@ from bench.records import Owed, transaction_key
 
 CONFIG_NAME: Final = "holdfast.toml"
 LOG_NAME: Final = "gateway.log"
-_PORTS: Final = range(12_000, 32_000)  # below those that the system gives to connections that go out
 _STOP_WITHIN_S: Final = 25.0
 _OPERATOR_WITHIN_S: Final = 30.0
 _PAGE: Final = 1000
@@ -127,24 +123,6 @@ listen = "127.0.0.1:{self.operations_port}"
 def _depth(queue: _Obligations) -> int:
     """What the gateway owes, without what waits for a person."""
     return sum(count for obligation, count in queue.by_obligation.items() if obligation not in ("none", "person"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on just now, nor is given by chance while a gateway is started again.
-
-    Raises:
-        OSError: there are none.
-    """
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for port in random.SystemRandom().sample(_PORTS, 200):
-            one = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise OSError("no free ports")
 
 
 class Gateway:

@@ -17,7 +17,7 @@ import msgspec
 
 from bench.acquirer import NORMAL
 from bench.batches import check_batches
-from bench.child import Gateway, GatewayBroken, free_ports
+from bench.child import Gateway, GatewayBroken
 from bench.day_plan import DOUBTED, befalls, shift, terminal_name
 from bench.day_report import DayResult, tell
 from bench.day_setup import GATEWAY_TERMINAL, DaySetup, Secrets, make_secrets
@@ -26,6 +26,7 @@ from bench.day_worker import Worker
 from bench.history import check
 from bench.interruption import through_phases
 from bench.playing import add_traffic, by_code, finish_all, run_play
+from bench.ports import free_ports
 from bench.records import LedgerEvent, Owed, TerminalBatch, TerminalEvent, read_lines
 from bench.scenario import Options, Step
 from bench.screen import Screen

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.child import Gateway, GatewayBroken, free_ports
+from bench.child import Gateway, GatewayBroken
 from bench.filling import Filling
 from bench.growth_verdict import Callers, Life, Resident, Size, Turn
 from bench.load.frames import Amounts, Now, sale_message, terminal_name
@@ -19,6 +19,7 @@ from bench.load.setup import LoadSetup
 from bench.load.tally import Outcome
 from bench.load.terminals import Told
 from bench.load.worker import Beat, WorkerSettings
+from bench.ports import free_ports
 from bench.screen import Screen
 from bench.till import TEST_CARDS
 from bench.usage import cpu_s, journal_bytes, resident_each, resident_peaks

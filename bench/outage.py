@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.acquirer import NORMAL, Acquirer
-from bench.child import Gateway, GatewayBroken, Setup, free_ports
+from bench.child import Gateway, GatewayBroken, Setup
 from bench.history import Defect, Verdict, check
 from bench.interruption import through_phases
 from bench.playing import add_traffic, by_code, finish_all, run_play
+from bench.ports import free_ports
 from bench.records import LedgerEvent, Owed, TerminalEvent, read_lines
 from bench.scenario import Options, Step, plan
 from bench.screen import Screen

@@ -21,7 +21,7 @@ from typing import Any, Final
 import uvloop
 
 from bench.acquirer import Acquirer, Mode
-from bench.child import Gateway, GatewayBroken, free_ports
+from bench.child import Gateway, GatewayBroken
 from bench.history import check
 from bench.interruption import until_signal
 from bench.overload_crowd import Orders, Phase, Told
@@ -39,6 +39,7 @@ from bench.overload_verdict import (
     Scenario,
     without_owed,
 )
+from bench.ports import free_ports
 from bench.records import LedgerEvent, read_lines
 from bench.screen import Screen, write_json
 from bench.till import MERCHANT

@@ -22,8 +22,9 @@ from typing import Any, Final
 import uvloop
 
 from bench.acquirer import Acquirer
-from bench.child import GatewayBroken, free_ports
+from bench.child import GatewayBroken
 from bench.interruption import SIGNALS
+from bench.ports import free_ports
 from bench.screen import Screen, write_json
 from bench.slow_crowd import HALF_CLOSED_SHARE, OPENS_PER_S, Orders, Spoken
 from bench.slow_honest import Caller, HttpTill, Tally, Terminal, sell_openly

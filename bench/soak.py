@@ -19,11 +19,12 @@ from bench.child import Gateway, GatewayBroken
 from bench.history import Finding
 from bench.interruption import SIGNALS
 from bench.playing import run_play
+from bench.ports import free_ports
 from bench.screen import Screen
 from bench.soak_flat import judge_all
 from bench.soak_plan import SoakOptions, Step, round_steps
 from bench.soak_report import SoakResult, tell
-from bench.soak_rig import ForgetfulBooks, Networks, Operator, SoakSetup, quiet_ports, records_of
+from bench.soak_rig import ForgetfulBooks, Networks, Operator, SoakSetup, records_of
 from bench.soak_samples import Samples, journal_pages_bytes, look
 from bench.soak_shop import Shop
 from bench.soak_windows import Windows
@@ -57,7 +58,7 @@ class Soak:
 
     def __init__(self, options: SoakOptions, folder: Path, screen: Screen) -> None:
         self._options, self._folder, self._screen = options, folder, screen
-        ports = quiet_ports(7, random.Random())
+        ports = free_ports(7)
         history, ledger = records_of(folder)
         self._setup = SoakSetup(
             terminal_port=ports[0],

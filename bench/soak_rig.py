@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import socket
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,6 @@ from gateway.config import load_config
 from gateway.operations.client import OperationsClient, RefusedError
 from protocol.iso8583.dialect import load_dialect
 
-_PORTS: Final = range(12_000, 32_000)  # below those that the system gives to connections that go out
 _SMALL_CACHE: Final = "[journal]\ncache_mib = 4\n"  # soon full, so that what grows afterwards is a leak
 _WHY: Final = "soak: the acquirer's books were looked at"
 
@@ -45,24 +42,6 @@ dialect = "{self.terminal_dialect}"
 allow_unauthenticated = true
 """
         )
-
-
-def quiet_ports(count: int, dice: random.Random) -> list[int]:
-    """Ports that are free, and that no connection is given by chance while the gateway is down for a moment.
-
-    Raises:
-        OSError: there are not so many.
-    """
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for port in dice.sample(_PORTS, 400):
-            one = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise OSError("no free ports")
 
 
 class ForgetfulBooks(Books):

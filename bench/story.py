@@ -21,8 +21,9 @@ from typing import Final
 import uvloop
 
 from bench.acquirer import NORMAL, Acquirer, Behaviour, Mode
-from bench.child import Gateway, GatewayBroken, Setup, free_ports
+from bench.child import Gateway, GatewayBroken, Setup
 from bench.history import check
+from bench.ports import free_ports
 from bench.records import LedgerEvent, TerminalEvent, read_lines
 from bench.screen import Screen
 from bench.terminal import GaveUp, Habits, History, Terminal, Told

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
-from bench.child import free_ports
 from bench.load.peers_gateway import Terminals
 from bench.load.peers_http import PATH, Tills
 from bench.load.peers_server import LOCALHOST, ChildServer, Loop, PeerClient
+from bench.ports import free_ports
 from protocol.iso8583.dialect import load_dialect
 
 ECHO: Final = "echo"

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.child import Gateway, GatewayBroken, free_ports
+from bench.child import Gateway, GatewayBroken
 from bench.load.frames import STAN_MAX, Amounts, AnswerReader, FrameWrong, Now, SaleFrames, cut
 from bench.load.peers_http import Tills
 from bench.load.peers_server import LOCALHOST, Loop, PeerBroken, PeerClient, connected
 from bench.load.setup import LoadSetup
 from bench.load.tally import Outcome
 from bench.load.terminals import outcome_of
+from bench.ports import free_ports
 from protocol.iso8583.codec import CodecError
 from protocol.iso8583.dialect import Dialect, load_dialect
 

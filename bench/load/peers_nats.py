@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.child import free_ports
 from bench.load.peers_server import (
     LOCALHOST,
     ChildServer,
@@ -29,6 +28,7 @@ from bench.load.peers_server import (
     transaction_key,
 )
 from bench.load.tally import Outcome
+from bench.ports import free_ports
 
 _STREAM: Final = "STORED"
 _CONNECT: Final = (

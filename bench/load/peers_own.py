@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from bench.child import free_ports
 from bench.load.peers_server import ChildServer, PeerBroken
+from bench.ports import free_ports
 
 _BUSY_TIMEOUT_S: Final = 10.0
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from bench.child import free_ports
 from bench.load.peers_server import (
     LOCALHOST,
     ChildServer,
@@ -28,6 +27,7 @@ from bench.load.peers_server import (
     unprivileged,
 )
 from bench.load.tally import Outcome
+from bench.ports import free_ports
 
 _USER: Final = "bench"
 _TABLE: Final = "CREATE TABLE stored (key text PRIMARY KEY, record bytea NOT NULL)"

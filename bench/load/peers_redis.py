@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.child import free_ports
 from bench.load.peers_server import (
     LOCALHOST,
     ChildServer,
@@ -24,6 +23,7 @@ from bench.load.peers_server import (
     transaction_key,
 )
 from bench.load.tally import Outcome
+from bench.ports import free_ports
 
 _SCRIPT: Final = (
     b"if redis.call('SET',KEYS[1],'','NX') then redis.call('XADD',KEYS[2],'*','r',ARGV[1]) return 1 end return 0"

@@ -33,13 +33,15 @@ from gateway.journal.port import JournalError
 
 GENERATOR_SHARE_MAX: Final = 0.9
 LATE_SHARE_MAX: Final = 0.01
+UNWRITTEN: Final = 2
 
 
 def run(options: RunOptions) -> int:
     """Run, print, and write what was asked for.
 
     Returns:
-        0 where everything held; 1 where not; 130 after Ctrl-C, with what was measured until then.
+        0 where everything held; 1 where not; 2 where it held and a file could not be written;
+        130 after Ctrl-C, with what was measured until then.
     """
     began = datetime.now(UTC)
     open_files()
@@ -55,10 +57,12 @@ def run(options: RunOptions) -> int:
         finally:
             _put_away(folder, options.keep)
         show(results)
-        write_files(options, results)
+        written = _written(options, results)
     if interrupted:
         return INTERRUPTED
-    return 0 if results.held else 1
+    if not results.held:
+        return 1
+    return 0 if written else UNWRITTEN
 
 
 async def _played(options: RunOptions, folder: Path, screen: Screen) -> tuple[Rig, bool]:
@@ -164,6 +168,16 @@ def _of_generator(total: Part, share: float) -> str:
             "5 ms; the machine has too little to spare"
         )
     return f"the generator was not the limit: {seen}"
+
+
+def _written(options: RunOptions, results: Results) -> bool:
+    """Write what was asked for; where a disk does not take it, say so: the verdict stands all the same."""
+    try:
+        write_files(options, results)
+    except OSError as error:
+        print(f"holdfast-bench: the results could not be written, or not all of them: {error}")
+        return False
+    return True
 
 
 def write_files(options: RunOptions, results: Results) -> None:

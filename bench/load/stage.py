@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.certificates import Authority
-from bench.child import Gateway, GatewayBroken, free_ports
+from bench.child import Gateway, GatewayBroken
 from bench.filling import Filling, sale
 from bench.load.books import SavedLane
 from bench.load.frames import Amounts
@@ -25,6 +25,7 @@ from bench.load.truth import Truth, judge
 from bench.load.watching import Watch
 from bench.load.worker import Beat, WorkerSettings
 from bench.overload_verdict import STOOD_IN
+from bench.ports import free_ports
 from bench.screen import Screen
 from bench.usage import journal_bytes
 
@@ -49,7 +50,7 @@ class Findings:
         disk_bytes, stored: growth of the journal's files, and the transactions that it is of.
     """
 
-    truth: Truth = field(default_factory=Truth)
+    truth: Truth = field(default_factory=lambda: Truth(compared=False))
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     left: int = 0
@@ -321,8 +322,7 @@ class Rig:
         """Compare the number of approvals with the gateway's queue."""
         await self.watch.look()
         owed = max(0, self.watch.depth)
-        truth = self.findings.truth
-        truth.counted_only = True
+        truth = Truth(counted_only=True, compared=self.watch.depth >= 0)
         truth.approvals = sum(one.count(Told.APPROVED) for one in told.values())
         truth.booked = (await self._host.counts()).booked
         missing = truth.approvals - truth.booked - owed
@@ -336,6 +336,7 @@ class Rig:
         self.findings.remarks.append(f"counted only: {owed:,} are owed to the acquirer, which was not waited for")
         if self._newest is not None:
             truth.disagreed = self._newest.disagreed
+        self.findings.truth = truth
 
     # --- beats -----------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class Truth:
         unsettled: told declined, refused or reversed, and booked all the same.
         unknown: nobody was told anything.
         undone: sales that were approved and then reversed by their terminals.
+        compared: False where it did not come to that: every count is then 0 because nobody looked.
         counted_only: only sums were compared, so that one lost and one doubled cancel out.
         examples: some of them, for a person.
     """
@@ -50,16 +51,19 @@ class Truth:
     undone: int = 0
     disagreed: int = 0
     counted_only: bool = False
+    compared: bool = True
     examples: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether it was compared, and nothing is wrong."""
         wrong = self.lost, self.doubled, self.out_of_order, self.changed, self.unsettled, self.disagreed
-        return not any(wrong)
+        return self.compared and not any(wrong)
 
     def sentence(self) -> str:
         """The judgement in a line."""
+        if not self.compared:
+            return "what was told was not compared with what is booked: nothing is known of either"
         if self.counted_only:
             return (
                 f"{self.approvals:,} approvals told, {self.booked:,} booked: {self.lost} too few are booked or owed, "

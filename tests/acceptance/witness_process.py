@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from tests.gateway.shop import DEADLINE_S, comes_true, quiet_ports
+from bench.ports import free_ports
+from tests.gateway.shop import DEADLINE_S, comes_true
 
 NAME: Final = "witness.example/w1"
 
@@ -22,7 +23,7 @@ class WitnessProcess:
         self._program = program
         self._config = folder / "witness.json"
         self._log = folder / "witness.log"
-        (self._port,) = quiet_ports(1)
+        (self._port,) = free_ports(1)
         self.key = self._run("init", "--name", NAME, "--listen", f"127.0.0.1:{self._port}").strip()
         self._child: asyncio.subprocess.Process | None = None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import cast
 
 from bench.listening import close_port
+from bench.ports import free_ports
 from protocol.iso8583.dialect import Dialect
 from protocol.iso8583.message import Message
 from protocol.iso8583.mti import answer_mti
@@ -111,8 +112,8 @@ class Host:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.receive_buffer_bytes:  # before listening, so that connections inherit it
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
+        self.port = self.port or free_ports(1)[0]
         listening.bind(("127.0.0.1", self.port))
-        self.port = listening.getsockname()[1]
         self._server = await asyncio.get_running_loop().create_server(
             lambda: HostConnection(self), sock=listening, ssl=self.tls
         )

@@ -15,6 +15,7 @@ import struct
 from typing import Any, cast
 
 from bench.listening import close_port
+from bench.ports import free_ports
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.mti import answer_mti
 from tests.acquirers.waiting import DEADLINE_S, until
@@ -234,8 +235,8 @@ class HttpHost:
         """Listen; the same port each time."""
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.port = self.port or free_ports(1)[0]
         listening.bind(("127.0.0.1", self.port))
-        self.port = listening.getsockname()[1]
         self._server = await asyncio.get_running_loop().create_server(
             lambda: HttpConnection(self), sock=listening, ssl=self.tls
         )

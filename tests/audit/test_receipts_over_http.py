@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from bench.ports import free_ports
 from bench.till import TEST_CARDS
 from gateway.config import load_config
 from gateway.config.audit import origin_of
@@ -18,7 +19,7 @@ from protocol.transparency.notes import SignerKey
 from protocol.transparency.tlog_proof import TlogProof
 from protocol.transparency.tree import leaf_hash
 from tests.acceptance.real_journal import holdfast
-from tests.gateway.shop import House, Shop, open_shop, play, quiet_ports, setup
+from tests.gateway.shop import House, Shop, open_shop, play, setup
 
 SALE: dict[str, Any] = {
     "type": "sale",
@@ -34,7 +35,7 @@ _PATIENCE_S = 30
 
 def with_receipts(**audit: object) -> tuple[House, str]:
     """A shop whose HTTP listener gives receipts, and that listener's address."""
-    (port,) = quiet_ports(1)
+    (port,) = free_ports(1)
     listener = {"listen": f"127.0.0.1:{port}", "speaks": "http", "allow_unauthenticated": True, "receipts": True}
     house = setup(more_terminals=(listener,), overrides={"audit": audit})
     return house, f"http://127.0.0.1:{port}"
@@ -124,7 +125,7 @@ def test_a_receipt_that_no_signed_head_covers_is_503_and_one_of_nobody_404(tmp_p
 
 def test_without_the_setting_there_is_no_receipt_and_no_link(tmp_path: Path) -> None:
     async def story() -> None:
-        (port,) = quiet_ports(1)
+        (port,) = free_ports(1)
         address = f"http://127.0.0.1:{port}"
         listener = {"listen": f"127.0.0.1:{port}", "speaks": "http", "allow_unauthenticated": True}
         async with (

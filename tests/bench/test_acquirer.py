@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.acquirer import NORMAL, Acquirer, Behaviour, Mode
-from bench.child import free_ports
 from bench.ledger import Ledger
 from bench.line import dial
+from bench.ports import free_ports
 from bench.records import LedgerEvent, read_lines
 from bench.terminal import Habits, History, Terminal
 from protocol.iso8583.dialect import load_dialect, shipped_dialects

@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 
 from bench.child import LOG_NAME
+from bench.ports import free_ports
 from bench.till import Prepared
 from gateway.audit.canaries import canaries_of
 from gateway.audit.shredding import Search
@@ -34,7 +35,7 @@ from protocol.iso8583.message import Fields, Message
 from protocol.settlement import Totals, totals_text
 from tests.audit.test_shredding import spelt
 from tests.crash.amounts import LIMIT_S
-from tests.gateway.shop import Counter, House, Shop, comes_true, open_shop, play, quiet_ports, saying, setup
+from tests.gateway.shop import Counter, House, Shop, comes_true, open_shop, play, saying, setup
 from tests.test_core_dumps import cores_allowed, cores_here
 
 PANS: Final = ("4012888888881881", "5105105105105100", "6212345678900000094", "371449635398431")
@@ -64,7 +65,7 @@ def keeping_dialect(folder: Path) -> Path:
 
 def house(folder: Path) -> tuple[House, str]:
     """A gateway that stores what it may, logs all that it can, and has a listener for a till."""
-    (port,) = quiet_ports(1)
+    (port,) = free_ports(1)
     allowed = {"allow_pin_dropped": True, "allow_track_dropped": True, "allow_chip_without_issuer": True}
     made = setup(
         terminal_dialect=str(keeping_dialect(folder)),

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bench.ports import free_ports
 from bench.till import Prepared
 from protocol.iso8583.dialect import load_dialect
-from tests.gateway.shop import DEADLINE_S, House, quiet_ports, setup
+from tests.gateway.shop import DEADLINE_S, House, setup
 
 FRAME_TIMEOUT_MS: Final = 300
 
@@ -102,7 +103,7 @@ BAD = [
 
 def two_listeners() -> House:
     """UnionPay terminals on one port, ASCII ones on another."""
-    (ascii_port,) = quiet_ports(1)
+    (ascii_port,) = free_ports(1)
     other = {"listen": f"127.0.0.1:{ascii_port}", "dialect": "iso87-ascii"}
     return setup(overrides={"terminals": {"frame_timeout_ms": FRAME_TIMEOUT_MS}}, more_terminals=(other,))
 

@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
-import socket
 import sys
 import time
 import tomllib
@@ -23,6 +21,7 @@ from typing import Any, Final
 from bench.acquirer import NORMAL, Acquirer, Connection, Mode
 from bench.child import LOG_NAME, Gateway, Setup
 from bench.line import Line
+from bench.ports import free_ports
 from bench.records import LedgerEvent
 from bench.terminal import Told
 from bench.till import Prepared, Till
@@ -34,7 +33,6 @@ from protocol.iso8583.message import Fields, Message
 DEADLINE_S: Final = 30.0
 _TEST_WITHIN_S: Final = 100.0
 _POLL_S: Final = 0.02
-_PORTS: Final = range(12_000, 32_000)  # below those that the system gives to connections that go out
 
 Overrides = Mapping[str, Mapping[str, object]]
 
@@ -62,20 +60,6 @@ async def comes_true(
             return time.monotonic() - began
         assert time.monotonic() - began < within_s, f"in vain, for {within_s:g} s: {what}"
         await asyncio.sleep(_POLL_S)
-
-
-def quiet_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, and that no connection of this machine is given by chance meanwhile."""
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for port in random.SystemRandom().sample(_PORTS, 200):
-            one = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise AssertionError("no free ports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,7 +335,7 @@ def saying(sale: Prepared, more: Fields, dialect: Dialect) -> Prepared:
 
 def setup(**changes: Any) -> House:
     """A configuration with ports of its own and short time limits."""
-    terminal_port, operations_port, acquirer_port = quiet_ports(3)
+    terminal_port, operations_port, acquirer_port = free_ports(3)
     usual: dict[str, Any] = {
         "terminal_port": terminal_port,
         "operations_port": operations_port,

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from bench.acquirer import Behaviour, Mode
+from bench.ports import free_ports
 from bench.till import TEST_CARDS
-from tests.gateway.shop import Host, House, comes_true, open_shop, outcome, play, quiet_ports, setup
+from tests.gateway.shop import Host, House, comes_true, open_shop, outcome, play, setup
 
 
 def two_endpoints() -> House:
     """A configuration whose acquirer has a second address; the shop's host listens on the first."""
     house = setup()
-    endpoints = [f"127.0.0.1:{house.acquirer_port}", *(f"127.0.0.1:{port}" for port in quiet_ports(1))]
+    endpoints = [f"127.0.0.1:{house.acquirer_port}", *(f"127.0.0.1:{port}" for port in free_ports(1))]
     return setup(
         terminal_port=house.terminal_port,
         operations_port=house.operations_port,

@@ -7,8 +7,9 @@ from typing import Any
 
 import aiohttp
 
+from bench.ports import free_ports
 from bench.till import TEST_CARDS
-from tests.gateway.shop import House, Shop, comes_true, open_shop, outcome, play, quiet_ports, setup
+from tests.gateway.shop import House, Shop, comes_true, open_shop, outcome, play, setup
 
 SALE: dict[str, Any] = {
     "type": "sale",
@@ -23,7 +24,7 @@ SALE: dict[str, Any] = {
 
 def with_http() -> tuple[House, str]:
     """A shop with a second listener, and the address of its transactions."""
-    (port,) = quiet_ports(1)
+    (port,) = free_ports(1)
     more = ({"listen": f"127.0.0.1:{port}", "speaks": "http", "allow_unauthenticated": True},)
     return setup(more_terminals=more), f"http://127.0.0.1:{port}/v1/transactions"
 

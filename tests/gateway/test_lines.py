@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.child import LOG_NAME, Gateway, Setup
+from bench.ports import free_ports
 from protocol.iso8583.dialect import load_dialect
 from tests.acquirers.certificates import Authority, client
-from tests.gateway.shop import comes_true, play, quiet_ports
+from tests.gateway.shop import comes_true, play
 from tests.terminals.terminal import Terminal, sale
 
 DIALECT = load_dialect("iso87-binary")
@@ -31,7 +32,7 @@ class Secured(Setup):
 
 def test_who_is_refused_stands_in_the_log_and_sighup_takes_new_certificates_into_use(tmp_path: Path) -> None:
     async def story() -> None:
-        terminals, operations, acquirer = quiet_ports(3)
+        terminals, operations, acquirer = free_ports(3)
         setup = Secured(
             terminal_port=terminals,
             operations_port=operations,

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from bench.books import Books
 from bench.history import Verdict, check
+from bench.ports import free_ports
 from bench.proxy import CALM, Choice, Proxy, Weather
 from bench.records import LedgerEvent, TerminalEvent, read_lines, transaction_key
 from bench.terminal import GaveUp, Habits, History, Terminal
@@ -24,7 +25,7 @@ from bench.till import TEST_CARDS
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Kind
 from protocol.iso8583.dialect import load_dialect
-from tests.gateway.shop import House, Shop, comes_true, open_shop, quiet_ports, setup
+from tests.gateway.shop import House, Shop, comes_true, open_shop, setup
 
 FINISH_WITHIN_S: Final = 20.0
 DRAIN_WITHIN_S: Final = 20.0
@@ -157,7 +158,7 @@ async def open_scene(
         acquirer, replay: keys of those tables.
         books: what the acquirer decides by, where it is not the usual; `changes` are those of the bench's Setup.
     """
-    ports = quiet_ports(ways)
+    ports = free_ports(ways)
     endpoints = [f"127.0.0.1:{port}" for port in ports]
     overrides = {"acquirer": {"endpoints": endpoints, **(acquirer or {})}, "replay": {**QUICK_REPLAY, **(replay or {})}}
     house: House = setup(overrides=overrides, **changes)

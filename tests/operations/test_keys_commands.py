@@ -204,11 +204,11 @@ def test_a_keyring_from_a_backup_is_refused_until_it_is_made_to_fit_and_then_sel
 def test_what_cannot_be_done_says_what_to_do_instead(
     tmp_path: Path, arguments: tuple[str, ...], code: int, why: str
 ) -> None:
+    from bench.ports import free_ports  # noqa: PLC0415
     from gateway.operations.installing import install  # noqa: PLC0415
-    from tests.gateway.shop import quiet_ports  # noqa: PLC0415
 
     made = install(tmp_path / "gateway")
-    made.config.write_text(made.config.read_text().replace("127.0.0.1:9480", f"127.0.0.1:{quiet_ports(1)[0]}"))
+    made.config.write_text(made.config.read_text().replace("127.0.0.1:9480", f"127.0.0.1:{free_ports(1)[0]}"))
     before = (made.keys / "keyring.json").read_bytes()
     ran = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "gateway", "keys", *arguments, "-c", str(made.config)],

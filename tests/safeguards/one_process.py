@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from bench.ports import free_ports
 from bench.records import LedgerEvent
 from bench.till import TEST_CARDS
 from gateway.app import Gateway
@@ -22,7 +23,7 @@ from gateway.config import load_config
 from gateway.core.link import LinkState
 from gateway.journal.key_changes import open_keyring
 from gateway.operations.installing import install
-from tests.gateway.shop import Counter, Host, Overrides, comes_true, quiet_ports, setup
+from tests.gateway.shop import Counter, Host, Overrides, comes_true, setup
 
 _SALE: Final[Mapping[str, Any]] = {
     "type": "sale",
@@ -82,7 +83,7 @@ class OneProcess:
 @asynccontextmanager
 async def one_process(folder: Path, overrides: Overrides | None = None, **changes: Any) -> AsyncIterator[OneProcess]:
     """A gateway that is open for business, and believes that the acquirer answers; `changes` are of its `Setup`."""
-    (till_port,) = quiet_ports(1)
+    (till_port,) = free_ports(1)
     till = {"listen": f"127.0.0.1:{till_port}", "speaks": "http", "allow_unauthenticated": True}
     apart = {"journal": {"own_process": False}}
     house = setup(overrides={**apart, **(overrides or {})}, more_terminals=(till,), **changes)

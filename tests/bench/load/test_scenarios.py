@@ -221,6 +221,23 @@ def test_the_verdict_begins_with_the_truth_and_names_what_is_lost() -> None:
     assert "problem: it broke" in lines
 
 
+def test_a_run_that_broke_off_before_the_comparison_does_not_say_that_nothing_was_lost() -> None:
+    findings = Findings(problems=["the gateway ended by itself"])
+    assert not findings.truth.clean
+    lines = verdict(SHORT, findings, _part(0.5), 0.5)
+    assert "not compared" in lines[0]
+    assert not any("0 lost" in line or "0 approvals" in line for line in lines)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_results_that_a_full_disk_does_not_take_are_said_to_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    options = RunOptions(scenario=Scenario.STORED, terminals=2, rate=20, seconds=0.5, json_path=Path("/dev/full"))
+    assert run(options) == 2
+    out = capsys.readouterr().out
+    assert "HELD" in out
+    assert "could not be written" in out
+
+
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("")
     for wrong in (
