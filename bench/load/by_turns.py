@@ -14,7 +14,7 @@ from bench.interruption import INTERRUPTED, undisturbed, until_signal
 from bench.load.peers_proof import prove
 from bench.load.peers_rounds import Standing
 from bench.load.peers_server import PeerBroken, PeerMissing, measuring_folder
-from bench.load.results import Results, write_results
+from bench.load.results import UNWRITTEN, Results, write_results, written
 from bench.own_process import open_files
 from bench.screen import Screen
 
@@ -40,7 +40,8 @@ def run_by_turns(
     Args:
         parent: of the folder; None for the system's.
     Returns:
-        0; 1 where something was broken; 130 after Ctrl-C, with what was measured until then.
+        0; 1 where something was broken; 2 where the document could not be written;
+        130 after Ctrl-C, with what was measured until then.
     """
     began = datetime.now(UTC)
     open_files()
@@ -50,11 +51,12 @@ def run_by_turns(
             afterwards.enter_context(undisturbed())
         results = report(came_of_it, began)
         show(results, screen)
-        if json_path is not None:
-            write_results(results, json_path)
+        kept = json_path is None or written(lambda: write_results(results, json_path))
     if came_of_it.interrupted:
         return INTERRUPTED
-    return 0 if results.held else 1
+    if not results.held:
+        return 1
+    return 0 if kept else UNWRITTEN
 
 
 async def start_standing(standing: Standing, payload: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench.load.options import HELP, OptionsWrong, RunOptions, Scenario, drawn
+from bench.load.options import HELP, ONLY_FOR, OptionsWrong, RunOptions, Scenario, drawn
 
 
 def in_a_folder(path: Path | None) -> Path | None:
@@ -33,6 +33,7 @@ MeasuredFolder = Annotated[
 
 
 def run(
+    ctx: typer.Context,
     scenario: Annotated[Scenario, typer.Argument(help=HELP["scenario"])] = Scenario.ONLINE,
     terminals: Annotated[int, typer.Option(min=1, max=100_000, help=HELP["terminals"])] = 64,
     rate: Annotated[float, typer.Option(min=0.01, max=1_000_000, help=HELP["rate"])] = 1_000.0,
@@ -60,6 +61,10 @@ def run(
         load_dialect(dialect)
     except DialectError as error:
         raise typer.BadParameter(str(error), param_hint="--dialect") from None
+    for name, meant in ONLY_FOR.items():
+        given = ctx.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE" and scenario not in meant:
+            raise typer.BadParameter(f"it makes no difference in {scenario.value}", param_hint=f"--{name}")
     try:
         options = RunOptions(
             scenario=scenario,

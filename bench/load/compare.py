@@ -122,8 +122,9 @@ def compare(base: Sequence[Results], now: Sequence[Results], names: Sequence[str
     if different and not options.anyway:
         raise NotComparable("\n".join(["not alike (--anyway compares all the same):", *different]))
     threshold = options.threshold_percent / 100
-    found = [changed(one, base, now, threshold) for one in measures(base[0])]
-    changes = [*(one for one in found if one is not None), *failures(base, now)]
+    found = {one.name: changed(one, base, now, threshold) for one in measures(base[0])}
+    changes = [*(one for one in found.values() if one is not None), *failures(base, now)]
+    missing = [name for name, one in found.items() if one is None]
     if not changes:
         raise NotComparable(f"{', '.join(names)}: nothing was measured on both sides")
     order = list(Verdict)
@@ -131,7 +132,7 @@ def compare(base: Sequence[Results], now: Sequence[Results], names: Sequence[str
         names=list(names),
         runs=len(now),
         different=different,
-        notes=_notes(base, now),
+        notes=_notes(base, now) + ([f"not measured on both sides: {', '.join(missing)}"] if missing else []),
         changes=sorted(changes, key=lambda one: order.index(one.verdict)),
         lost_hold=_held_share(base) > 0.5 >= _held_share(now),
     )

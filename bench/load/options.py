@@ -34,6 +34,16 @@ SCENARIOS: Final = {
     Scenario.CLOSED: "every terminal one in flight, as fast as it goes: the maximum",
 }
 
+_SCHEDULED: Final = frozenset(Scenario) - {Scenario.CLOSED, Scenario.DRAIN}
+ONLY_FOR: Final = {
+    "rate": _SCHEDULED,
+    "arrivals": _SCHEDULED,
+    "seconds": frozenset(Scenario) - {Scenario.DRAIN},
+    "acquirer": frozenset({Scenario.CLOSED}),
+    "backlog": frozenset({Scenario.DRAIN}),
+}
+"""Options that make no difference but in these scenarios: given elsewhere, they are a mistake."""
+
 HELP: Final = {
     "scenario": "; ".join(f"{name}: {what}" for name, what in SCENARIOS.items()),
     "terminals": "Terminals, each with one request in flight; one that is due while its terminal is busy waits.",

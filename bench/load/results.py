@@ -6,6 +6,7 @@ answer; *response time* is from the moment it was due on the schedule, so a stal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,8 @@ from typing import Final
 import msgspec
 
 VERSION: Final = 1
+UNWRITTEN: Final = 2
+"""The exit code where all held, and a file could not be written."""
 
 
 class ResultsUnreadable(Exception):
@@ -192,6 +195,20 @@ class _Versioned(msgspec.Struct, frozen=True):
 def write_results(results: Results, path: Path) -> None:
     """Write the document as JSON that a person can read, too."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+def written(write: Callable[[], None]) -> bool:
+    """Write what was asked for; where a disk does not take it, say so: what was measured stands all the same.
+
+    Returns:
+        Whether all was written.
+    """
+    try:
+        write()
+    except OSError as error:
+        print(f"holdfast-bench: the results could not be written, or not all of them: {error}")
+        return False
+    return True
 
 
 def read_results(path: Path) -> Results:

@@ -22,7 +22,7 @@ from bench.load.options import RunOptions, Scenario
 from bench.load.phases import Part
 from bench.load.report_html import write_report
 from bench.load.report_text import show
-from bench.load.results import Cost, Results, write_results
+from bench.load.results import UNWRITTEN, Cost, Results, write_results, written
 from bench.load.scenarios import play
 from bench.load.setup import TLS_FOLDER
 from bench.load.stage import Findings, Rig
@@ -33,7 +33,6 @@ from gateway.journal.port import JournalError
 
 GENERATOR_SHARE_MAX: Final = 0.9
 LATE_SHARE_MAX: Final = 0.01
-UNWRITTEN: Final = 2
 
 
 def run(options: RunOptions) -> int:
@@ -57,12 +56,12 @@ def run(options: RunOptions) -> int:
         finally:
             _put_away(folder, options.keep)
         show(results)
-        written = _written(options, results)
+        kept = written(lambda: write_files(options, results))
     if interrupted:
         return INTERRUPTED
     if not results.held:
         return 1
-    return 0 if written else UNWRITTEN
+    return 0 if kept else UNWRITTEN
 
 
 async def _played(options: RunOptions, folder: Path, screen: Screen) -> tuple[Rig, bool]:
@@ -168,16 +167,6 @@ def _of_generator(total: Part, share: float) -> str:
             "5 ms; the machine has too little to spare"
         )
     return f"the generator was not the limit: {seen}"
-
-
-def _written(options: RunOptions, results: Results) -> bool:
-    """Write what was asked for; where a disk does not take it, say so: the verdict stands all the same."""
-    try:
-        write_files(options, results)
-    except OSError as error:
-        print(f"holdfast-bench: the results could not be written, or not all of them: {error}")
-        return False
-    return True
 
 
 def write_files(options: RunOptions, results: Results) -> None:

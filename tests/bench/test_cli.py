@@ -57,6 +57,10 @@ def test_check_tells_by_its_exit_status_whether_records_are_clean(
         ["outage", "--keep", __file__],
         ["soak", "--keep", str(Path(__file__) / "new")],
         ["run", "--json", str(Path(__file__) / "results.json")],
+        ["run", "closed", "--rate", "5"],
+        ["run", "drain", "--seconds", "5"],
+        ["run", "stored", "--backlog", "5"],
+        ["run", "stored", "--acquirer", "there"],
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_starts(arguments: list[str]) -> None:

@@ -364,6 +364,7 @@ def test_seed_memory_to_the_byte_and_file_names_do_not_make_runs_differ() -> Non
         (elsewhere(versions={"Python": "3.12.0"}), "Python: 3.11.7, now 3.12.0"),
         (elsewhere(sync_us=900.0), "the disk synced in 152 µs, now in 900 µs"),
         (elsewhere(configuration="[a]\nb = 1\n"), "configuration differs"),
+        (altered(total=None), "not measured on both sides: answers"),
     ],
 )
 def test_what_may_explain_a_change_is_noted(change: Change, note: str) -> None:
