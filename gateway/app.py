@@ -17,6 +17,7 @@ from typing import Any
 
 from gateway.asking import Asking
 from gateway.clock import Clock, SystemClock, refuse_wrong_clock
+from gateway.clock_watch import ClockWatch
 from gateway.collecting import spare_the_collector
 from gateway.conductor import Conductor
 from gateway.config import Address, Config, TerminalsSection, remarks
@@ -103,6 +104,7 @@ class Gateway:
         self._notary = self._make_notary()
         self._receipts = Receipts(config.journal.path, keyring.row_key, lambda: log_seeds(self._keys.keyring))
         made = lines(config)
+        self._clock_watch = ClockWatch(clock, self._report("gateway"))
         self._certificates = CertificateWatch(made.contexts(config), self._report("lines"), clock.utc_ms)
         upstream = upstream_to(config.acquirer, made.acquirer, self._heard, clock, self._report("acquirers"))
         self._link = upstream.link
@@ -126,6 +128,7 @@ class Gateway:
                 config=config, clock=clock, journal=self._journal, conductor=self._conductor, link=self._link,
                 listeners=self._listeners, sessions=self._sessions, notary=self._notary, keys=self._keys,
                 asking=self._asking, maintenance=self._maintenance, failed=lambda: self.failed, stopping=self.stopping,
+                clock_steps=lambda: self._clock_watch.steps,
             )
         )  # fmt: skip
         self._operations = OperationsServer(
@@ -229,6 +232,7 @@ class Gateway:
         await self._keys.settle()
         await self._link.start()
         self._certificates.start()
+        self._clock_watch.start()
         operations = await self._operations.start()
         bound = tuple([Address(*await listener.start()) for listener in self._listeners])
         self._keys.start()
@@ -268,6 +272,7 @@ class Gateway:
             await listener.close()
         await self._operations.close()
         self._certificates.close()
+        self._clock_watch.close()
         self._asking.close()
 
     async def _drain(self) -> None:

@@ -6,9 +6,12 @@ The groups of commands are in commands/. What a command needs is imported when i
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -18,6 +21,9 @@ from gateway.commands.dialects import dialects
 from gateway.commands.keys import keys
 from gateway.commands.queue import maintenance, queue, status_command
 from gateway.commands.speaking import DEFAULT_CONFIG, FAILED, AsJson, GatewayConfig, fail, load, print_json
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+"""What a standard output says that is a file on a full or failing disk."""
 
 app = typer.Typer(
     name="holdfast",
@@ -39,7 +45,14 @@ def main() -> None:
     from gateway.core_dumps import refuse_core_dumps  # noqa: PLC0415
 
     refuse_core_dumps()
-    app()
+    try:
+        app()
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        with contextlib.suppress(OSError):
+            typer.echo(f"holdfast: not all could be shown, what was asked for may be done: {error.strerror}", err=True)
+        os._exit(FAILED)  # not by the usual way: it would try to write what is left, and fail again
 
 
 @app.command("init")

@@ -57,6 +57,7 @@ class Parts:
         sessions: of the listeners whose terminals sign their messages, by the configured address.
         failed: whether the journal is in doubt.
         stopping: set once the gateway is told to stop.
+        clock_steps: how often the wall clock was set since the start.
     """
 
     config: Config
@@ -72,6 +73,7 @@ class Parts:
     maintenance: MaintenanceMark
     failed: Callable[[], bool]
     stopping: asyncio.Event
+    clock_steps: Callable[[], int] = lambda: 0
 
 
 class OperatorsView:
@@ -116,6 +118,7 @@ class OperatorsView:
         now_mono_ms, now_utc_ms = parts.clock.mono_ms(), parts.clock.utc_ms()
         counters = {f"core.{name}": count for name, count in engine.counts.items()}
         counters |= {f"acquirer.{name}": count for name, count in parts.link.counters().items()}
+        counters["clock.stepped"] = parts.clock_steps()
         for listener in parts.listeners:
             for name, count in listener.counters().items():
                 counters[f"terminal.{name}"] = counters.get(f"terminal.{name}", 0) + count

@@ -447,3 +447,24 @@ def test_a_listed_state_is_one_that_owes_unless_asked_otherwise(config_file: Pat
         everything = ["--state", "approved", "--state", "stored", "--state", "parked"]
         page = told(holdfast("queue", "list", "-c", config_file, "--json", *everything))
         assert len(page["transactions"]) == 3
+
+
+def test_a_standard_output_without_room_is_told_in_a_line(tmp_path: Path) -> None:
+    install(tmp_path / "shop")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ran = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "gateway", "config", "check", "-c", str(tmp_path / "shop" / "holdfast.toml")],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr == "holdfast: not all could be shown, what was asked for may be done: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [("keys", "rotate", "account-epoch", "--why", "yearly"), ("run",)])
+def test_a_lock_that_cannot_be_made_is_told_in_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    install(tmp_path / "shop")
+    (tmp_path / "shop" / "journal.sqlite3.lock").mkdir()
+    ran = holdfast(*words, "-c", tmp_path / "shop" / "holdfast.toml")
+    assert ran.exit_code == 1
+    assert isinstance(ran.exception, SystemExit), "no traceback"
+    assert "journal.sqlite3.lock cannot be made or opened: Is a directory" in ran.output

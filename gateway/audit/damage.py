@@ -40,7 +40,8 @@ class Damage(StrEnum):
     QUEUE = "queue-differs"  # what is owed or unsettled is not in its table as the row says, or something else is
     LOOKUP = "lookup-missing"  # a lookup table lacks a transaction: a retry of it could be charged again (INV-2)
     LOOKUP_FOREIGN = "lookup-foreign"  # a lookup table has a row that belongs to no transaction
-    TABLE = "table-damaged"  # a table's pages or rows are not in order: a look-up may miss what is there (INV-2)
+    TABLE = "table-damaged"  # pages or rows are not in order: a look-up may miss what is there (INV-2); or not a
+    # journal's tables, and those alone
     SENSITIVE = "sensitive-left"  # sensitive data of a transaction that is final is still stored (INV-8)
 
 

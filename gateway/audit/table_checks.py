@@ -1,4 +1,6 @@
-"""Whether look-ups find what is there: the pages of every table, by SQLite's own check.
+"""Whether the file has a journal's tables and nothing else, and whether look-ups find what is there.
+
+Of the second, SQLite's own check of the pages of every table tells.
 
 A reading of a whole table meets every row, in whatever order pages have them. A look-up goes down from the root and
 trusts that order: where it is not kept, a row is there and is not found, so that a retry could be charged again. Only
@@ -9,13 +11,17 @@ grows with the length of the journal, and it writes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
 from gateway.audit.damage import Damage, Findings
 from gateway.journal.log_reader import LogDamaged, LogReader
+from gateway.journal.rows import TAG_BYTES
 from gateway.journal.schema import TABLES
 
 _STEPS: Final = 250_000
+_DECLARED: Final = "SELECT name, type, sql FROM sqlite_schema"
+_META: Final = "SELECT copy, content, digest FROM meta"
 _PREAMBLE: Final = "*** in database"
 
 
@@ -55,6 +61,34 @@ def check_tables(
                 findings.add(Damage.TABLE, f"table {table}: {_in_words(found)}; look-ups may miss what is there")
         finally:
             reader.call_every(0, None)
+
+
+def check_declared(reader: LogReader, findings: Findings) -> None:
+    """Check that the file declares a journal's tables and nothing else, and says of itself, twice, what it is.
+
+    A trigger of somebody else's acts within the gateway's own commits; a gateway that starts refuses each of these.
+    """
+    try:
+        found = {_text(name): (_text(kind), _text(sql)) for name, kind, sql in reader.select(_DECLARED)}
+        copies = {copy: (content, digest) for copy, content, digest in reader.select(_META)}
+    except LogDamaged:
+        findings.add(Damage.TABLE, "what the file declares, or the journal says of itself, cannot be read")
+        return
+    for name in sorted(found.keys() - TABLES.keys()):
+        text = f"the file declares {found[name][0]!a} {ascii(name)[:80]}, and a journal has none of that name"
+        findings.add(Damage.TABLE, f"{text}: no gateway starts on it")
+    for name in TABLES:
+        if name in found and found[name] != ("table", TABLES[name]):
+            findings.add(Damage.TABLE, f"table {name}: the file declares another one of that name")
+    for copy in (1, 2):
+        content, digest = copies.get(copy, (b"", b""))
+        if not isinstance(content, bytes) or not content or sha256(content).digest()[:TAG_BYTES] != digest:
+            text = f"copy {copy} of what the journal says of itself is not there, or is not one"
+            findings.add(Damage.TABLE, f"table meta: {text}; with neither no gateway starts on it")
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _in_words(found: list[bytes]) -> str:

@@ -27,7 +27,7 @@ from gateway.audit.index_checks import IndexChecks
 from gateway.audit.published import name_within
 from gateway.audit.row_checks import RowChecks
 from gateway.audit.standings import Standings
-from gateway.audit.table_checks import check_tables
+from gateway.audit.table_checks import check_declared, check_tables
 from gateway.audit.tree_checks import Head, TreeChecks
 from gateway.journal.keyring import Keyring
 from gateway.journal.log_reader import LogDamaged, LogReader
@@ -230,6 +230,7 @@ class _Verification:
             tree = TreeChecks(reader, self._findings, self._heads, wanted.start)
             self._entries(entries, tree, standings)
             rows = self._rows(standings)
+            check_declared(reader, self._findings)
             check_tables(reader, self._findings, self._tell)
         finally:
             standings.close()

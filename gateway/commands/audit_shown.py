@@ -14,6 +14,7 @@ from gateway.audit.balancing import Balance, Sums
 from gateway.audit.entry_reports import EntryReport
 from gateway.audit.tracing import Trace
 from gateway.audit.verifying import Verdict
+from gateway.one_line import one_line
 
 _ENTRY_COLUMNS = (
     "entry", "time", "kind", "txn", "state", "terminal", "amount", "currency", "card", "told", "reason", "detail",
@@ -44,9 +45,10 @@ def show_verdict(verdict: Verdict) -> None:
         ]
     )
     for finding in verdict.findings:
-        typer.echo(str(finding))
+        typer.echo(one_line(str(finding)))
     for each in verdict.settled:
-        typer.echo(f"{'settled':<20} transaction {each.transaction}: by {each.who}, entry {each.entry}: {each.why}")
+        text = f"transaction {each.transaction}: by {each.who}, entry {each.entry}: {each.why}"
+        typer.echo(f"{'settled':<20} {one_line(text)}")
     if verdict.whole:
         typer.echo(verdict.summary)
         return
@@ -80,11 +82,12 @@ def show_entries(entries: Iterable[EntryReport], *, as_json: bool) -> None:
 
 
 def _cells(entry: EntryReport) -> list[str]:
-    return [
+    cells = (
         str(entry.sequence), entry.time, entry.kind, str(entry.transaction or ""), entry.state, entry.terminal,
         str(entry.amount_minor) if entry.transaction else "", entry.currency, entry.card, entry.response, entry.reason,
         entry.detail + ("" if entry.fits_leaf else " (DAMAGED: it does not fit its leaf hash)"),
-    ]  # fmt: skip
+    )  # fmt: skip
+    return [one_line(cell) for cell in cells]
 
 
 def _entry_fields(entry: EntryReport) -> dict[str, Any]:
@@ -153,11 +156,11 @@ def show_trace(trace: Trace) -> None:
             ("owes", step.owes),
         ):
             if value:
-                typer.echo(f"    {name.ljust(6)}  {value}")
+                typer.echo(f"    {name.ljust(6)}  {one_line(value)}")
     if trace.links:
         typer.echo("")
     for link in trace.links:
-        typer.echo(f"linked: transaction {link.transaction} {link.key}: {link.how}")
+        typer.echo(f"linked: transaction {link.transaction} {one_line(link.key)}: {link.how}")
 
 
 def show_balance(balance: Balance) -> None:
@@ -170,8 +173,8 @@ def show_balance(balance: Balance) -> None:
         _rows(("all", *amounts), [_sums(each, ("currency", *amounts)) for each in balance.totals])
     for each in balance.differences:
         typer.echo(
-            f"transaction {each.transaction} ({each.day}, terminal {each.terminal}): "
-            f"{each.difference_minor} {each.currency}: {each.text}"
+            f"transaction {each.transaction} ({each.day}, terminal {one_line(each.terminal)}): "
+            f"{each.difference_minor} {one_line(each.currency)}: {one_line(each.text)}"
         )
     if balance.differing > len(balance.differences):
         typer.echo(f"and {balance.differing - len(balance.differences)} more; --limit shows them")
@@ -192,13 +195,13 @@ def _sums(sums: Sums, columns: Sequence[str]) -> list[object]:
 def _pairs(listed: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in listed)
     for name, value in listed:
-        typer.echo(f"{name.ljust(width)}  {value}")
+        typer.echo(f"{name.ljust(width)}  {one_line(value)}")
 
 
 def _rows(columns: Sequence[str], cells: Sequence[Sequence[object]]) -> None:
     if not sys.stdout.isatty():
         for row in (columns, *cells):
-            typer.echo("\t".join(str(cell) for cell in row))
+            typer.echo("\t".join(one_line(str(cell)) for cell in row))
         return
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
     from rich.table import Table  # noqa: PLC0415
@@ -206,5 +209,5 @@ def _rows(columns: Sequence[str], cells: Sequence[Sequence[object]]) -> None:
 
     table = Table(*columns)
     for row in cells:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(one_line(str(cell))) for cell in row))
     Console().print(table)

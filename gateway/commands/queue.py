@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from gateway.commands.keys_asked import tell
 from gateway.commands.person import private_key_in
-from gateway.commands.running import ask, ask_running, decoded, steer
+from gateway.commands.running import ask, ask_running, decoded, encoded, steer
 from gateway.commands.speaking import (
     DEFAULT_CONFIG,
     FAILED,
@@ -32,6 +32,8 @@ from gateway.commands.speaking import (
 if TYPE_CHECKING:
     from gateway.config import Config
 
+_T = TypeVar("_T")
+
 queue = typer.Typer(help="Look at what is owed upstream, and decide about it.", no_args_is_help=True)
 maintenance = typer.Typer(help="Close and open the link to the acquirer.", no_args_is_help=True)
 
@@ -49,7 +51,7 @@ def status_command(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = Fal
     if answer is None:
         from gateway.operations.offline import offline_status  # noqa: PLC0415
 
-        answer = _offline(lambda: offline_status(loaded))
+        answer = encoded(_offline(lambda: offline_status(loaded)))
     print_json(answer) if as_json else show_status(decoded(answer, StatusReport))
     if not live:
         _tell_problem(loaded)
@@ -78,17 +80,18 @@ def queue_list(
     query = [("after", str(after)), ("limit", str(limit)), *(("state", name) for name in states)]
     query += [(name, value) for name, value in (("lane", lane), ("terminal", terminal)) if value]
     answer = _read(loaded, config, "/v1/queue", query)
-    live = answer is not None
+    live, left_out = answer is not None, ""
     if answer is None:
         from gateway.operations.offline import offline_queue  # noqa: PLC0415
 
         chosen = frozenset(one for one in states.values() if one is not None) or OWING
         listing = Listing(states=chosen, lane=lane, terminal=terminal, after_id=after, limit=limit)
-        answer = _offline(lambda: offline_queue(loaded, listing))
+        read, left_out = _offline(lambda: offline_queue(loaded, listing))
+        answer = encoded(read)
     page = decoded(answer, QueuePage)
     print_json(answer) if as_json else show_queue(page.transactions, page.next_after)
     if not live:
-        _tell_problem(loaded)
+        _tell_problem(loaded, left_out)
 
 
 @queue.command("show")
@@ -103,7 +106,7 @@ def queue_show(transaction: Id, config: GatewayConfig = DEFAULT_CONFIG, as_json:
     if answer is None:
         from gateway.operations.offline import offline_transaction  # noqa: PLC0415
 
-        answer = _offline(lambda: offline_transaction(loaded, transaction))
+        answer = encoded(_offline(lambda: offline_transaction(loaded, transaction)))
     print_json(answer) if as_json else show_transaction(decoded(answer, StoredReport))
     if not live:
         _tell_problem(loaded)
@@ -221,25 +224,27 @@ def _read(
         return None
 
 
-def _offline(read: Callable[[], Any]) -> bytes:
-    """What is read from the journal, as the gateway would answer it, or exit."""
-    import msgspec  # noqa: PLC0415
-
+def _offline(read: Callable[[], _T]) -> _T:
+    """What is read from the journal, or exit."""
     from gateway.operations.offline import OfflineError  # noqa: PLC0415
 
     try:
-        return msgspec.json.encode(read())
+        return read()
     except OfflineError as error:
         fail(str(error))
 
 
-def _tell_problem(config: Config) -> None:
-    """Exit with a failure where what was just shown is not all that the journal has had, or may not be."""
+def _tell_problem(config: Config, left_out: str = "") -> None:
+    """Exit with a failure where what was just shown is not all that the journal has had, or may not be.
+
+    Args:
+        left_out: what is known to be missing in what was shown.
+    """
     from gateway.operations.offline import OfflineError, offline_problem  # noqa: PLC0415
 
     try:
         problem = offline_problem(config)
     except OfflineError as error:
         problem = str(error)
-    if problem:
-        fail(f"do not rely on this: {problem}")
+    if problem or left_out:
+        fail("\n".join(f"do not rely on this: {each}" for each in (problem, left_out) if each))

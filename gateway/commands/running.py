@@ -65,3 +65,10 @@ def decoded(answer: bytes, kind: Any) -> Any:
         return msgspec.json.decode(answer, type=kind)
     except msgspec.MsgspecError:
         fail("the gateway's answer is of another release; use its own `holdfast`")
+
+
+def encoded(report: Any) -> bytes:
+    """A report as the gateway would answer it."""
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.json.encode(report)

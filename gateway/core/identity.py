@@ -191,7 +191,9 @@ def request_from(
         amount_minor=amount_minor,
         currency=currency,
         original_keys=_original_keys(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
-        keys_beside=_keys_beside(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
+        keys_beside=_keys_beside(fields, rules, period, lane, utc_ms)
+        if kind is _REVERSAL
+        else _key_of_yesterday(message.mti, f"{lane}|{message.mti[1]}|{stan}", period),
         fields=fields if plain else _storable(fields, sensitive),
         sensitive={} if plain else {n: v for n, v in fields.items() if n in sensitive},
         retained=rules.retained_sensitive_fields,
@@ -321,6 +323,13 @@ def _keys_beside(fields: Fields, rules: TerminalRules, period: str, lane: str, u
     return tuple(
         dict.fromkeys(f"{p}|{lane}|{original[1]}|{original[4:10]}" for p in beside if p and p not in (period, named))
     )
+
+
+def _key_of_yesterday(mti: str, ends: str, period: str) -> tuple[str, ...]:
+    """Of a repeat: its key if its first sending was a day earlier; some makes give a repeat the date of its own."""
+    if mti[3] != "1" or period[0] != "D" or not (before := _days_from(period, -1)):
+        return ()
+    return (f"{before}|{ends}",)
 
 
 def _days_from(period: str, days: int) -> str:

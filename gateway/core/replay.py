@@ -21,6 +21,7 @@ from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Stored
 from gateway.core.work import SendResult, Work
 from protocol.iso8583.message import Fields
+from protocol.iso8583.rules import OriginalForm
 from protocol.response_codes import (
     ADVICE_TAKEN,
     LOOK_UP_ORIGINAL,
@@ -172,6 +173,7 @@ class Replay:
         # A crash from here on: the next send is a repeat (D9).
         work = self._work
         if not work.link.usable:
+            self._not_left(run)
             self._give_back(run)
             return
         if run.transaction.kind is _SETTLEMENT:
@@ -219,6 +221,11 @@ class Replay:
         if state is _REVERSING:
             if code == "00":
                 self._settle(run, _REVERSED, "answer.code-00")
+            elif code in LOOK_UP_ORIGINAL and self._has_a_stan_of_its_own(run):
+                # Nothing of it has left before: the acquirer knows its STAN as another message's (D12, D13).
+                self._park(run, f"answer.code-{code}")
+            elif code in REVERSAL_DONE and self._denies_its_approval(run):
+                self._park(run, f"answer.code-{code}")
             elif code in REVERSAL_DONE:
                 # A late approval may make it owed again; it is then repeated with the reason that it had (D8, D16).
                 self._settle(run, _REVERSED, f"answer.code-{code}{PARKED_FROM}{run.transaction.reason}")
@@ -226,7 +233,7 @@ class Replay:
                 self._retry_later(run, f"answer.code-{code}")
             else:
                 self._park(run, f"answer.code-{code}")
-        elif code in LOOK_UP_ORIGINAL and run.transaction.attempts == 1 and run.transaction.kind in _STOOD_IN:
+        elif code in LOOK_UP_ORIGINAL and run.transaction.kind in _STOOD_IN and self._sends(run) == 1:
             # Nothing of it has left before: what the acquirer knows under this STAN is another transaction (D4).
             self._park(run, f"answer.code-{code}")
         elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
@@ -246,6 +253,21 @@ class Replay:
             self._settle(run, _REVERSING, run.transaction.reason, wait_ms=self._work.settings.longest_flight_ms)
         else:
             self._park(run, f"answer.code-{code}")
+
+    def _has_a_stan_of_its_own(self, run: Run) -> bool:
+        """Whether a reversal is sent for the first time, under a STAN that is not its original's."""
+        return self._work.host.original is OriginalForm.DE_90 and self._sends(run) == 1
+
+    def _denies_its_approval(self, run: Run) -> bool:
+        """Whether the acquirer itself approved what it now refuses to reverse, at the first time of asking (D13).
+
+        It has not overtaken its original then, and no earlier send of it has undone that: its batch may be settled, and
+        the money gone. One that stood in is not meant: its advice may never have been booked.
+        """
+        row = run.transaction
+        if row.kind not in _STOOD_IN or row.advised or self._sends(run) != 1:
+            return False
+        return bool(row.approval) or row.response in self._work.host.approved_codes
 
     def _settle(self, run: Run, state: State, reason: str, *, wait_ms: int = 0) -> None:
         work = self._work
@@ -284,6 +306,8 @@ class Replay:
         """Leave it the head of its lane, after a pause; `left` is False where no byte of it left (D6)."""
         work = self._work
         attempts = run.transaction.attempts
+        if not left:
+            self._not_left(run)
         # What never left, nobody has seen; and where all else is put off, too, the reason is none of its own (D9). That
         # counts for the pause, and is no reason to give up, now or later.
         if not left or (reason.startswith("answer.code-") and self._all_is_put_off(run)):
@@ -314,6 +338,16 @@ class Replay:
     def _tries(run: Run) -> int:
         """Attempts that count; those before the start all do."""
         return run.transaction.attempts - run.lane.uncounted.get(run.transaction.id, 0)
+
+    @staticmethod
+    def _not_left(run: Run) -> None:
+        unsent = run.lane.unsent
+        unsent[run.transaction.id] = unsent.get(run.transaction.id, 0) + 1
+
+    @staticmethod
+    def _sends(run: Run) -> int:
+        """Attempts of which a byte may have left; those before the start all may."""
+        return run.transaction.attempts - run.lane.unsent.get(run.transaction.id, 0)
 
     def _park(self, run: Run, reason: str) -> None:
         """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""

@@ -5,9 +5,12 @@ After each step a comment says what a crash leaves behind.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from gateway.core.acceptance import new_transaction, retained, stored_message, with_alias, with_assigned_stan
 from gateway.core.answers import approval_code, local_answer, relayed_answer
@@ -62,6 +65,9 @@ _IN_DOUBT_CODES: Final = OUTCOME_UNKNOWN | DEBIT_POSSIBLE | {"A0"}
 _PUT_OFF: Final = RETRY_LATER | SIGN_ON_FIRST
 """Answers of a host that decides nothing now."""
 
+BEHIND_MIDNIGHT_MS: Final = 900_000
+"""So long after the first a message is taken to mean the one of the day before, where no time of day says so."""
+
 DEBIT_LEFT_OPEN: Final = _IN_DOUBT_CODES | LOOK_UP_ORIGINAL
 """Answers that are no proof of a decline."""
 
@@ -85,6 +91,9 @@ class Requests:
                 self._retries.none_free([terminal_token], request)
                 return
             request = free
+        if request.keys_beside and not self._work.under_way(request.key):
+            self._look_back(terminal_token, request)
+            return
         if self._retries.settled_at_the_door(terminal_token, request):
             return
         # What an advice tells of has happened, in whatever batch (D18).
@@ -110,6 +119,32 @@ class Requests:
         else:
             # A retry must not wait for the lane to drain, so look first (D3, D20).
             work.find((request.key,), request.horizon_ms, partial(self._looked, run, request))
+
+    def _look_back(self, terminal_token: int, request: Request) -> None:
+        """A repeat behind midnight may have a new date, and its first sending the one of the day before (D1)."""
+        work, earlier = self._work, request.keys_beside[0]
+        run = work.running.get(earlier) or work.replaying.get(earlier)
+        if run is not None:
+            self._looked_back(terminal_token, request, Lookup.ABSENT, run.stored)
+            return
+        keys = (request.key, earlier)
+        work.find(keys, 0, lambda event: self._looked_back(terminal_token, request, *event.results))
+
+    def _looked_back(
+        self, terminal_token: int, request: Request, own: Stored | Lookup, before: Stored | Lookup
+    ) -> None:
+        today = replace(request, keys_beside=())
+        if own is Lookup.ABSENT and isinstance(before, Stored) and self._is_repeat_of(request, before.transaction):
+            self._work.counts["retry.of-the-day-before"] += 1
+            today = replace(today, key=request.keys_beside[0])
+        self.arrive(terminal_token, today)
+
+    def _is_repeat_of(self, request: Request, known: Transaction) -> bool:
+        return (
+            known.kind is request.kind
+            and abs(self._work.utc_ms - known.accepted_ms) <= BEHIND_MIDNIGHT_MS
+            and hmac.compare_digest(known.fingerprint, request.fingerprint)
+        )
 
     def link_down(self) -> None:
         """Who waited for a lane waits for nothing now."""

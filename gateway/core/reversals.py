@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ from gateway.core.lanes import Lane, Run
 from gateway.core.lifecycle import REPLAYABLE, EntryKind, State, after_reversal
 from gateway.core.locating import Locating
 from gateway.core.outgoing import stated_reason
-from gateway.core.requests import DEBIT_LEFT_OPEN
+from gateway.core.requests import BEHIND_MIDNIGHT_MS, DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
 from gateway.core.transaction import (
@@ -38,8 +39,6 @@ from gateway.core.work import Sent, Work, WriteResult
 from protocol.response_codes import may_decline
 
 _LATE_RETRY_MS = 200
-_MIDNIGHT_MS = 900_000
-"""So long after its original a reversal is taken to mean the one of the day before, where no time of day says so."""
 
 
 class Reversals:
@@ -381,14 +380,26 @@ def reversal_reason(request: Request) -> str:
 def sent_as_named(request: Request, original: Stored, utc_ms: int) -> bool:
     """Whether what was found under another day's key, or under none, is the one that a reversal names in field 90.
 
-    By its field 7, or where it has none, because it was taken a moment ago. Another day's transaction of the same STAN
+    By its field 7 (or that of a repeat behind midnight, which may have one of its own), or where it has none, because
+    it was taken a moment ago. Another day's transaction of the same STAN
     is not meant; one without a date is, within the horizon in which a retry would mean it (D1).
     """
+    named = request.fields.get(90, "")[10:20]
     if sent := original.request.fields.get(7, ""):
-        return sent == request.fields.get(90, "")[10:20]
+        return sent == named or _moments_later(sent, named)
     undated = original.transaction.key.startswith("H|")
-    within_ms = request.rules.horizon_hours * 3_600_000 if undated else _MIDNIGHT_MS
+    within_ms = request.rules.horizon_hours * 3_600_000 if undated else BEHIND_MIDNIGHT_MS
     return abs(utc_ms - original.transaction.accepted_ms) <= within_ms
+
+
+def _moments_later(sent: str, named: str) -> bool:
+    """Whether the second field 7 is of a few minutes behind the first, and of the next day."""
+    try:
+        first, second = (datetime.strptime(f"2024{text}", "%Y%m%d%H%M%S").replace(tzinfo=UTC) for text in (sent, named))
+    except ValueError:
+        return False
+    later = (second - first) % timedelta(days=366)
+    return sent[:4] != named[:4] and later <= timedelta(milliseconds=BEHIND_MIDNIGHT_MS)
 
 
 def undoes(request: Request, known: Transaction) -> bool:

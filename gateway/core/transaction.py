@@ -72,7 +72,8 @@ class Request(Veiled, frozen=True, kw_only=True, gc=False):
         original_keys: for REVERSAL: keys under which the original may be stored, likeliest first.
         original_id: for REVERSAL: the stored transaction that is meant and no other; 0 where the keys alone tell.
         keys_beside: for REVERSAL: the same for the days beside those that it names, and for no day; what is found there
-            is the original only if it was sent when the reversal says (reversals.sent_as_named).
+            is the original only if it was sent when the reversal says (reversals.sent_as_named). Of a repeat: the same
+            STAN's of the day before.
         fields: the fields without MAC and without sensitive authentication data.
         sensitive: sensitive authentication data, in memory only unless the profile retains some of it.
         retained: numbers of sensitive fields that the profile lets the journal keep, encrypted.

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from gateway.journal.port import JournalLocked
+from gateway.journal.port import JournalLocked, JournalUnreadable
 
 _LOOK_EVERY_S: Final = 0.25
 _LOCK_TRIES: Final = 5
@@ -60,6 +60,7 @@ def take_lock(path: Path) -> JournalLock:
 
     Raises:
         JournalLocked: another gateway has it, or could have it under another name of the file.
+        JournalUnreadable: the file of the lock cannot be made: a read-only or full disk, another user's folder.
     """
     if path.exists() and path.stat().st_nlink > 1:
         raise JournalLocked(
@@ -68,7 +69,10 @@ def take_lock(path: Path) -> JournalLock:
         )
     name = path.with_name(path.name + ".lock")
     for _ in range(_LOCK_TRIES):
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise JournalUnreadable(f"{name} cannot be made or opened: {error.strerror}; nothing was done") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

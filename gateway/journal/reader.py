@@ -85,12 +85,19 @@ class JournalReader:
         self._records = records
         self._listings = Listings(records, codec)
         self._path = path
+        self._damaged: set[int] = set()
+
+    @property
+    def damaged(self) -> frozenset[int]:
+        """Transactions that a listing has left out, for their records are damaged; 0 for what belongs to none."""
+        return frozenset(self._damaged)
 
     async def _asked(self, read: Callable[[], _T]) -> _T:
         results: list[_T] = []
 
         def work() -> None:
             snapshot(self._reader.connection, [lambda: results.append(read())])
+            self._damaged.update(damage.id for damage in self._records.noted)
             self._records.noted.clear()
 
         await self._reader.run(work)
@@ -132,7 +139,8 @@ async def open_for_reading(path: Path, keyring: Keyring) -> JournalReader:
     try:
         reader = await connect_reader(path)
     except sqlite3.Error as error:
-        raise JournalUnreadable(f"{path} cannot be opened: {error}") from error
+        beside = "reading it makes an index beside it, so this user must be able to write to its folder"
+        raise JournalUnreadable(f"{path} cannot be opened: {error}; {beside}") from error
 
     def check() -> None:
         check_tables(reader.connection, keyring, path)

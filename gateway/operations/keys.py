@@ -232,7 +232,7 @@ class Keys:
             was = self.keyring.current.get(purpose, 0)
             number = await self._used.rotate(purpose, who, why)
         more = (
-            f"key {was} signs beside it until `holdfast keys retire {was}`"
+            f"key {was} signs beside it until `holdfast keys retire {was} --why ...`"
             if purpose is KeyPurpose.LOG
             else f"what was sealed with key {was} opens with it"
         )
@@ -242,7 +242,11 @@ class Keys:
         """End the time in which an older log key signs; raises as `rotate`."""
         async with self._lock:
             await self._used.retire(number, who, why)
-        return CommandResult(True, f"key {number} signs nothing more; `holdfast keys destroy {number}` removes it")
+        return CommandResult(
+            True,
+            f"key {number} signs nothing more; two people remove it, beginning with "
+            f"`holdfast keys destroy {number} --who NAME --why ... --key FILE`",
+        )
 
     async def rewrap(self, source: str, kek: KeyEncryptionKey | None, who: str, why: str) -> CommandResult:
         """Wrap every key under another key-encryption key (`source` names it, None is a new one in the folder)."""
@@ -270,7 +274,7 @@ class Keys:
         return CommandResult(
             True,
             f"request {request.id}: another person confirms it within 24 hours with "
-            f"`holdfast keys approve {request.id}`",
+            f"`holdfast keys approve {request.id} --who NAME --key FILE`",
         )
 
     async def approve(self, number: str, who: str, signature: str) -> CommandResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gateway.config.key_source import load_keys
 from gateway.config.models import Config
@@ -14,6 +14,7 @@ from gateway.core.lifecycle import State
 from gateway.journal.completeness import what_went_back
 from gateway.journal.connections import connect_reader
 from gateway.journal.keyring import Keyring
+from gateway.journal.listings import goes_by_unsettled
 from gateway.journal.port import JournalError, JournalHealth, Listing
 from gateway.journal.reader import JournalReader, open_for_reading, snapshot
 from gateway.journal.room import bytes_free, bytes_on_disk
@@ -23,6 +24,7 @@ from gateway.operations import report
 from gateway.operations.release import version
 
 _T = TypeVar("_T")
+_NAMED_MAX: Final = 10
 
 
 class OfflineError(Exception):
@@ -38,13 +40,33 @@ def offline_status(config: Config) -> report.StatusReport:
     return _read(config, lambda reader, keyring: _status(config, reader, keyring))
 
 
-def offline_queue(config: Config, listing: Listing) -> report.QueuePage:
-    """A page of the queue; raises as `offline_status`."""
+def offline_queue(config: Config, listing: Listing) -> tuple[report.QueuePage, str]:
+    """A page of the queue, and what is missing in it, in words; raises as `offline_status`."""
 
-    async def page(reader: JournalReader, _: Keyring) -> report.QueuePage:
-        return report.queue_page(await reader.listing(listing), listing.limit)
+    async def page(reader: JournalReader, keyring: Keyring) -> tuple[report.QueuePage, str]:
+        head = await _head(config, keyring)
+        rows = await reader.listing(listing)
+        return report.queue_page(rows, listing.limit), _left_out(listing, len(rows), reader.damaged, head)
 
     return _read(config, page)
+
+
+def _left_out(listing: Listing, shown: int, damaged: frozenset[int], head: Head) -> str:
+    """What a page does not show and should: no gateway runs that would put it in quarantine and tell of it.
+
+    How many there are is compared with the head's count, which is tagged, where the page is all of some states.
+    """
+    missing = []
+    if damaged:
+        which = ", ".join(f"transaction {number}" if number else "a list" for number in sorted(damaged)[:_NAMED_MAX])
+        more = f" and {len(damaged) - _NAMED_MAX} more" if len(damaged) > _NAMED_MAX else ""
+        missing.append(f"damaged, and not shown as it should be: {which}{more}")
+    whole = goes_by_unsettled(listing) and not (listing.lane or listing.terminal or listing.stan or listing.after_id)
+    if whole and shown < listing.limit:
+        counted = sum(head.counts[state] for state in listing.states)
+        if counted != shown:
+            missing.append(f"{shown} are shown, and the journal has counted {counted} of these states")
+    return "; ".join(missing) and f"{'; '.join(missing)}: holdfast audit verify says more"
 
 
 def offline_transaction(config: Config, transaction: int) -> report.StoredReport:

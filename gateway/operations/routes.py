@@ -170,6 +170,10 @@ class Routes:
     async def _continue_log(self, request: web.Request) -> web.Response:
         self._check_token(request)
         steering = await _steering(request)
+        if "|" in steering.who + steering.why:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "body", "no | in who and why: it parts what the entry says of the log"
+            )
         result = await self._view.continue_log(steering.who, steering.why)
         if not result.done:
             raise ProblemError(HTTPStatus.CONFLICT, "not-done", result.text)
@@ -237,7 +241,10 @@ def _number(text: str, name: str, low: int, high: int) -> int:
 
 
 async def _steering(request: web.Request) -> Steering:
-    right = 'a JSON body {"who": 1 to 64 characters, "why": 1 to 500 characters}'
+    right = (
+        "who is a name of 1 to 64 printable characters without a colon, why has 1 to 500 printable characters; "
+        'a JSON body {"who": "...", "why": "..."}'
+    )
     if request.content_type != "application/json":
         raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "body", right)
     try:
@@ -245,7 +252,8 @@ async def _steering(request: web.Request) -> Steering:
     except msgspec.MsgspecError:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", right) from None
     who, why = steering.who.strip(), steering.why.strip()
-    if not (1 <= len(who) <= 64 and 1 <= len(why) <= 500 and (who + why).isprintable()):
+    # The entry says "ACT by WHO: WHY": a colon in the name would move words of one person into another's.
+    if not (1 <= len(who) <= 64 and 1 <= len(why) <= 500 and (who + why).isprintable() and ":" not in who):
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", right)
     if contains_pan(who) or contains_pan(why):
         raise ProblemError(

@@ -104,7 +104,7 @@ class Settlements:
         return CommandResult(
             True,
             f"request {request.id}: another person approves it within 24 hours with "
-            f"`holdfast keys approve {request.id}`",
+            f"`holdfast keys approve {request.id} --who NAME --key FILE`",
         )
 
     async def approve(self, number: str, who: str, signature: str) -> CommandResult:

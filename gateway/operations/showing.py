@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from gateway.one_line import one_line
 from gateway.operations.report import (
     ExplanationReport,
     LogReport,
@@ -161,14 +162,14 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> None:
     listed = list(pairs)
     width = max(len(name) for name, _ in listed)
     for name, value in listed:
-        print(f"{name.ljust(width)}  {value}")
+        print(f"{name.ljust(width)}  {one_line(value)}")
 
 
 def _rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     if not sys.stdout.isatty():
         print("\t".join(columns))
         for row in rows:
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(one_line(str(cell)) for cell in row))
         return
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
     from rich.table import Table  # noqa: PLC0415
@@ -176,5 +177,5 @@ def _rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(one_line(str(cell))) for cell in row))
     Console().print(table)

@@ -17,6 +17,7 @@ from gateway.audit.heads import checkpoint_path
 from gateway.cli import app
 from gateway.config import ConfigError, load_config
 from gateway.config.audit import origin_of
+from gateway.core.lifecycle import EntryKind
 from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogReader
 from gateway.operations.installing import install
@@ -308,3 +309,20 @@ def test_the_page_for_auditors_explains_every_kind_of_damage_and_names_every_com
     for command in ("verify", "log", "show", "trace", "balance"):
         assert f"holdfast audit {command}" in page
     assert all(len(line) <= 120 for line in page.splitlines())
+
+
+def test_text_of_an_edited_entry_makes_no_line_of_its_own_and_steers_no_terminal(shop: Scene) -> None:
+    forged = "cancel by Kim: x\n99\tforged\x1b[8m"
+    with Attack(shop) as attack:
+        number = attack.entry(1).transaction
+        attack.edit(1, leaf=True, detail=forged, reason="so\nWHOLE: nothing was found", kind=EntryKind.OPERATOR)
+    for words in (
+        ("log", shop.journal, "--oldest", "--limit", 3), ("show", 1, "--journal", shop.journal),
+        ("trace", number, "--journal", shop.journal), ("verify", shop.journal),
+    ):  # fmt: skip
+        told = audit(*words)
+        assert "\x1b" not in told.stdout
+        assert not [line for line in told.stdout.splitlines() if line.startswith(("99", "WHOLE"))], told.stdout
+    assert "x\\n99\\tforged\\x1b[8m" in audit("show", 1, "--journal", shop.journal).stdout
+    lines = audit("log", shop.journal, "--oldest", "--limit", 3, "--json").stdout.splitlines()
+    assert json.loads(lines[0])["detail"] == forged

@@ -114,3 +114,21 @@ def test_who_stops_the_check_of_a_table_is_obeyed_and_nothing_is_called_damaged(
     finally:
         signal.signal(signal.SIGINT, before)
     assert not findings
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("CREATE TRIGGER more AFTER INSERT ON owing BEGIN DELETE FROM owing; END", "'trigger' 'more'"),
+        ("CREATE INDEX more ON unsettled (id)", "'index' 'more'"),
+        ("CREATE VIEW more AS SELECT * FROM tx", "'view' 'more'"),
+        ('CREATE TABLE "a\nWHOLE" (kept)', "'table' 'a\\nWHOLE'"),
+        ("DELETE FROM meta WHERE copy = 1", "copy 1 of what the journal says of itself"),
+        ("UPDATE meta SET content = x'00' WHERE copy = 2", "copy 2 of what the journal says of itself"),
+    ],
+)
+def test_what_is_none_of_a_journals_tables_is_told(shop: Scene, statement: str, named: str) -> None:
+    shop.changed((statement, ()))
+    verdict = shop.verified()
+    assert only(verdict, Damage.TABLE)
+    assert named in verdict.findings[0].text

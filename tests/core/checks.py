@@ -126,9 +126,7 @@ class Checks:
             if closing_key(request.batch) not in journal.by_key:
                 raise Broken("INV-1", f"{request.batch} is told closed, and is not")
             return
-        if request.batch_unknown:  # the key is that of the batch that its terminal was in
-            end = f"|{request.lane}|4|{request.stan}"
-            key = next((known for known in reversed(journal.by_key) if known.endswith(end)), key)
+        key = self._key_kept(request, key)
         if key not in journal.by_key:
             raise Broken("INV-1", f"{key} is told {code}, and nothing is kept")
         stored = journal.stored(key)
@@ -151,6 +149,15 @@ class Checks:
         before = self.outcomes.setdefault(f"{row.id}", code)
         if before != code:
             raise Broken("INV-6", f"{row.id} is told {before}, then {code}")
+
+    def _key_kept(self, request: Request, key: str) -> str:
+        by_key = self.journal.by_key
+        if request.batch_unknown:  # the key is that of the batch that its terminal was in
+            end = f"|{request.lane}|4|{request.stan}"
+            return next((known for known in reversed(by_key) if known.endswith(end)), key)
+        if request.kind is Kind.REVERSAL or key in by_key:
+            return key
+        return next((before for before in request.keys_beside if before in by_key), key)  # a repeat behind midnight
 
     def check_settled(self) -> None:
         """Everything has healed: nothing owed, nothing in doubt, one effect at most, and what was told is true."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.effects import Purpose
-from gateway.core.events import OperatorAct
+from gateway.core.events import Connected, OperatorAct
 from gateway.core.lifecycle import EntryKind, State
 from protocol.iso8583.rules import HostRules
-from tests.core.acquirer import SILENT_LOST, Mood, answers
+from tests.core.acquirer import REFUSES, SILENT_LOST, Mood, answers
 from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_key, unionpay_sale
 from tests.core.world import World
 
@@ -89,6 +89,35 @@ def test_94_to_the_repeat_of_an_advice_says_that_the_first_was_taken() -> None:
     assert world.journal.row(key()).state is State.APPROVED
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_94_to_an_advice_of_which_no_byte_had_left_before_is_another_transactions_too(times: int) -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend([REFUSES] * times + [answers("94")])
+    world.up()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.PARKED
+
+
+def test_94_to_an_advice_that_the_link_went_down_before_is_another_transactions_too() -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.connected = True
+    world.step(Connected(True))
+    world.deliver()  # the probe
+    world.look_up()
+    world.commit()  # its send is on the disk
+    world.down()
+    world.run()
+    assert (world.journal.row(key()).attempts, world.sends) == (1, [])
+    world.acquirer.moods.append(answers("94"))
+    world.up()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.PARKED
+
+
 def test_94_to_the_first_send_of_an_advice_is_another_transactions_and_a_persons_matter() -> None:
     world = World(up=False, rules=UNIONPAY_RULES)
     world.ask("0200", unionpay_sale(1, 1_000))
@@ -107,17 +136,86 @@ def test_94_to_the_first_send_of_an_advice_is_another_transactions_and_a_persons
 
 @pytest.mark.parametrize(
     ("code", "state"),
-    [(code, State.REVERSED) for code in ("00", "12", "25", "94")]
+    [(code, State.REVERSED) for code in ("00", "12", "25")]
     + [(code, State.REVERSING) for code in RETRY]
-    + [(code, State.PARKED) for code in ("05", "30", "51", "08", "95", "000", "")],
+    + [(code, State.PARKED) for code in ("94", "05", "30", "51", "08", "95", "000", "")],
 )
 def test_what_a_code_means_for_a_reversal(code: str, state: State) -> None:
     world = World()
-    world.acquirer.moods.extend([SILENT_LOST, answers(code)])
+    world.acquirer.moods.extend([SILENT_LOST, Mood(extra=((39, code),))])
     world.ask("0200", sale())
     world.run()
     world.advance(30_000)
     assert world.journal.row(key()).state is state
+
+
+@pytest.mark.parametrize("code", ["12", "25", "94"])
+@pytest.mark.parametrize("undone_by", ["terminal", "operator"])
+def test_d13_a_sale_that_the_acquirer_approved_is_not_called_reversed_where_it_refuses_to(
+    code: str, undone_by: str
+) -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.append(Mood(arrives=True, extra=((39, code),)))
+    if undone_by == "terminal":
+        assert world.code(world.ask("0400", reversal(sale(), 2))) in ("", "00")
+    else:
+        world.command(OperatorAct.VOID, 1)
+    world.run()
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.PARKED, "its batch may be settled, and the money gone"
+    assert world.alarms[-1].code == "parked"
+    world.acquirer.moods.append(Mood(extra=((39, code),)))
+    assert world.command(OperatorAct.RELEASE, 1) == "transaction 1 is now reversing"
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED, "somebody has looked"
+
+
+@pytest.mark.parametrize(
+    "approval", [Mood(extra=((4, "000000000001"),)), Mood(after_ms=20_000)], ids=["another amount", "late"]
+)
+def test_d13_nor_is_one_that_it_approved_otherwise_or_too_late(approval: Mood) -> None:
+    world = World()
+    world.acquirer.moods.extend([approval, Mood(extra=((39, "25"),))])
+    token = world.ask("0200", sale())
+    world.run()
+    world.advance(60_000)
+    assert world.code(token) == "68"
+    assert world.journal.row(key()).state is State.PARKED, "it knew the sale"
+
+
+@pytest.mark.parametrize("code", ["12", "25", "94"])
+def test_d13_where_its_first_send_was_not_answered_a_reversal_refused_is_done(code: str) -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend([Mood(answers=False), Mood(extra=((39, code),))])
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.REVERSED
+    world.check_settled()
+
+
+@pytest.mark.parametrize(
+    ("host", "before", "state"),
+    [
+        (HostRules(), [], State.PARKED),
+        (HostRules(), [Mood(answers=False)], State.REVERSED),
+        (UNIONPAY_HOST, [], State.REVERSED),
+    ],
+    ids=["a STAN of its own", "its repeat", "the STAN of its original"],
+)
+def test_94_to_the_first_send_of_a_reversal_says_that_its_own_stan_is_another_messages(
+    host: HostRules, before: list[Mood], state: State
+) -> None:
+    world = World(host=host, rules=UNIONPAY_RULES)
+    world.acquirer.moods.extend([Mood(answers=False), *before, Mood(extra=((39, "94"),))])
+    world.ask("0200", unionpay_sale())
+    world.run()
+    world.advance(120_000)
+    assert world.journal.rows[1].transaction.state is state
 
 
 def test_which_codes_approve_is_the_hosts_matter() -> None:

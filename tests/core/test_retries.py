@@ -10,12 +10,14 @@ from gateway.core.effects import Purpose
 from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import State
 from gateway.core.retries import JOINED_MAX
+from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import Period, TerminalRules
 from tests.core.acquirer import APPROVES, DECLINES, SILENT_BOOKED, SILENT_LOST, Mood, answers
 from tests.core.messages import MASTERCARD, key, reversal, sale
-from tests.core.world import World
+from tests.core.world import START_UTC_MS, World
 
 HORIZON = replace(TerminalRules(), period=Period.HORIZON)
+BEFORE_MIDNIGHT_MS = START_UTC_MS + 43_195_000
 
 
 @pytest.mark.parametrize("restarted", ["no", "while-the-link-is-away", "and-up-again"])
@@ -197,6 +199,69 @@ def test_d1_a_retry_across_midnight_meets_the_same_transaction_within_the_horizo
     again = world.ask("0201", sale())
     world.run()
     assert world.told[first].answer == world.told[again].answer
+    assert len(world.journal.rows) == 1
+
+
+@pytest.mark.parametrize(("mti", "repeated"), [("0200", "0201"), ("0100", "0101"), ("0220", "0221")])
+@pytest.mark.parametrize("when", ["at once", "answered", "restarted", "offline"])
+def test_d1_a_repeat_behind_midnight_with_the_new_date_is_no_second_charge(mti: str, repeated: str, when: str) -> None:
+    world = World(utc_ms=BEFORE_MIDNIGHT_MS, up=when != "offline")
+    first = world.ask(mti, sale())
+    if when != "at once":
+        world.run()
+    world.advance(10_000, run=when != "at once")
+    if when == "restarted":
+        world.crash_and_restart()
+    again = world.ask(repeated, sale() | {7: "1122000005", 13: "1122"})
+    world.run()
+    assert world.told[again].answer == world.told[first].answer
+    assert world.code(again) == "00"
+    world.up()
+    world.advance(60_000)
+    assert len(world.journal.rows) == len(world.acquirer.booked) == 1
+    assert [send.message.mti for send in world.sends if send.message.fields[13] == "1122"] == []
+    world.check_settled()
+
+
+def test_d15_a_sale_whose_repeat_came_behind_midnight_is_undone_by_the_reversal_of_the_repeat() -> None:
+    world = World(utc_ms=BEFORE_MIDNIGHT_MS)
+    world.ask("0200", sale() | {7: "1121235955"})
+    world.run()
+    world.advance(10_000)
+    repeat = sale() | {7: "1122000005", 13: "1122"}
+    world.ask("0201", repeat)
+    world.run()
+    token = world.ask("0400", reversal(repeat, 2))
+    world.run()
+    world.advance(60_000)
+    assert world.code(token) == "00"
+    assert world.journal.row(key()).state is State.REVERSED
+    world.check_settled()
+
+
+@pytest.mark.parametrize(
+    ("mti", "after_ms", "changed"),
+    [("0200", 10_000, {}), ("0201", 3_600_000, {}), ("0201", 10_000, {4: "000000001001"}), ("0221", 10_000, {})],
+    ids=["no repeat", "an hour later", "amount", "kind"],
+)
+def test_d4_the_same_stan_on_the_next_day_is_another_transaction(mti: str, after_ms: int, changed: Fields) -> None:
+    world = World(utc_ms=BEFORE_MIDNIGHT_MS)
+    world.ask("0200", sale())
+    world.run()
+    world.advance(after_ms)
+    world.ask(mti, sale() | {7: "1122000005", 13: "1122"} | changed)
+    world.run()
+    assert len(world.journal.rows) == 2
+
+
+def test_d1_a_repeat_of_a_repeat_behind_midnight_is_told_the_same() -> None:
+    world = World(utc_ms=BEFORE_MIDNIGHT_MS)
+    world.advance(10_000)
+    tokens = [world.ask("0201", sale() | {7: "1122000005", 13: "1122"}) for _ in range(2)]
+    world.run()
+    tokens.append(world.ask("0201", sale() | {7: "1122000105", 13: "1122"}))
+    world.run()
+    assert [world.code(token) for token in tokens] == ["00"] * 3
     assert len(world.journal.rows) == 1
 
 

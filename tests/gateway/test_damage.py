@@ -78,3 +78,39 @@ def test_a_flipped_byte_costs_one_record_which_is_named_and_quarantined_and_the_
         return await shop.metric("holdfast_journal_quarantined_records") == 1
 
     play(story())
+
+
+LOST = {
+    "its row is damaged": "",
+    "its row is not there": "DELETE FROM tx WHERE id = ?",
+    "the list of what is owed lacks it": "DELETE FROM unsettled WHERE id = ?",
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_while_no_gateway_runs_the_queue_says_that_something_owed_is_missing_in_it(tmp_path: Path, how: str) -> None:
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            terminal = shop.terminal()
+            await shop.host_leaves()
+            for number in range(3):
+                assert (await terminal.ask(terminal.till.sale(1000 + number, TEST_CARDS[number]))).response == "00"
+            assert await shop.gateway.stop() == 0
+            whole = await shop.holdfast("queue", "list", "--json")
+            assert (whole.code, "rely" in whole.err) == (0, False)
+            lost = whole.json["transactions"][1]["id"]
+            journal = tmp_path / "journal.sqlite3"
+            if not LOST[how]:
+                flip_a_byte(journal, COLUMNS["the row"], lost)
+            else:
+                with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
+                    connection.execute(LOST[how], (lost,))
+            ran = await shop.holdfast("queue", "list", "--json")
+            assert lost not in [row["id"] for row in ran.json["transactions"]]
+            assert ran.code == 1, "who compares it with the acquirer's books takes it for all that is owed"
+            assert "do not rely on this" in ran.err
+            assert "2 are shown, and the journal has counted 3 of these states" in ran.err
+            named = f"damaged, and not shown as it should be: transaction {lost}" in ran.err
+            assert named == (how != "the list of what is owed lacks it")
+
+    play(story())

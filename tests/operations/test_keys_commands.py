@@ -74,10 +74,14 @@ def test_keys_are_rotated_retired_and_destroyed_by_two_people_while_the_gateway_
             ran = await done(shop, "rotate", "account-epoch", "--why", "a year is over", "--who", "ann")
             assert "key 6 is the account-epoch key now" in ran.out
             assert (await terminal.ask(terminal.till.sale(1100, TEST_CARDS[1]))).response == "00"
-            await done(shop, "rotate", "log-signing", "--why", "a year is over")
-            await done(shop, "retire", "5", "--why", "the auditor has the new one")
+            hint = (await done(shop, "rotate", "log-signing", "--why", "a year is over")).out
+            assert "`holdfast keys retire 5 --why ...`" in hint, "what it tells to type is all that is needed"
+            hint = (await done(shop, "retire", "5", "--why", "the auditor has the new one")).out
+            assert "`holdfast keys destroy 5 --who NAME --why ... --key FILE`" in hint
             ask = ("destroy", "1", "--who", "ann", "--why", "retention is over", "--key", str(files["ann"]))
-            assert "retire" not in (await done(shop, *ask)).out
+            hint = (await done(shop, *ask)).out
+            assert "retire" not in hint
+            assert "--who NAME --key FILE`" in hint
             waiting = (await done(shop, "requests", "--json")).json
             number = waiting[0]["request"]["id"]
             approve = ("approve", number, "--yes", "--who", "bob", "--key")

@@ -300,6 +300,8 @@ def test_an_act_that_is_refused_is_a_conflict_with_the_reason() -> None:
         (b'{"who": "ann", "why": "   "}', 422),
         (b'{"who": "ann", "why": "x", "then": 1}', 422),
         (b'{"who": "ann", "why": "a\\nb"}', 422),
+        (b'{"who": "ann: agreed by bob", "why": "the entry would say that ann has given this reason"}', 422),
+        (b'{"who": "ann\\u202e", "why": "x"}', 422),
         (b'{"who": "ann", "why": "card 4761 7390 0101 0010 called"}', 422),
         (b"\xff", 422),
         (b'{"who": "ann", "why": "' + b"x" * 9000 + b'"}', 413),
@@ -312,6 +314,18 @@ def test_a_steering_body_that_is_wrong_too_large_or_holds_a_card_number_does_not
         answer = await ask(address, "/v1/queue/1/void", method="POST", token=TOKEN, body=body)
         assert answer.status == status
         assert b"4761" not in answer.body
+
+    served(story, view)
+    assert not view.acts
+
+
+def test_why_the_log_goes_on_cannot_say_over_what_it_does() -> None:
+    view = ExampleGateway()
+
+    async def story(address: Address) -> None:
+        body = b'{"who": "ann", "why": "restored | signed before: nothing"}'
+        answer = await ask(address, "/v1/audit/continue", method="POST", token=TOKEN, body=body)
+        assert answer.status == 422
 
     served(story, view)
     assert not view.acts
