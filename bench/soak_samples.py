@@ -110,7 +110,7 @@ def journal_pages_bytes(folder: Path) -> int:
     path = folder / JOURNAL_NAME
     with (
         contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)) as reader,
+        contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as reader,
     ):
         pages = reader.execute("PRAGMA page_count").fetchone()[0]
         return int(pages) * int(reader.execute("PRAGMA page_size").fetchone()[0])

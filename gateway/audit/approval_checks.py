@@ -100,7 +100,7 @@ class ApprovalChecks:
         """Check one entry of kind KEY, DISCLOSED or DAMAGE_SETTLED."""
         try:
             act = self._act_of(sequence, kind, detail)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             self._tell(sequence, "what it says of keys, a disclosure or a settlement cannot be read")
             return
         if act is not None and (why := self._why_not(act)):

@@ -104,7 +104,7 @@ def row_of(reader: LogReader, transaction: int) -> Row | None:
     try:
         found = next(reader.select("SELECT row FROM tx WHERE id = ?", transaction), None)
         return _decode_row(found[0][:-TAG_BYTES]) if found else None
-    except (LogDamaged, msgspec.MsgspecError, TypeError):
+    except (LogDamaged, msgspec.MsgspecError, TypeError, UnicodeDecodeError):
         return None
 
 

@@ -125,7 +125,7 @@ def inside(reader: LogReader, findings: Findings, codec: RowCodec | None) -> Jou
             try:
                 head = msgspec.msgpack.decode(packed, type=JournalHead)
                 whole = Frontier.decode(head.frontier).size == head.sequence and len(head.counts) == _COUNTS
-            except (msgspec.MsgspecError, TreeError, TypeError):
+            except (msgspec.MsgspecError, TreeError, TypeError, UnicodeDecodeError):
                 continue
             if whole and (codec is None or codec.head_tag(packed) == tag):
                 heads.append(head)

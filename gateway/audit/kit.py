@@ -252,7 +252,7 @@ def _in_words(detail: str) -> str:
     """A key event as people read it; the detail as it is where it is not of the form that this release writes."""
     try:
         event = msgspec.json.decode(detail, type=KeyringEvent)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return detail
     keys = [" ".join(f"{name} {value}" for name, value in each.items()) for each in event.keys]
     after = f", after key {event.was}" if event.was else ""

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.audit.counter_checks import CounterChecks
 from gateway.audit.damage import Damage, Findings
 from gateway.audit.index_checks import IndexChecks
 from gateway.audit.lives import state_word
@@ -36,10 +37,11 @@ class RowChecks:
         size: int,
         codec: RowCodec | None,
         indexes: IndexChecks,
+        counters: CounterChecks | None = None,
     ) -> None:
         """Entries behind `start` up to `size` were taken: older transactions have a standing only since.
 
-        `indexes` is told where each row belongs in the tables that transactions are found by.
+        `indexes` is told where each row belongs in the tables that transactions are found by, `counters` what counts.
         """
         self._reader = reader
         self._findings = findings
@@ -48,6 +50,7 @@ class RowChecks:
         self._size = size
         self._codec = codec
         self._indexes = indexes
+        self._counters = counters
         self.checked = 0
 
     def run(self, tell: Callable[[int], None]) -> None:
@@ -55,6 +58,9 @@ class RowChecks:
         newest = 0
         try:
             for number, stored in self._reader.select("SELECT id, row FROM tx ORDER BY id"):
+                if not isinstance(number, int):
+                    self._findings.add(Damage.ROW_UNKNOWN, "a row has no number")
+                    continue
                 newest = number
                 self._row(number, stored)
                 if not self.checked % _TELL_EVERY:
@@ -90,7 +96,7 @@ class RowChecks:
             return
         if not state:
             if number <= self._start:
-                self._indexes.expect(row)
+                self._expect(row)
                 return
             text = f"a row says {state_word(row.state)}, and no entry tells of this transaction"
             self._findings.add(Damage.ROW_UNKNOWN, text, transaction=number)
@@ -112,7 +118,12 @@ class RowChecks:
                 text += f": {state_word(row.state)} where the entry says {state_word(state)}"
             self._findings.add(Damage.ROW, text, transaction=number)
             return
+        self._expect(row)
+
+    def _expect(self, row: Row) -> None:
         self._indexes.expect(row)
+        if self._counters is not None:
+            self._counters.expect(row)
 
     def sensitive_left(self, sequence: int) -> None:
         """Check that what sensitive data is still stored belongs to a transaction that is not final (INV-8)."""

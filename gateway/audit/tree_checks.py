@@ -85,7 +85,7 @@ class TreeChecks:
         first = frontier_at(self._tiles, lambda level, index: reader.hashes(level + TILE_HEIGHT, index))
         self._real = _Growing(first)
         self._told = _Growing(first)
-        self._leaves: list[bytes | None] = [*reader.leaves(self._size, start)]
+        self._leaves: list[bytes | None] = [*reader.leaves(self._size, start)] if start else []
         self._edited: dict[int, bytes] = {}
         self._parted: list[tuple[int, int]] = []
         self._stored: list[bytes] = []

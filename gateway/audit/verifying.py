@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.audit import heads
+from gateway.audit.counter_checks import CounterChecks
 from gateway.audit.damage import Damage, Finding, Findings
 from gateway.audit.entry_checks import EntryChecks, Opener
 from gateway.audit.index_checks import IndexChecks
@@ -274,6 +275,7 @@ class _Verification:
         """Check rows, sensitive data, and the tables that transactions are found by."""
         size = self._size
         indexes = IndexChecks(self._reader, self._findings, size, self._own, self._codec)
+        counters = None if self._codec is None else CounterChecks(self._reader, self._findings, self._codec)
         try:
             rows = RowChecks(
                 self._reader,
@@ -283,10 +285,13 @@ class _Verification:
                 size=size,
                 codec=self._codec,
                 indexes=indexes,
+                counters=counters,
             )
             self._sensitive(rows)
             rows.run(lambda number: self._tell("rows of transactions", number / max(1, size)))
             indexes.run(lambda table: self._tell(table, 1.0))
+            if counters is not None:
+                counters.run()
         finally:
             indexes.close()
         return rows

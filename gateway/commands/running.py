@@ -63,7 +63,7 @@ def decoded(answer: bytes, kind: Any) -> Any:
 
     try:
         return msgspec.json.decode(answer, type=kind)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         fail("the gateway's answer is of another release; use its own `holdfast`")
 
 

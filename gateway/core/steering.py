@@ -116,15 +116,16 @@ class Steering:
             release=() if keeps_exposure else counters_of(before),
             detail=f"{event.act.value} by {event.who}: {event.why}",
         )
-        work.write((change,), lambda _: self._changed(event, after, lane))
+        warned = _may_be_booked(event.act, before)
+        work.write((change,), lambda _: self._changed(event, after, lane, warned))
 
-    def _changed(self, event: Commanded, after: Transaction, lane: Lane) -> None:
+    def _changed(self, event: Commanded, after: Transaction, lane: Lane, warned: str) -> None:
         work = self._work
         work.counts[f"operator.{event.act.value}"] += 1
         if after.state in REPLAYABLE:
             lane.owes_more(in_order=False)
         work.reply_operator(
-            event.operator_token, done=True, text=f"transaction {after.id} is now {after.state.name.lower()}"
+            event.operator_token, done=True, text=f"transaction {after.id} is now {after.state.name.lower()}{warned}"
         )
         self._end_turn(lane)
 
@@ -161,6 +162,18 @@ class Steering:
         if (at_ms := self._replay.rate_wakeup_ms()) is not None:
             return Explained("the rate limit", "D19", max(0, at_ms - work.mono_ms))
         return Explained("", "", 0)
+
+
+def _may_be_booked(act: OperatorAct, before: Transaction) -> str:
+    """What a person has to see to who ends what may be booked upstream: nobody else will ask for it."""
+    if act is not OperatorAct.CANCEL or before.state is not State.PARKED:
+        return ""
+    if before.resume in {State.REVERSING, State.STORED_CANCELLED}:
+        return "; no reversal is sent any more: where the acquirer has booked the sale, have it undone there by hand"
+    if before.resume is State.STORED and before.reason.startswith("replay.attempts-"):
+        times = f"{before.attempts} times"
+        return f"; its advice was sent {times} and may be booked: where the acquirer has it, have it undone by hand"
+    return ""
 
 
 def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None, str]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import aiosqlite
 
-from gateway.journal.schema import PAGE_BYTES
+from gateway.journal.schema import PAGE_BYTES, in_words
 
 BUSY_TIMEOUT_S: Final = 5.0
 CACHE_MIB: Final = 32
@@ -89,8 +89,9 @@ async def _connect(database: str, settings: tuple[str, ...]) -> Threaded:
     threaded = Threaded(proxy, made)
 
     def configure() -> None:
-        for pragma in settings:
-            threaded.connection.execute(f"PRAGMA {pragma}").fetchall()
+        with in_words():
+            for pragma in settings:
+                threaded.connection.execute(f"PRAGMA {pragma}").fetchall()
 
     try:
         await threaded.run(configure)
@@ -125,8 +126,9 @@ async def connect_writer(path: Path, cache_mib: int = CACHE_MIB, *, here: bool =
         factory=GatheringConnection,
     )  # fmt: skip
     try:
-        for pragma in settings:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        with in_words():
+            for pragma in settings:
+                connection.execute(f"PRAGMA {pragma}").fetchall()
     except BaseException:
         connection.close()
         raise

@@ -301,7 +301,7 @@ def read_content(directory: Path) -> KeyringFile:
     ring_path = directory / KEYRING_FILE
     try:
         content = msgspec.json.decode(read_private_file(ring_path), type=KeyringFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalKeysWrong(f"{ring_path} is not a keyring: {error}") from None
     if content.format not in _FORMATS_READ:
         raise JournalKeysWrong(f"{ring_path} has format {content.format}, this release knows {FORMAT}")

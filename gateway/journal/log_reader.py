@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.journal.port import JournalError, JournalUnreadable
-from gateway.journal.schema import APPLICATION_ID, FORMAT, PAGE_BYTES, Head, read_meta
+from gateway.journal.schema import APPLICATION_ID, FORMAT, PAGE_BYTES, Head, in_words, read_meta
 from protocol.transparency.proofs import prove_consistency, prove_inclusion
 from protocol.transparency.tree import EMPTY_ROOT, HASH_BYTES, frontier_at, node_hash
 
@@ -31,6 +31,7 @@ PORTION: Final = 4096
 _HEADER_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\x00"
 _CACHE_KIB: Final = 32 * 1024
+_SETTINGS: Final = ("query_only = ON", "trusted_schema = OFF", "mmap_size = 0", f"cache_size = -{_CACHE_KIB}")
 _ROWS_KEPT: Final = 64
 _BUSY_TIMEOUT_S: Final = 5.0
 
@@ -79,9 +80,10 @@ class LogReader:
         self._rows: dict[tuple[int, int], list[bytes]] = {}
         self._connection = self._open()
         try:
-            self._connection.execute("BEGIN")
-            newest = self._newest()
-            tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_schema").fetchall()}
+            with in_words():
+                self._connection.execute("BEGIN")
+                newest = self._newest()
+                tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_schema").fetchall()}
         except sqlite3.Error as error:
             self._connection.close()
             raise JournalUnreadable(_unreadable(path, error)) from error
@@ -96,7 +98,7 @@ class LogReader:
             for (packed,) in self._connection.execute("SELECT packed FROM head ORDER BY copy").fetchall():
                 try:
                     return msgspec.msgpack.decode(packed, type=Head).sequence
-                except (msgspec.MsgspecError, TypeError):
+                except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
                     continue  # the other copy
             raise
         return newest or 0
@@ -111,8 +113,9 @@ class LogReader:
             raise JournalUnreadable(_unreadable(self.path, error)) from error
         connection.text_factory = bytes  # a flipped bit makes text of what was none, and text need not be UTF-8
         try:
-            for setting in ("query_only = ON", "trusted_schema = OFF", "mmap_size = 0", f"cache_size = -{_CACHE_KIB}"):
-                connection.execute(f"PRAGMA {setting}").fetchall()
+            with in_words():
+                for setting in _SETTINGS:
+                    connection.execute(f"PRAGMA {setting}").fetchall()
         except sqlite3.Error as error:
             connection.close()
             raise JournalUnreadable(_unreadable(self.path, error)) from error
@@ -145,7 +148,8 @@ class LogReader:
             JournalUnreadable: both copies of what the journal says of itself are damaged.
         """
         try:
-            return read_meta(self._connection, self.path).keyring
+            with in_words():
+                return read_meta(self._connection, self.path).keyring
         except sqlite3.Error as error:
             raise JournalUnreadable(_unreadable(self.path, error)) from error
 
@@ -156,8 +160,9 @@ class LogReader:
             LogDamaged: SQLite cannot read on.
         """
         try:
-            for row in self._connection.execute(sql, values):  # noqa: UP028 - that would close a cursor after its file
-                yield row
+            with in_words():
+                for row in self._connection.execute(sql, values):  # noqa: UP028 - so no cursor is closed after its file
+                    yield row
         except sqlite3.Error as error:
             raise LogDamaged(f"{self.path}: {error}") from error
 

@@ -18,7 +18,7 @@ from gateway.journal.newest import Newest
 from gateway.journal.port import JournalUnreadable, Listing
 from gateway.journal.reading import RecordDamaged, RecordReader, is_damage
 from gateway.journal.rows import RowCodec
-from gateway.journal.schema import check_tables, read_head, refuse_foreign_file
+from gateway.journal.schema import check_tables, in_words, read_head, refuse_foreign_file
 from gateway.journal.sealing import Sealer
 
 _T = TypeVar("_T")
@@ -40,7 +40,8 @@ def snapshot(connection: sqlite3.Connection, reads: Sequence[Callable[[], object
     """Do several reads of one state of the journal: a commit between a row and its parts would look like damage."""
     connection.execute("BEGIN")
     try:
-        return [read() for read in reads]
+        with in_words():
+            return [read() for read in reads]
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -139,8 +140,9 @@ async def open_for_reading(path: Path, keyring: Keyring) -> JournalReader:
     try:
         reader = await connect_reader(path)
     except sqlite3.Error as error:
-        beside = "reading it makes an index beside it, so this user must be able to write to its folder"
-        raise JournalUnreadable(f"{path} cannot be opened: {error}; {beside}") from error
+        beside = "; reading it makes an index beside it, so this user must be able to write to its folder"
+        closed = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        raise JournalUnreadable(f"{path} cannot be opened: {error}{beside if closed else ''}") from error
 
     def check() -> None:
         check_tables(reader.connection, keyring, path)

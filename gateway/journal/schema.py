@@ -30,9 +30,11 @@ cannot be removed through that row.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -191,6 +193,21 @@ def create_tables(connection: sqlite3.Connection, keyring: Keyring, codec: RowCo
     _write_meta(connection, meta)
     write_head(connection, codec, Head(0, [0] * _STATES, 0))
     connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """What SQLite says of a damaged file may quote bytes of it that are no UTF-8: an error of the file all the same.
+
+    Raises:
+        sqlite3.DatabaseError: it did.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        said = sqlite3.DatabaseError("what it declares is damaged")
+        said.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise said from error
 
 
 def check_tables(connection: sqlite3.Connection, keyring: Keyring, path: Path) -> Meta:

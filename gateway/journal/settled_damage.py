@@ -77,7 +77,7 @@ def _settlement(select: Select, number: object, named: str) -> Settlement | None
                 return None
             entry = decode_entry(body)
             said = msgspec.json.decode(entry.detail, type=SettlementDetail)
-        except (EntryError, msgspec.DecodeError):
+        except (EntryError, msgspec.DecodeError, UnicodeDecodeError):
             return None
         if (entry.sequence, entry.kind, said.transaction) == (int(named), EntryKind.DAMAGE_SETTLED, number):
             return Settlement(entry.sequence, entry.time_ms, said)
@@ -105,7 +105,7 @@ def _settle(connection: sqlite3.Connection, reader: RecordReader, draft: Draft, 
     """
     try:
         number = msgspec.json.decode(detail, type=SettlementDetail).transaction
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return
     if number <= 0 or number in draft.rows or number not in taken_out(connection, number - 1):
         return

@@ -42,7 +42,7 @@ class NoteFiles:
         """Names of the witnesses that are known to hold another history. A file that cannot be read names none."""
         try:
             return frozenset(msgspec.json.decode(read_regular(self.continued, CHECKPOINT_BYTES_MAX), type=list[str]))
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return frozenset()
 
     def write_continued(self, witnesses: frozenset[str]) -> None:

@@ -349,7 +349,7 @@ class Approvals:
             content = msgspec.json.decode(read_private_file(self._path), type=_RequestsFile)
         except KeyFileWrong as wrong:
             raise ApprovalRefused(str(wrong)) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ApprovalRefused(f"{self._path} is not a list of requests: {error}; remove it") from None
         if content.format != 1:
             raise ApprovalRefused(f"{self._path} has format {content.format}, this release knows 1")

@@ -104,7 +104,7 @@ class Disclosures:
             check_token(request)
             try:
                 body = msgspec.json.decode(await request.read(), type=Approving)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", f"who and signature: {error}") from None
             return await _answered(self.approve(request.match_info["request"], body.who, body.signature))
 

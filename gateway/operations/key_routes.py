@@ -133,7 +133,7 @@ class KeyRoutes:
             raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "body", "a JSON body; `holdfast keys` sends one")
         try:
             return msgspec.json.decode(await request.read(), type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", f"the JSON body is wrong: {error}") from None
 
 

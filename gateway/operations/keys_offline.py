@@ -16,7 +16,7 @@ from gateway.journal.key_changes import KeyChangeRefused, open_keyring, restore
 from gateway.journal.keyring import KeyPurpose
 from gateway.journal.lock import take_lock
 from gateway.journal.port import JournalError, JournalUnreadable
-from gateway.journal.schema import Meta, read_meta
+from gateway.journal.schema import Meta, in_words, read_meta
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.approvals import Approvals, requests_file
 from gateway.operations.key_reports import KeysReport, keys_report
@@ -76,9 +76,10 @@ def restore_keys(config: Config, who: str, why: str) -> str:
 
 def _meta(path: Path) -> Meta:
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            return read_meta(connection, path)
+            with in_words():
+                return read_meta(connection, path)
         finally:
             connection.close()
     except sqlite3.Error as error:

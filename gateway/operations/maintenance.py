@@ -31,7 +31,7 @@ class MaintenanceMark:
             return msgspec.json.decode(content, type=Closed)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return Closed("unknown", f"{self._path} cannot be read; {opens}")
 
     def remember(self, who: str, why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -17,6 +18,7 @@ from gateway.journal.keyring import Keyring
 from gateway.journal.listings import goes_by_unsettled
 from gateway.journal.port import JournalError, JournalHealth, Listing
 from gateway.journal.reader import JournalReader, open_for_reading, snapshot
+from gateway.journal.reading import RecordDamaged
 from gateway.journal.room import bytes_free, bytes_on_disk
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head, read_head
@@ -111,6 +113,9 @@ def _read(config: Config, work: Callable[[JournalReader, Keyring], Awaitable[_T]
         return asyncio.run(run())
     except JournalError as error:
         raise OfflineError(str(error)) from None
+    except (sqlite3.Error, RecordDamaged) as error:
+        text = f"{config.journal.path} is damaged ({error}): holdfast audit verify says more"
+        raise OfflineError(text) from error
 
 
 async def _status(config: Config, reader: JournalReader, keyring: Keyring) -> report.StatusReport:

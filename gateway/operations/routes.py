@@ -249,7 +249,7 @@ async def _steering(request: web.Request) -> Steering:
         raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "body", right)
     try:
         steering = msgspec.json.decode(await request.read(), type=Steering)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", right) from None
     who, why = steering.who.strip(), steering.why.strip()
     # The entry says "ACT by WHO: WHY": a colon in the name would move words of one person into another's.

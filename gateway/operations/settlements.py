@@ -202,7 +202,7 @@ async def _on_disk(work: Callable[[], _T]) -> _T:
 async def _body(request: web.Request, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body", f"the JSON body is wrong: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 from collections.abc import Sequence
@@ -12,10 +13,14 @@ import pytest
 from gateway.audit.damage import Damage
 from gateway.audit.table_checks import check_tables
 from gateway.audit.verifying import Wanted, verify
+from gateway.core.effects import Limit
+from gateway.core.standin import counters
+from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogReader
 from gateway.journal.schema import TABLES
 from tests.audit.scene import Page, Scene, only
 from tests.audit.test_audit_commands import audit
+from tests.journal.rig import Rig, sale, sqlite_make
 
 INNER_SEPARATORS = ("tx", "entry")
 LOOKUPS = ("by_key", "by_key_again", "by_batch", "by_batch_again")
@@ -132,3 +137,21 @@ def test_what_is_none_of_a_journals_tables_is_told(shop: Scene, statement: str, 
     verdict = shop.verified()
     assert only(verdict, Damage.TABLE)
     assert named in verdict.findings[0].text
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET tag = x'00'"])
+def test_exposure_counters_that_were_removed_or_touched_are_told_with_the_keys(tmp_path: Path, statement: str) -> None:
+    journal, keyring = tmp_path / "journal.db", create_keyring(tmp_path / "keys")
+    rig = Rig(sqlite_make(journal, keyring)).open()
+    made = sale("B000001|M|T|2|000001").transaction
+    names = counters(made.lane, made.card, made.currency)
+    rig.write(sale("B000001|M|T|2|000001", reserve=tuple(Limit(name, None, None, None, "") for name in names)))
+    rig.close()
+    wanted = Wanted(journal=journal, keyring=keyring)
+    assert verify(wanted, lambda _, __: None).whole
+    with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
+        for table in ("counter", "counter_log"):
+            connection.execute(statement.format(table))
+    told = verify(wanted, lambda _, __: None)
+    assert set(told.found) == {"table-damaged"}
+    assert all("exposure counters" in finding.text for finding in told.findings)

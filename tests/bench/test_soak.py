@@ -317,7 +317,7 @@ def test_weather_for_lines_of_bytes_loses_and_reorders_none() -> None:
 
 def options(folder: Path, seed: int, minutes: float = 0.4) -> SoakOptions:
     """A soak that a test has time for."""
-    return SoakOptions(minutes=minutes, terminals=6, tills=2, seed=seed, keep=folder)
+    return SoakOptions(minutes=minutes, terminals=6, tills=2, seed=seed, keep=Path(os.path.relpath(folder)))
 
 
 @pytest.mark.timeout(200)

@@ -9,7 +9,7 @@ from gateway.core.link import LinkSettings
 from gateway.core.transaction import Kind
 from gateway.core.work import EngineSettings
 from protocol.settlement import Detail
-from tests.core.acquirer import DECLINES, SILENT_LOST, Mood, answers
+from tests.core.acquirer import DECLINES, SILENT_BOOKED, SILENT_LOST, Mood, answers
 from tests.core.messages import UNIONPAY, UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_key, upload
 from tests.core.world import World
 
@@ -239,3 +239,28 @@ def test_explain_names_the_window_and_the_rate() -> None:
     text, rule, wait_ms = why(slow)
     assert (text, rule) == ("the rate limit", "D19")
     assert wait_ms is not None
+
+
+def test_who_cancels_a_parked_reversal_is_told_that_the_card_may_stay_charged() -> None:
+    world = World()
+    world.acquirer.moods += [SILENT_BOOKED, *[answers("30")] * 3]
+    token = world.ask("0200", sale(1))
+    world.run()
+    world.advance(60_000)
+    assert (world.code(token), world.journal.row(key(1)).state) == ("68", State.PARKED)
+    assert "have it undone there by hand" in world.command(OperatorAct.CANCEL, 1)
+    assert len(world.acquirer.booked) == 1
+    assert not world.acquirer.reversed
+
+
+def test_who_cancels_an_advice_that_was_never_answered_is_told_that_it_may_be_booked() -> None:
+    world = World(up=False, settings=EngineSettings(attempts_max=3, backoff_max_ms=2_000))
+    world.ask("0200", sale(1))
+    world.run()
+    world.acquirer.moods += [SILENT_BOOKED, SILENT_LOST, SILENT_LOST]
+    world.up()
+    for _ in range(4):
+        world.advance(18_000)
+    assert world.journal.row(key(1)).reason.startswith("replay.attempts-")
+    assert "its advice was sent 3 times and may be booked" in world.command(OperatorAct.CANCEL, 1)
+    assert len(world.acquirer.booked) == 1

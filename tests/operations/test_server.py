@@ -302,6 +302,7 @@ def test_an_act_that_is_refused_is_a_conflict_with_the_reason() -> None:
         (b'{"who": "ann", "why": "a\\nb"}', 422),
         (b'{"who": "ann: agreed by bob", "why": "the entry would say that ann has given this reason"}', 422),
         (b'{"who": "ann\\u202e", "why": "x"}', 422),
+        (b'{"who": "ann\xff\xfe", "why": "x"}', 422),
         (b'{"who": "ann", "why": "card 4761 7390 0101 0010 called"}', 422),
         (b"\xff", 422),
         (b'{"who": "ann", "why": "' + b"x" * 9000 + b'"}', 413),
