@@ -20,7 +20,7 @@ from gateway.commands.configuration import configuration
 from gateway.commands.dialects import dialects
 from gateway.commands.keys import keys
 from gateway.commands.queue import maintenance, queue, status_command
-from gateway.commands.speaking import DEFAULT_CONFIG, FAILED, AsJson, GatewayConfig, fail, load, print_json
+from gateway.commands.speaking import DEFAULT_CONFIG, FAILED, WRONG_USAGE, AsJson, GatewayConfig, fail, load, print_json
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 """What a standard output says that is a file on a full or failing disk."""
@@ -107,7 +107,7 @@ def run_command(config: GatewayConfig = DEFAULT_CONFIG) -> None:
     except (ClockWrong, JournalError, TokenError, TlsError, OSError) as error:
         for line in str(error).splitlines():
             say(f"holdfast: {line}")
-        code = FAILED
+        code = WRONG_USAGE if isinstance(error, TokenError) else FAILED
     finally:
         printed.flush(1.0)
         flush_logs()

@@ -137,6 +137,25 @@ def test_init_makes_a_gateway_that_config_check_finds_right(tmp_path: Path) -> N
     assert "D17" in checked.stdout
 
 
+@pytest.mark.parametrize("words", [("config", "check"), ("config", "check", "--json"), ("run",)])
+@pytest.mark.parametrize("wrong", ["missing", "open to others", "a folder"])
+def test_a_token_that_cannot_be_used_is_a_mistake_of_the_configuration(
+    tmp_path: Path, words: tuple[str, ...], wrong: str
+) -> None:
+    holdfast("init", tmp_path / "shop")
+    token = tmp_path / "shop" / "operations.token"
+    if wrong == "open to others":
+        token.chmod(0o644)
+    else:
+        token.unlink()
+    if wrong == "a folder":
+        token.mkdir()
+    ran = holdfast(*words, "-c", tmp_path / "shop" / "holdfast.toml")
+    assert ran.exit_code == 2
+    assert "operations.token" in ran.output
+    assert isinstance(ran.exception, SystemExit)
+
+
 def test_init_refuses_to_overwrite_and_says_what_is_there(tmp_path: Path) -> None:
     assert holdfast("init", tmp_path).exit_code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

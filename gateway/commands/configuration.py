@@ -21,13 +21,16 @@ def config_reference() -> None:
 def config_check(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Report every mistake of a configuration at once."""
     from gateway.config import ConfigError, load_config, remarks  # noqa: PLC0415
+    from gateway.operations.token import TokenError, read_token  # noqa: PLC0415
 
     try:
         loaded = load_config(config)
-    except ConfigError as error:
+        read_token(loaded.operations.token_file)
+    except (ConfigError, TokenError) as error:
+        mistakes = error.mistakes if isinstance(error, ConfigError) else [f"{config}: operations.token_file: {error}"]
         if not as_json:
-            fail(str(error), WRONG_USAGE)
-        print_json({"right": False, "mistakes": error.mistakes, "remarks": []})
+            fail("\n".join(map(str, mistakes)), WRONG_USAGE)
+        print_json({"right": False, "mistakes": mistakes, "remarks": []})
         raise typer.Exit(WRONG_USAGE) from None
     if as_json:
         print_json({"right": True, "mistakes": [], "remarks": list(remarks(loaded))})
