@@ -240,7 +240,6 @@ class TerminalConnection(Accepted):
         frames = self._frames
         if frames:
             self._begin_second(now_ms)
-            self._schedule_turn()  # what this turn has taken is forgotten there
         while frames:
             if self.in_flight >= settings.in_flight_per_connection_high:
                 if not self._full:
@@ -252,8 +251,10 @@ class TerminalConnection(Accepted):
                 self._slow_down()
                 return
             if self._taken_in_turn >= settings.frames_per_turn_max or not self._owner.may_take(self):
-                self._pause_reading()
+                self._pause_reading()  # who stands in line is called, and need not ask in each turn
                 return
+            if not self._taken_in_turn:
+                self._schedule_turn()  # what this turn has taken is forgotten there
             self._taken_in_turn += 1
             self._taken_in_second += 1
             self._owner.take(self, frames.popleft())
