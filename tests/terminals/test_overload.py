@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -204,6 +205,28 @@ async def test_a_flood_takes_a_bounded_part_of_each_turn() -> None:
         for terminal in crowd:
             assert [(await terminal.receive()).fields[39] for _ in range(8)] == ["00"] * 8
             await terminal.close()
+
+
+@pytest.mark.interpreted
+@on_each_loop
+async def test_who_stands_in_line_does_not_ask_in_each_turn_and_is_served_when_called() -> None:
+    """Hundreds of connections that asked in each turn took the time in which they could have been served."""
+    asked: list[Any] = []
+
+    def nobody(_: Turns, who: Any) -> bool:
+        asked.append(who)
+        return False
+
+    async with shop(BINARY) as s, await s.terminal() as terminal:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Turns, "may_take", nobody)
+            terminal.send(*(sale(BINARY, stan) for stan in range(1, 4)))
+            await until(lambda: bool(asked), "the connection has asked once")
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert len(asked) == 1
+        asked[0].go_on()
+        assert {(await terminal.receive()).fields[11] for _ in range(3)} == {"000001", "000002", "000003"}
 
 
 def test_in_a_turn_without_time_those_who_came_first_go_on_first() -> None:
