@@ -167,8 +167,11 @@ class Balancing:
             if not sequence % PORTION:
                 payments.let_go(sequence)
                 self._tell("adding up", sequence / size)
-        if expected != size + 1:
+        told = self._reader.told_sizes() or [size]
+        if expected != size + 1 or max(told) > size:
             raise LogDamaged(f"entry {expected} is missing: run audit verify", expected)
+        if max(told) < size:
+            raise LogDamaged(f"entry {size} is behind the journal's own head, which has {max(told)}: run audit verify")
 
     def _note_damaged(self, sequence: int) -> None:
         balance = self._balance

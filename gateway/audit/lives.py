@@ -21,7 +21,7 @@ a transaction that has no entry yet. What is not in the table no release of the 
     LATE_ANSWER as it is; or REVERSING -> DECLINED; or back to REVERSING D16
     CANCELLED   STORED, ASKING_CANCELLED -> CANCELLED                    D15
     PARKED      NEW, ASKING, ASKING_CANCELLED, and what is owed          D18; settlement and upload disagree; code 94
-    OPERATOR    see core/steering.py: next_state                         D18
+    OPERATOR    see core/steering.py: next_state; what waits is hastened D18
     RECOVERED   ASKING, ASKING_CANCELLED -> REVERSING                    D7, lifecycle.after_crash
 """
 
@@ -65,6 +65,7 @@ _TABLE: Final[tuple[tuple[EntryKind, tuple[int, ...], tuple[State, ...]], ...]] 
 )
 _STAYS: Final[tuple[tuple[EntryKind, tuple[State, ...]], ...]] = (
     (_K.SENDING, (_S.ASKING, *sorted(REPLAYABLE))),
+    (_K.OPERATOR, tuple(sorted(REPLAYABLE))),
     (_K.LATE_ANSWER, _SETTLED),
 )
 

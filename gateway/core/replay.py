@@ -224,9 +224,11 @@ class Replay:
             elif code in LOOK_UP_ORIGINAL and self._has_a_stan_of_its_own(run):
                 # Nothing of it has left before: the acquirer knows its STAN as another message's (D12, D13).
                 self._park(run, f"answer.code-{code}")
-            elif code in REVERSAL_DONE and self._denies_its_approval(run):
+            elif code in REVERSAL_DONE and self._denies_its_booking(run):
                 self._park(run, f"answer.code-{code}")
             elif code in REVERSAL_DONE:
+                if run.transaction.kind is Kind.UNSEEN and self._sends(run) == 1 and code not in LOOK_UP_ORIGINAL:
+                    self._nobody_knows(run)
                 # A late approval may make it owed again; it is then repeated with the reason that it had (D8, D16).
                 self._settle(run, _REVERSED, f"answer.code-{code}{PARKED_FROM}{run.transaction.reason}")
             elif code in _TRY_AGAIN:
@@ -238,12 +240,12 @@ class Replay:
             self._park(run, f"answer.code-{code}")
         elif code in ADVICE_TAKEN or code in self._work.host.approved_codes:
             if state is _STORED_CANCELLED:
-                self._settle(run, _REVERSING, run.transaction.reason)
+                self._settle(run, _REVERSING, run.transaction.reason, booked=True)
             elif changed := _changed(run, fields):
                 # It may be booked as the acquirer says, and not as the terminal was told (INV-5).
-                self._park(run, f"answer.{changed}-changed")
+                self._park(run, f"answer.{changed}-changed", booked=True)
             else:
-                self._settle(run, _APPROVED, f"answer.code-{code}")
+                self._settle(run, _APPROVED, f"answer.code-{code}", booked=True)
         elif code in _TRY_AGAIN:
             self._retry_later(run, f"answer.code-{code}")
         elif state is _STORED_CANCELLED and run.transaction.attempts == 1 and may_decline(code):
@@ -258,23 +260,33 @@ class Replay:
         """Whether a reversal is sent for the first time, under a STAN that is not its original's."""
         return self._work.host.original is OriginalForm.DE_90 and self._sends(run) == 1
 
-    def _denies_its_approval(self, run: Run) -> bool:
-        """Whether the acquirer itself approved what it now refuses to reverse, at the first time of asking (D13).
+    def _denies_its_booking(self, run: Run) -> bool:
+        """Whether the acquirer has approved or taken what it now refuses to reverse, at the first time of asking (D13).
 
         It has not overtaken its original then, and no earlier send of it has undone that: its batch may be settled, and
-        the money gone. One that stood in is not meant: its advice may never have been booked.
+        the money gone.
         """
-        row = run.transaction
-        if row.kind not in _STOOD_IN or row.advised or self._sends(run) != 1:
-            return False
-        return bool(row.approval) or row.response in self._work.host.approved_codes
+        return run.transaction.booked and self._sends(run) == 1
 
-    def _settle(self, run: Run, state: State, reason: str, *, wait_ms: int = 0) -> None:
+    def _nobody_knows(self, run: Run) -> None:
+        """Neither side has what a terminal's reversal undoes: its sale was lost on the way, or goes by other names."""
+        row = run.transaction
+        self._work.alarm(
+            Severity.NOTICE,
+            "reversal-of-unknown",
+            "neither the gateway nor the acquirer knows what this reversal undoes",
+            id=str(row.id),
+            terminal=row.terminal,
+            stan=row.stan,
+        )
+
+    def _settle(self, run: Run, state: State, reason: str, *, wait_ms: int = 0, booked: bool = False) -> None:
         work = self._work
         before = run.transaction
         after = before.evolved(work.utc_ms, state)
         after.reason = reason
         after.exposed = False
+        after.booked = before.booked or booked
         if state is _REVERSING:
             after.attempts = 0
         after.not_before_ms = work.not_before_ms(run.lane, before.id, wait_ms)
@@ -349,7 +361,7 @@ class Replay:
         """Attempts of which a byte may have left; those before the start all may."""
         return run.transaction.attempts - run.lane.unsent.get(run.transaction.id, 0)
 
-    def _park(self, run: Run, reason: str) -> None:
+    def _park(self, run: Run, reason: str, *, booked: bool = False) -> None:
         """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
         work = self._work
         before = run.transaction
@@ -357,6 +369,7 @@ class Replay:
         after = before.evolved(
             work.utc_ms, State.PARKED, reason=f"{reason}{PARKED_FROM}{before.reason}", resume=before.state
         )
+        after.booked = before.booked or booked
         run.transaction = after
         run.lane.forget_attempts(before.id)
         work.alarm(

@@ -249,9 +249,9 @@ class Requests:
                     Severity.ALARM, "answer-changed", f"the acquirer approved another {changed}; reversing",
                     key=request.key,
                 )  # fmt: skip
-                self._in_doubt(run, request, f"answer.{changed}-changed", approval=fields.get(38, ""))
+                self._in_doubt(run, request, f"answer.{changed}-changed", approved=fields)
             elif run.transaction.state is _ASKING_CANCELLED:
-                self._in_doubt(run, request, "answer.approved", approval=fields.get(38, ""))
+                self._in_doubt(run, request, "answer.approved", approved=fields)
             else:
                 answer = relayed_answer(request.mti, request.fields, fields, request.rules)
                 self._settle(run, _ANSWERED_ENTRY, _APPROVED, answer, "answer.approved")
@@ -277,14 +277,20 @@ class Requests:
             self._settle(run, _ANSWERED_ENTRY, State.DECLINED, answer, f"answer.code-{code}")
 
     def _in_doubt(
-        self, run: Run, request: Request, reason: str, fields: Fields | None = None, *, approval: str = ""
+        self,
+        run: Run,
+        request: Request,
+        reason: str,
+        fields: Fields | None = None,
+        *,
+        approved: Fields | None = None,
     ) -> None:
         """Tell the terminal no, and owe the reversal in the same commit (D11).
 
         Args:
             reason: why it is reversed; "answer.none" where no answer came.
             fields: of an answer that is handed on; None where the terminal is told 68.
-            approval: field 38, where the acquirer had approved it (D12).
+            approved: the acquirer's approval, where it gave one: its field 38 goes into the reversal (D12).
         """
         if fields is None or not fields.get(39):
             answer = self._local(request, "68")
@@ -298,7 +304,7 @@ class Requests:
         if run.transaction.state is _ASKING_CANCELLED:
             reason = run.transaction.reason  # the terminal's
         kind = EntryKind.UNANSWERED if unanswered else _ANSWERED_ENTRY
-        self._settle(run, kind, _REVERSING, answer, reason, approval=approval, wait_ms=wait_ms)
+        self._settle(run, kind, _REVERSING, answer, reason, approved=approved, wait_ms=wait_ms)
 
     def _settle(
         self,
@@ -308,7 +314,7 @@ class Requests:
         answer: Answer,
         reason: str,
         *,
-        approval: str = "",
+        approved: Fields | None = None,
         wait_ms: int = 0,
     ) -> None:
         work = self._work
@@ -317,7 +323,10 @@ class Requests:
         transaction.reason = reason
         if state is _REVERSING:
             transaction.attempts = 0
-        transaction.approval = answer.fields.get(38, "") if state is _APPROVED else approval
+        if state is _APPROVED:
+            approved = answer.fields
+        if approved is not None:
+            transaction.approval, transaction.booked = approved.get(38, ""), True
         transaction.not_before_ms = work.not_before_ms(run.lane, transaction.id, wait_ms) if wait_ms else 0
         transaction.resume = State.CANCELLED if state is _PARKED else None
         run.transaction = transaction

@@ -325,6 +325,7 @@ class Reversals:
             work.utc_ms,
             state,
             approval=event.fields.get(38, "") if learns else before.approval,
+            booked=before.booked or approved,
             reason=before.reason.partition(PARKED_FROM)[2] or before.reason
             if owed_again and before.state is State.REVERSED
             else before.reason,

@@ -72,19 +72,25 @@ class Steering:
             return
         transaction = result.transaction
         if event.act is OperatorAct.RELEASE and transaction.state in REPLAYABLE:
-            if lane.blocked_by != "D13":
-                lane.blocked_until_ms, lane.blocked_by = 0, ""
-            lane.owes_more(in_order=False)
-            self._work.reply_operator(
-                event.operator_token, done=True, text="it is tried as soon as its lane and the link allow"
-            )
-            self._end_turn(lane)
+            after = transaction.evolved(self._work.utc_ms, transaction.state)
+            change = Update(EntryKind.OPERATOR, after, detail=_act(event))
+            self._work.write((change,), lambda _: self._hastened(event, lane))
             return
         state, refused = next_state(event.act, transaction)
         if state is None:
             self._refuse(event, lane, refused)
         else:
             self._change(event, transaction, state, lane)
+
+    def _hastened(self, event: Commanded, lane: Lane) -> None:
+        if lane.blocked_by != "D13":
+            lane.blocked_until_ms, lane.blocked_by = 0, ""
+        lane.owes_more(in_order=False)
+        self._work.counts["operator.release"] += 1
+        self._work.reply_operator(
+            event.operator_token, done=True, text="it is tried as soon as its lane and the link allow"
+        )
+        self._end_turn(lane)
 
     def _refuse(self, event: Commanded, lane: Lane, text: str) -> None:
         self._work.reply_operator(event.operator_token, done=False, text=text)
@@ -114,7 +120,7 @@ class Steering:
             EntryKind.OPERATOR,
             after,
             release=() if keeps_exposure else counters_of(before),
-            detail=f"{event.act.value} by {event.who}: {event.why}",
+            detail=_act(event),
         )
         warned = _may_be_booked(event.act, before)
         work.write((change,), lambda _: self._changed(event, after, lane, warned))
@@ -162,6 +168,11 @@ class Steering:
         if (at_ms := self._replay.rate_wakeup_ms()) is not None:
             return Explained("the rate limit", "D19", max(0, at_ms - work.mono_ms))
         return Explained("", "", 0)
+
+
+def _act(event: Commanded) -> str:
+    """What the entry of an act says: what was done, by whom, and why."""
+    return f"{event.act.value} by {event.who}: {event.why}"
 
 
 def _may_be_booked(act: OperatorAct, before: Transaction) -> str:

@@ -148,6 +148,7 @@ class Changes(TypedDict, total=False):
     exposed: bool
     advised: bool
     approval: str
+    booked: bool
 
 
 class Transaction(msgspec.Struct, gc=False, array_like=True):
@@ -172,6 +173,7 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
         revision: counts changes from 1; an update states the revision that it makes.
         alias: a second key under which it is found as under the first (D1); empty where it has none.
         alias_digest: what was asked under that alias; empty where it has none.
+        booked: the acquirer has said that it approved the request, or that it has the advice; never taken back (D13).
     """
 
     key: str
@@ -202,6 +204,7 @@ class Transaction(msgspec.Struct, gc=False, array_like=True):
     revision: int = 1
     alias: str = ""
     alias_digest: bytes = b""
+    booked: bool = False
 
     @property
     def obligation(self) -> Obligation:

@@ -95,13 +95,30 @@ class LogReader:
         try:
             (newest,) = self._connection.execute("SELECT max(sequence) FROM entry").fetchone()
         except sqlite3.DatabaseError:
-            for (packed,) in self._connection.execute("SELECT packed FROM head ORDER BY copy").fetchall():
-                try:
-                    return msgspec.msgpack.decode(packed, type=Head).sequence
-                except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
-                    continue  # the other copy
+            for sequence in self._told():
+                return sequence
             raise
         return newest or 0
+
+    def _told(self) -> Iterator[int]:
+        for (packed,) in self._connection.execute("SELECT packed FROM head ORDER BY copy").fetchall():
+            try:
+                yield msgspec.msgpack.decode(packed, type=Head).sequence
+            except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
+                continue  # the other copy
+
+    def told_sizes(self) -> list[int]:
+        """How many entries there are by each copy of the journal's own head that can be read; their tags are not
+        checked.
+
+        Raises:
+            LogDamaged: the heads cannot be read.
+        """
+        try:
+            with in_words():
+                return list(self._told())
+        except sqlite3.Error as error:
+            raise LogDamaged(_unreadable(self.path, error)) from error
 
     def _open(self) -> sqlite3.Connection:
         mode = "ro&immutable=1" if self._alone else "ro"

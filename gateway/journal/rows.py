@@ -73,6 +73,7 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     approval: str
     alias: str
     alias_digest: bytes
+    booked: bool = False  # of rows from before there was this value: not known
 
     @property
     def payment(self) -> bytes:
@@ -127,6 +128,7 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
             revision=self.revision,
             alias=self.alias,
             alias_digest=self.alias_digest,
+            booked=self.booked,
         )
 
 
@@ -166,6 +168,7 @@ def row_of(
         t.approval,
         t.alias,
         t.alias_digest,
+        t.booked,
     )
 
 

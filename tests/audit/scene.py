@@ -102,7 +102,7 @@ class Attack:
     def entry(self, sequence: int) -> Entry:
         return decode_entry(self.body(sequence))
 
-    def edit(self, sequence: int, *, leaf: bool, **values: Any) -> None:
+    def edit(self, sequence: int, /, *, leaf: bool, **values: Any) -> None:
         """Put another entry in the place of one, with its leaf hash made to fit, or not."""
         body = encode_entry(replace(self.entry(sequence), **values))
         self.connection.execute("UPDATE entry SET body = ? WHERE sequence = ?", (body, sequence))

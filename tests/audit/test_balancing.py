@@ -164,6 +164,19 @@ def test_entries_that_are_no_entries_any_more_are_all_counted_and_the_first_name
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("more", [-1, 1], ids=["a cut tail", "an added one"])
+def test_a_tail_that_the_journals_head_does_not_have_does_not_add_up(shop: Scene, more: int) -> None:
+    with Attack(shop) as attack:
+        if more < 0:
+            attack.connection.execute("DELETE FROM entry WHERE sequence = ?", (attack.size,))
+        else:
+            added = "INSERT INTO entry SELECT sequence + 1, body, leaf, account FROM entry WHERE sequence = ?"
+            attack.connection.execute(added, (attack.size,))
+            attack.edit(attack.size, leaf=True, sequence=attack.size)
+    with pytest.raises(LogDamaged, match=r"entry \d+ is (missing|behind the journal).*audit verify"):
+        balanced(shop.journal)
+
+
 def test_after_an_outage_with_kills_the_balance_is_that_of_the_acquirers_ledger(tmp_path: Path) -> None:
     options = Options(terminals=8, seconds=5, kill=True, seed=23, keep=tmp_path / "run")
     assert run(options, tmp_path / "report.json") == 0

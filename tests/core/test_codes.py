@@ -185,6 +185,43 @@ def test_d13_nor_is_one_that_it_approved_otherwise_or_too_late(approval: Mood) -
     assert world.journal.row(key()).state is State.PARKED, "it knew the sale"
 
 
+@pytest.mark.parametrize("reversed_when", ["its advice is booked", "its advice is on its way", "it was the terminal's"])
+def test_d13_nor_is_one_whose_advice_it_has_taken(reversed_when: str) -> None:
+    world = World(up=reversed_when == "it was the terminal's")
+    world.ask("0220" if reversed_when == "it was the terminal's" else "0200", sale())
+    world.run()
+    world.acquirer.moods.extend([Mood(answers=False)] if reversed_when == "its advice is on its way" else [])
+    world.up()
+    world.advance(1_000)
+    if reversed_when == "its advice is on its way":
+        world.ask("0400", reversal(sale(), 2))
+        world.run()
+        assert world.journal.row(key()).state is State.STORED_CANCELLED
+        world.acquirer.moods.extend([Mood(), Mood(extra=((39, "25"),))])
+    else:
+        assert world.journal.row(key()).state is State.APPROVED
+        world.acquirer.moods.append(Mood(extra=((39, "25"),)))
+        world.ask("0400", reversal(sale(), 2))
+    world.run()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.PARKED, "it had it, and says now that it never had"
+    assert world.journal.row(key()).reason.startswith("answer.code-25")
+
+
+def test_d13_one_that_stood_in_and_that_the_acquirer_never_had_is_reversed_where_it_does_not_know_it() -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend([answers("05"), Mood(extra=((39, "25"),))])
+    world.up()
+    world.advance(1_000)
+    assert world.journal.row(key()).state is State.PARKED, "its advice was refused"
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.REVERSED
+
+
 @pytest.mark.parametrize("code", ["12", "25", "94"])
 def test_d13_where_its_first_send_was_not_answered_a_reversal_refused_is_done(code: str) -> None:
     world = World()

@@ -261,6 +261,17 @@ def test_d15_the_reversal_of_an_unknown_original_is_kept_and_forwarded() -> None
     world.check_settled()
 
 
+@pytest.mark.parametrize(("code", "told"), [("00", False), ("25", True), ("12", True)])
+def test_a_person_is_told_of_a_reversal_of_what_neither_side_knows(code: str, told: bool) -> None:
+    world = World()
+    world.acquirer.moods.append(Mood(arrives=True, extra=((39, code),)))
+    world.ask("0400", reversal(sale(1), 2))
+    world.run()
+    assert world.journal.row(key(1)).state is State.REVERSED
+    facts = [alarm.facts for alarm in world.alarms if alarm.code == "reversal-of-unknown"]
+    assert facts == [{"id": "1", "terminal": "TERM0001", "stan": "000001"}] * told
+
+
 def test_d15_an_original_that_comes_after_its_reversal_is_refused_with_12_and_never_sent() -> None:
     world = World()
     world.ask("0400", reversal(sale(1), 2))

@@ -85,6 +85,8 @@ def test_d18_a_waiting_message_that_is_released_is_tried_at_once() -> None:
     world.up()
     assert world.command(OperatorAct.RELEASE, 1) == "it is tried as soon as its lane and the link allow"
     assert len(world.sends) == 2
+    acts = [(entry.state, entry.detail) for entry in world.journal.log if entry.kind is EntryKind.OPERATOR]
+    assert acts == [(State.STORED, "release by operator: a reason")]
     world.check_settled()
 
 

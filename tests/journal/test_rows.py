@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from itertools import pairwise
 
+import msgspec
 import pytest
-from msgspec.structs import fields, replace
+from msgspec.structs import astuple, fields, replace
 
 from gateway.core.lifecycle import State
 from gateway.core.transaction import Kind, Transaction
@@ -41,6 +43,7 @@ WHOLE = Transaction(
     revision=8,
     alias="alias",
     alias_digest=b"d" * 16,
+    booked=True,
 )
 
 
@@ -51,6 +54,14 @@ def test_a_row_holds_every_value_of_a_transaction() -> None:
     codec = RowCodec(b"k" * 32)
     row = row_of(WHOLE, 3, 4, 7, answered_at=3, retained=True)
     assert codec.unpack(3, codec.pack(row)).transaction() == WHOLE
+
+
+def test_a_row_from_before_bookings_were_noted_is_read_as_not_known() -> None:
+    codec = RowCodec(b"k" * 32)
+    values = astuple(row_of(WHOLE, 3, 4, 7, answered_at=3, retained=True))[:-1]
+    packed = msgspec.msgpack.encode(values)
+    tag = blake2b(packed, key=b"k" * 32, digest_size=16, person=b"holdfast row").digest()
+    assert codec.unpack(3, packed + tag).transaction() == replace(WHOLE, booked=False)
 
 
 def test_every_flipped_bit_of_a_row_is_noticed() -> None:
