@@ -45,6 +45,8 @@ def read_private_file(path: Path) -> bytes:
     Raises:
         KeyFileWrong: no file, cannot be read, or others may read or write it.
     """
+    if path.is_dir():
+        raise KeyFileWrong(f"{path} is a folder, and should be a file")
     try:
         refuse_open_to_others(path, "file")
         return path.read_bytes()

@@ -82,7 +82,13 @@ def _readable_keyring(keys: Path) -> None:
     (keys / "keyring.json").chmod(0o640)
 
 
+def _folder_for_kek(keys: Path) -> None:
+    (keys / "kek.key").unlink()
+    (keys / "kek.key").mkdir()
+
+
 WRONG_KEYS = {
+    _folder_for_kek: ["kek.key is a folder, and should be a file"],
     _other_kek: ["kek.key is not the key-encryption key"],
     _no_kek: ["kek.key cannot be read"],
     _short_kek: ["kek.key must hold 32 bytes"],
