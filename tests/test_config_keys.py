@@ -133,6 +133,25 @@ def test_a_host_that_speaks_http_is_checked(folder: Path, written: str, instead:
     assert bool(found) is bool(told)
 
 
+@pytest.mark.parametrize(
+    ("habits", "told"),
+    [
+        ("", ""),
+        ("batch_field = 62\nbatch_start = 0", "acquirer.mapping: looks for the batch elsewhere"),
+        ('period = "horizon"\nhorizon_hours = 23', "terminals[0].dialect: has horizon_hours = 23"),
+        ('period = "horizon"\nhorizon_hours = 24', ""),
+        ('period = "date"\nbatch_field = 62', ""),
+    ],
+)
+def test_a_host_that_speaks_http_can_tell_two_uses_of_a_stan_apart(folder: Path, habits: str, told: str) -> None:
+    settles = "totals_field = 0" if "period" in habits else ""
+    own = f'name = "own"\nextends = "unionpay"\n[terminal]\n{settles}\n{habits}\n'
+    (folder / "own.toml").write_text(own, encoding="utf-8")
+    found = mistakes(folder, terminals='dialect = "own.toml"\n', acquirer=HTTP)
+    assert [mistake for mistake in found if not (told and mistake.startswith(told))] == []
+    assert bool(found) is bool(told)
+
+
 def test_rule_d17_counts_the_second_wait_of_a_mapping_that_repeats_requests_too(folder: Path) -> None:
     plain = (Path(mapping_file.__file__).parent / "mappings" / "tern.toml").read_text(encoding="utf-8")
     (folder / "mine.toml").write_text(f"{plain}\n[host]\nrepeat_request = true\n", encoding="utf-8")

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final
 
-from gateway.acquirers.mapping import AS_ANSWER, IN_DOUBT, HttpMapping, Operation
+from gateway.acquirers.mapping import AS_ANSWER, IN_DOUBT, HttpMapping, Operation, fields_of_key
 from gateway.acquirers.mapping_slots import Place, path_of, read_answer, read_constants, read_slots
 from gateway.acquirers.mapping_values import JsonValue, Path
 from protocol.iso8583.dialect_rules import read_host
@@ -119,6 +119,7 @@ def mapping_of(file: str, table: Mapping[str, Any]) -> HttpMapping:
         else:
             operations[mti] = shared.operation(mti, one, host)
     _check_types(mistakes, operations, host)
+    _check_original_key(mistakes, operations, host)
     probe = _probe(mistakes, top.table("probe"))
     statuses = _statuses(mistakes, top.table("status"), host)
     top.finish()
@@ -217,6 +218,17 @@ def _check_types(mistakes: Mistakes, operations: Mapping[str, Operation], host: 
         for mti in ("0500", "0320"):
             if mti not in operations:
                 mistakes.add(f"messages.{mti}", "is missing, and host.settles is true")
+
+
+def _check_original_key(mistakes: Mistakes, operations: Mapping[str, Operation], host: HostRules) -> None:
+    """The key of what is undone is made of the reversal: what is missing there names another payment, or none."""
+    if not any(one.original_key_path for one in operations.values()):
+        return
+    told_elsewhere = {7, 11}  # in field 90
+    missing = {*fields_of_key(host), 13, host.batch_field} - told_elsewhere - set(host.reversal_fields)
+    if missing:
+        which = ", ".join(str(number) for number in sorted(missing))
+        mistakes.add("host.reversal_fields", f"must have {which} too: original_key is made of what a reversal carries")
 
 
 def _probe(mistakes: Mistakes, table: Mapping[str, Any]) -> Operation:

@@ -205,6 +205,7 @@ def _files(config: Config) -> Iterator[Mistake]:
         yield from _receipts(config, place, terminals)
     if config.acquirer.speaks is Speaks.HTTP:
         yield from _mapping(config.acquirer)
+        yield from _keys_upstream(config)
     if config.acquirer.session is not None:
         yield from _session(config.acquirer, config.acquirer.session)
     for key, text, other in audit_mistakes(config.audit, config.journal.path, config.journal.keys):
@@ -328,6 +329,43 @@ def _mapping(acquirer: AcquirerSection) -> Iterator[Mistake]:
         read_credential(CredentialKind(kind), path, acquirer.credential_key_id)
     except CredentialWrong as wrong:
         yield Mistake("acquirer.credential_file", str(wrong))
+
+
+_DAY_HOURS = 24
+
+
+def _keys_upstream(config: Config) -> Iterator[Mistake]:
+    """An Idempotency-Key upstream tells two uses of a STAN apart at least as well as the gateway does (D1)."""
+    from gateway.acquirers.mapping_file import MappingError, load_mapping  # noqa: PLC0415 - only HTTP needs them
+    from protocol.iso8583.rules import Period  # noqa: PLC0415 - only a check needs it
+
+    try:
+        host = load_mapping(config.acquirer.mapping).host
+    except MappingError:  # told by `_mapping`
+        return
+    for place, terminals in _listeners(config):
+        dialect = _dialect(terminals.dialect)
+        if dialect is None:
+            continue
+        rules = dialect.terminal
+        if rules.period is Period.BATCH and (
+            (rules.batch_field, rules.batch_start, rules.batch_length)
+            != (host.batch_field, host.batch_start, host.batch_length)
+        ):
+            yield Mistake(
+                "acquirer.mapping",
+                f"looks for the batch elsewhere than the dialect of {place}, so that a STAN of the next batch would "
+                f"pass for a retry; batch_field = {rules.batch_field}, batch_start = {rules.batch_start}, batch_length "
+                f"= {rules.batch_length} in its table [host]",
+                (f"{place}.dialect",),
+            )
+        if rules.period is Period.HORIZON and rules.horizon_hours < _DAY_HOURS:
+            yield Mistake(
+                f"{place}.dialect",
+                f"has horizon_hours = {rules.horizon_hours}; a host that speaks HTTP tells two uses of a STAN apart by "
+                f"their date: {_DAY_HOURS} or more",
+                ("acquirer.mapping",),
+            )
 
 
 def _dialect(name: str) -> Dialect | None:

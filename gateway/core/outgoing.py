@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.core.lifecycle import Obligation
-from gateway.core.transaction import TERMINAL_REVERSAL, Kind, Request, Stored, StoredMessage, Transaction
+from gateway.core.transaction import PARKED_FROM, TERMINAL_REVERSAL, Kind, Request, Stored, StoredMessage, Transaction
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.mti import first_mti, repeat_mti
 from protocol.iso8583.rules import HostRules, OriginalForm
@@ -198,7 +198,7 @@ def _original_data(stored: Stored, host: HostRules) -> str:
 
 def _reason_code(stored: Stored) -> str:
     """Field 39 of a UnionPay reversal (D12): why it is sent; the terminal's own reason where it gave one."""
-    reason = stored.transaction.reason
+    reason = stored.transaction.reason.partition(PARKED_FROM)[0]  # what was said of an earlier one stands behind
     if stored.transaction.kind is Kind.UNSEEN:
         return stated_reason(stored.request.fields) or REASON_TERMINAL_FAULT
     if reason.startswith(TERMINAL_REVERSAL):

@@ -18,7 +18,7 @@ from gateway.core.lifecycle import EntryKind, Obligation, State
 from gateway.core.outgoing import outgoing
 from gateway.core.requests import changed_by_host
 from gateway.core.standin import counters_of
-from gateway.core.transaction import PARKED_FROM, Kind, Stored
+from gateway.core.transaction import PARKED_FROM, Kind, Stored, Transaction
 from gateway.core.work import SendResult, Work
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import OriginalForm
@@ -264,9 +264,11 @@ class Replay:
         """Whether the acquirer has approved or taken what it now refuses to reverse, at the first time of asking (D13).
 
         It has not overtaken its original then, and no earlier send of it has undone that: its batch may be settled, and
-        the money gone.
+        the money gone. Nor has one that was refused before the acquirer said that it had approved: the answer to its
+        repeat may be that of the first time, out of the memory of a host that knows each message by a key.
         """
-        return run.transaction.booked and self._sends(run) == 1
+        row = run.transaction
+        return row.booked and (self._sends(run) == 1 or refused_before(row))
 
     def _nobody_knows(self, run: Run) -> None:
         """Neither side has what a terminal's reversal undoes: its sale was lost on the way, or goes by other names."""
@@ -401,6 +403,11 @@ class Replay:
         if lane.busy is not None and lane.busy.request is None:
             return lane.busy.stored
         return lane.heads[0] if lane.heads else None
+
+
+def refused_before(row: Transaction) -> bool:
+    """Whether the acquirer had refused to reverse what it said later that it had approved (D16)."""
+    return row.reason.partition(PARKED_FROM)[2].startswith("answer.code-")
 
 
 def _changed(run: Run, fields: Fields) -> str:

@@ -326,9 +326,7 @@ class Reversals:
             state,
             approval=event.fields.get(38, "") if learns else before.approval,
             booked=before.booked or approved,
-            reason=before.reason.partition(PARKED_FROM)[2] or before.reason
-            if owed_again and before.state is State.REVERSED
-            else before.reason,
+            reason=_refused(before.reason) if owed_again and before.state is State.REVERSED else before.reason,
             position=-1 if owed_again else before.position,
             exposed=before.exposed and not owed_again,
         )
@@ -347,6 +345,12 @@ class Reversals:
             # Where it is this one that is not owed any more, its lane goes on; another one's wait is found again.
             lane.blocked_until_ms, lane.blocked_by = 0, ""
         self._end_turn(lane)
+
+
+def _refused(reason: str) -> str:
+    """The reason of a reversal that is owed again, and behind it what the acquirer said to it before."""
+    said, _, owed_for = reason.partition(PARKED_FROM)
+    return f"{owed_for}{PARKED_FROM}{said}" if owed_for else reason
 
 
 def after_late_answer(before: Transaction, *, approved: bool, declined: bool) -> State:

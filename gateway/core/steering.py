@@ -108,7 +108,10 @@ class Steering:
         keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
         reason = f"operator.{event.act.value}"
         if event.act is OperatorAct.RELEASE or (state is State.REVERSING and not reversing_anew):
-            reason = before.reason.partition(PARKED_FROM)[2] or reason
+            said, _, owed_for = before.reason.partition(PARKED_FROM)
+            if said.startswith("answer.code-"):  # somebody has looked at that: what was refused before it is forgotten
+                owed_for = owed_for.partition(PARKED_FROM)[0]
+            reason = owed_for or reason
         after = before.evolved(
             work.utc_ms, state, reason=reason, resume=None, attempts=attempts,
             exposed=keeps_exposure, position=-1 if reversing_anew else before.position,

@@ -161,6 +161,50 @@ def test_a_reversal_names_its_original_by_the_key_that_it_had(mti: str, dated: b
     assert idempotency_key("0400", reversal, host) != original_key(reversal, host)
 
 
+def test_two_terminals_have_keys_of_their_own_also_at_a_host_that_gives_back_no_more_than_the_stan() -> None:
+    host = HostRules(match_fields=(11,))
+    keys = {
+        idempotency_key("0200", {**SALE, **change}, host)
+        for change in ({}, {41: "T0000002"}, {42: "M0002          "}, {41: "T0000002", 42: "M0002          "})
+    }
+    assert len(keys) == 4
+
+
+def test_a_repeat_keeps_its_key_where_its_fresh_time_is_a_match_field() -> None:
+    host = HostRules(match_fields=(7, 11, 41), repeat_refresh=frozenset({7}))
+    assert idempotency_key("0221", {**SALE, 7: "0302120000"}, host) == idempotency_key("0220", SALE, host)
+
+
+def test_sales_that_are_two_have_two_keys_under_one_stan() -> None:
+    undated = {number: value for number, value in SALE.items() if number != 13}
+    keys = {
+        idempotency_key("0200", sale, HostRules())
+        for sale in (SALE, undated, {**undated, 7: "0301180000"}, {**undated, 7: "0302120000"})
+    }
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize(
+    ("habits", "missing"),
+    [
+        ("reversal_fields = [2, 3, 4, 11, 38, 41, 42, 49]", "13, 60"),
+        ("reversal_fields = [2, 3, 4, 11, 13, 41, 42, 49, 60]", ""),
+        ("batch_field = 62", "62"),
+        ("match_fields = [11, 24, 41, 42]", "24"),
+        ("match_fields = [7, 11]", ""),
+    ],
+)
+def test_a_reversal_carries_what_the_key_of_its_original_is_made_of(habits: str, missing: str) -> None:
+    text = MAPPING.replace('path = "/0400"', 'path = "/0400"\noriginal_key = "original"') + f"[host]\n{habits}\n"
+    if not missing:
+        mapping_of("f.toml", tomllib.loads(text))
+        return
+    with pytest.raises(MappingError) as wrong:
+        mapping_of("f.toml", tomllib.loads(text))
+    (told,) = wrong.value.mistakes
+    assert told.startswith(f"f.toml: host.reversal_fields must have {missing} too")
+
+
 def test_answers_are_read_by_their_words() -> None:
     assert read({**OWN, "outcome": "approved", "id": "p-1", "approval": "123456"}) == {
         11: "000042", 41: "T0000001", 42: "M0001          ", 39: "00", 37: "p-1", 38: "123456",

@@ -72,6 +72,7 @@ class Acquirer:
         early: keys whose reversal came when nothing was booked.
         overtaken: keys that were booked after such a reversal.
         arrived: every message, in order of arrival.
+        remembers: it knows each message by a key, and answers a repeat as it answered the first.
     """
 
     mood: Mood = APPROVES
@@ -83,6 +84,7 @@ class Acquirer:
     early: set[HostKey] = field(default_factory=set)
     overtaken: set[HostKey] = field(default_factory=set)
     arrived: list[tuple[Purpose, Message]] = field(default_factory=list)
+    remembers: bool = False
 
     def next_mood(self) -> Mood:
         """The mood of the next message."""
@@ -128,6 +130,8 @@ class Acquirer:
     def _reverse(self, key: HostKey, mood: Mood) -> str:
         if mood.code not in REVERSAL_DONE:  # what it says of that it means
             return mood.code
+        if self.remembers and key in self.early:
+            return "25"
         if key in self.booked:
             self.reversed.add(key)
             return "00"

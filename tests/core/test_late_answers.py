@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.effects import Purpose
+from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.work import EngineSettings
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import HostRules
 from tests.core.acquirer import (
+    APPROVES,
     BREAKS_BOOKED,
     LATE,
     LATE_DECLINE,
@@ -149,6 +151,26 @@ def test_d13_a_late_approval_after_the_host_knew_of_no_original_is_reversed_once
     world.advance(60_000)
     assert [send.message.mti for send in world.sends] == ["0200", "0400", "0401"]
     assert world.acquirer.net((LANE, "000001")) == 0
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_d13_what_is_refused_again_after_a_late_approval_is_parked_for_it_is_booked(lost: int) -> None:
+    world = World(settings=EngineSettings(longest_flight_ms=15_000), host=HostRules(reason_field=39))
+    world.acquirer.remembers = True
+    world.acquirer.moods.extend([Mood(after_ms=18_000), APPROVES, *[SILENT_LOST] * lost])
+    world.ask("0200", sale())
+    world.run()
+    world.advance(600_000)
+    row = world.journal.row(key())
+    assert world.acquirer.net((LANE, "000001")) == 1
+    assert (row.state, row.booked) == (State.PARKED, True)
+    assert row.reason == "answer.code-25 < answer.none < answer.code-25"
+    assert {fields[39] for fields in reversals(world)} == {"98"}  # D8: each repeat says why as the first one did
+    assert len(reversals(world)) == lost + 2
+    world.command(OperatorAct.RELEASE, 1)
+    world.advance(600_000)
+    assert world.journal.row(key()).state is State.REVERSED, "somebody has looked"
+    assert {fields[39] for fields in reversals(world)} == {"98"}
 
 
 def test_an_answer_to_something_unknown_is_counted_and_nothing_else() -> None:

@@ -14,6 +14,7 @@ from aiohttp import web
 from bench.till import TEST_CARDS
 from tests.gateway.shop import Shop, comes_true, open_shop, outcome, play, saying, setup
 
+TERN = Path(__file__).parents[2] / "gateway" / "acquirers" / "mappings" / "tern.toml"
 LOOKED_AT_ONCE = {"echo_interval_ms": 100, "reconnect_min_ms": 20, "reconnect_max_ms": 100}
 
 
@@ -78,8 +79,13 @@ class Tern:
 
 
 @contextlib.asynccontextmanager
-async def shop_at_tern(folder: Path) -> AsyncIterator[tuple[Shop, Tern]]:
-    house = setup(overrides={"acquirer": {"speaks": "http", "mapping": "tern", **LOOKED_AT_ONCE}})
+async def shop_at_tern(
+    folder: Path, mapping: str = "tern", dialect: str = "unionpay"
+) -> AsyncIterator[tuple[Shop, Tern]]:
+    house = setup(
+        terminal_dialect=dialect,
+        overrides={"acquirer": {"speaks": "http", "mapping": mapping, **LOOKED_AT_ONCE}},
+    )
     tern = Tern()
     async with open_shop(folder, house, start=False) as shop:
         await shop.host.stop()
@@ -105,6 +111,41 @@ def test_a_sale_is_booked_once_and_a_retry_gets_the_same_answer(tmp_path: Path) 
             await shop.start()
             assert outcome(await terminal.ask(sale)) == outcome(told)
             assert tern.asked == ["/v1/payments"]
+
+    play(story())
+
+
+def test_two_terminals_under_one_stan_are_two_bookings_also_where_the_host_gives_back_no_more_than_that(
+    tmp_path: Path,
+) -> None:
+    text = TERN.read_text(encoding="utf-8")
+    for line in ('41 = { path = "terminal" }\n', '42 = { path = "merchant" }\n'):
+        assert line in text
+        text = text.replace(line, "")
+    (tmp_path / "stan.toml").write_text(f"{text}\n[host]\nmatch_fields = [11]\n", encoding="utf-8")
+
+    async def story() -> None:
+        async with shop_at_tern(tmp_path, mapping="stan.toml") as (shop, tern):
+            for number, amount_minor in ((1, 4200), (2, 5100)):
+                terminal = shop.terminal(f"T000000{number}")
+                told = await terminal.ask(terminal.till.sale(amount_minor, TEST_CARDS[number], stan="000001"))
+                assert told.response == "00"
+            assert list(tern.booked.values()) == [4200, 5100]
+
+    play(story())
+
+
+def test_a_sale_without_a_date_is_no_repeat_of_one_with_it_under_the_same_stan(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with shop_at_tern(tmp_path, dialect="iso87-ascii") as (shop, tern):
+            terminal = shop.terminal()
+            dated = terminal.till.sale(4200, TEST_CARDS[2], stan="000001")
+            undated = terminal.till.sale(5100, TEST_CARDS[3], stan="000001")
+            for number in (7, 12, 13):
+                del undated.message.fields[number]
+            for sale in (dated, saying(undated, {}, terminal.till.dialect)):
+                assert (await terminal.ask(sale)).response == "00"
+            assert list(tern.booked.values()) == [4200, 5100]
 
     play(story())
 
