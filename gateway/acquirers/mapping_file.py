@@ -120,6 +120,7 @@ def mapping_of(file: str, table: Mapping[str, Any]) -> HttpMapping:
             operations[mti] = shared.operation(mti, one, host)
     _check_types(mistakes, operations, host)
     _check_original_key(mistakes, operations, host)
+    _check_reversals(mistakes, operations, host)
     probe = _probe(mistakes, top.table("probe"))
     statuses = _statuses(mistakes, top.table("status"), host)
     top.finish()
@@ -229,6 +230,16 @@ def _check_original_key(mistakes: Mistakes, operations: Mapping[str, Operation],
     if missing:
         which = ", ".join(str(number) for number in sorted(missing))
         mistakes.add("host.reversal_fields", f"must have {which} too: original_key is made of what a reversal carries")
+
+
+def _check_reversals(mistakes: Mistakes, operations: Mapping[str, Operation], host: HostRules) -> None:
+    """What a reversal must have, it is given: else each one would be parked, and none sent."""
+    given = {7, 11, host.reason_field, *host.reversal_fields} | ({90} if host.original is OriginalForm.DE_90 else set())
+    reversal = operations.get(host.reversal_mti)
+    for slot in reversal.slots if reversal is not None else ():
+        if slot.required and slot.number not in given:
+            text = f"must have {slot.number} too: [messages.{host.reversal_mti}] requires field {slot.label}"
+            mistakes.add("host.reversal_fields", text)
 
 
 def _probe(mistakes: Mistakes, table: Mapping[str, Any]) -> Operation:

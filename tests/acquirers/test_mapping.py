@@ -23,6 +23,7 @@ from tests.acquirers.conformance import PAN
 from tests.acquirers.http_host import MAPPING
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-your-http-acquirer.md"
+TERN = Path(mapping_module.__file__).parent / "mappings" / "tern.toml"
 SALE: Fields = {
     2: PAN, 3: "000000", 4: "000000001234", 7: "0301120000", 11: "000042", 12: "101112", 13: "0301", 14: "3012",
     22: "051", 41: "T0000001", 42: "M0001          ", 49: "156", 60: "22000017000",
@@ -205,6 +206,29 @@ def test_a_reversal_carries_what_the_key_of_its_original_is_made_of(habits: str,
     assert told.startswith(f"f.toml: host.reversal_fields must have {missing} too")
 
 
+@pytest.mark.parametrize(
+    ("habits", "fields", "missing"),
+    [
+        ("", "", ""),
+        ("reversal_fields = [4, 11, 13, 41, 42, 60]", "", "49"),
+        ("", "23 = { path = 'card.sequence', required = true }", ""),
+        ("", "24 = { path = 'function', required = true }", "24"),
+        ("reason_field = 39", "39 = { path = 'why', required = true }", ""),
+        ("", "90 = { path = 'of', required = true }", ""),
+    ],
+)
+def test_what_a_reversal_must_have_it_is_given(habits: str, fields: str, missing: str) -> None:
+    own = "fields = { 55 = false, 35 = false"
+    text = TERN.read_text(encoding="utf-8").replace(own, f"{own}, {fields}" if fields else own)
+    text += f"[host]\n{habits}\n"
+    if not missing:
+        mapping_of("f.toml", tomllib.loads(text))
+        return
+    with pytest.raises(MappingError) as wrong:
+        mapping_of("f.toml", tomllib.loads(text))
+    assert wrong.value.mistakes[0].startswith(f"f.toml: host.reversal_fields must have {missing} too: [messages.0400]")
+
+
 def test_answers_are_read_by_their_words() -> None:
     assert read({**OWN, "outcome": "approved", "id": "p-1", "approval": "123456"}) == {
         11: "000042", 41: "T0000001", 42: "M0001          ", 39: "00", 37: "p-1", 38: "123456",
@@ -336,8 +360,15 @@ def test_a_business_that_the_mapping_does_not_know_is_never_sent_as_a_sale() -> 
     assert list(paths.values()) == ["/v1/payments", "/v1/voids", "/v1/refunds", "/v1/payments/offline"]
 
 
+@pytest.mark.parametrize("mti", ["0200", "0220"])
+def test_tern_is_told_which_sale_a_void_or_a_refund_is_of(mti: str) -> None:
+    made = tern().request(Message(mti, {**SALE, 3: "200000", 61: "0000070000410301"}), Purpose.REQUEST)
+    assert json.loads(made.body or b"{}")["of"] == {"batch": "000007", "stan": "000041"}
+    assert "of" not in json.loads(tern().request(Message(mti, {**SALE, 3: "200000"}), Purpose.REQUEST).body or b"{}")
+
+
 def test_a_host_that_is_told_the_business_in_the_body_needs_one_table() -> None:
-    table = tomllib.loads((Path(mapping_module.__file__).parent / "mappings" / "tern.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(TERN.read_text(encoding="utf-8"))
     table["fields"]["3"] = {"path": "kind"}
     del table["messages"]["0200/20"]
     made = mapping_of("x", table).request(Message("0200", {**SALE, 3: "200000"}), Purpose.REQUEST)
