@@ -221,10 +221,18 @@ def run(options: OverloadOptions, json_path: Path | None = None) -> int:
                 break
     write_json(json_path, report(options, played), indent=1)
     held = not any(one.problems() for one in played)
-    screen.line(f"\n{'HELD' if held else 'BROKEN'}: {options.times:g} times the capacity", _style(held))
+    screen.line(f"\n{headline(options.times, played, held=held)}", _style(held))
     for one in played:
         _print(one, screen)
     return 0 if held else 1
+
+
+def headline(times: float, played: Sequence[Played], *, held: bool) -> str:
+    """The verdict, over so many times the capacity as were wanted and as the machine could offer."""
+    floods = [(one, flood) for one in played if (flood := one.phase("flood")) is not None]
+    offered = " and ".join(f"{one.offered_times(flood):.1f}" for one, flood in floods)
+    said = f"{'HELD' if held else 'BROKEN'}: {times:g} times the capacity wanted"
+    return f"{said}, {offered} offered" if offered else said
 
 
 def report(options: OverloadOptions, played: Sequence[Played]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bench.history import Defect, Finding, check
-from bench.overload import OverloadOptions, report, run
+from bench.overload import OverloadOptions, headline, report, run
 from bench.overload_crowd import Phase, Second, Shown, Tally
 from bench.overload_frames import CARD, Frames, HttpAnswers, HttpSales, IsoAnswers
 from bench.overload_records import ANSWERED, SENT, Outcome, amount_minor, history, packed, unpacked
@@ -58,6 +58,8 @@ def test_a_run_that_refuses_and_recovers_holds() -> None:
     flood = one.phase("flood")
     assert flood is not None
     assert one.offered_times(flood) == 10.0
+    one.phases[2] = msgspec.structs.replace(flood, sent=3_700)
+    assert headline(10.0, [one], held=True) == "HELD: 10 times the capacity wanted, 3.7 offered"
 
 
 def test_what_does_not_recover_in_five_seconds_is_a_no() -> None:
