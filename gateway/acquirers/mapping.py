@@ -271,9 +271,9 @@ def idempotency_key(mti: str, fields: Fields, host: HostRules) -> str:
     """The Idempotency-Key of a message: the same for each repeat, and another for anything else (D1, D8).
 
     It is made of class and function of the message type, STAN, terminal and merchant whatever the host gives back, its
-    other match fields, the batch number, and the local date (field 13) or else the whole of field 7, unless a repeat
-    has that fresh. So an advice, the request that it stands for, and their reversals differ; and so does a sale without
-    a date from one with it, which are two transactions (D1).
+    other match fields, the batch number, and the local date (field 13) or else the whole of field 7, which no mapping
+    makes fresh in a repeat. So an advice, the request that it stands for, and their reversals differ; and so does a
+    sale without a date from one with it, which are two transactions (D1).
 
     Raises:
         UnmappableMessage: no MTI.
@@ -282,10 +282,9 @@ def idempotency_key(mti: str, fields: Fields, host: HostRules) -> str:
         first = first_mti(mti)
     except ValueError as error:
         raise UnmappableMessage(str(error)) from None
-    sent = "" if 7 in host.repeat_refresh else fields.get(7, "")
     batch = fields.get(host.batch_field, "")[host.batch_start : host.batch_start + host.batch_length]
-    named = [sent if number == 7 else fields.get(number, "").rstrip(" ") for number in fields_of_key(host)]
-    parts = [first[1:3], *named, fields.get(13) or sent, batch]
+    named = [fields.get(number, "").rstrip(" ") for number in fields_of_key(host)]
+    parts = [first[1:3], *named, fields.get(13) or fields.get(7, ""), batch]
     digest = hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{first}-{digest}"
 

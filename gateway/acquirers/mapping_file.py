@@ -200,6 +200,8 @@ def _check_collisions(mistakes: Mistakes, place: str, places: list[Place]) -> No
 def _check_host(mistakes: Mistakes, host: HostRules) -> None:
     if 11 not in host.match_fields:
         mistakes.add("host.match_fields", "must have 11, the STAN")
+    if 7 in host.repeat_refresh:
+        mistakes.add("host.repeat_refresh", "must not have 7: without a date (13), a repeat is known by it")
     for number in sorted(_NEVER_A_KEY & set(host.match_fields)):
         mistakes.add("host.match_fields", f"must not have {number}: a key is made of these, and kept")
 

@@ -145,9 +145,6 @@ def test_a_repeat_is_the_first_send_again_and_nothing_else_has_its_key() -> None
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
     assert all(re.fullmatch(r"[0-9]{4}-[0-9a-f]{32}", key) for key in keys)
-    undated = {number: value for number, value in SALE.items() if number != 13}
-    fresh = HostRules(repeat_refresh=frozenset({7}))
-    assert idempotency_key("0220", undated, fresh) == idempotency_key("0220", {**undated, 7: "0909090909"}, fresh)
     assert idempotency_key("0200", {**SALE, 4: "9", 7: "0909090909"}, host) == keys[0]
 
 
@@ -169,11 +166,6 @@ def test_two_terminals_have_keys_of_their_own_also_at_a_host_that_gives_back_no_
         for change in ({}, {41: "T0000002"}, {42: "M0002          "}, {41: "T0000002", 42: "M0002          "})
     }
     assert len(keys) == 4
-
-
-def test_a_repeat_keeps_its_key_where_its_fresh_time_is_a_match_field() -> None:
-    host = HostRules(match_fields=(7, 11, 41), repeat_refresh=frozenset({7}))
-    assert idempotency_key("0221", {**SALE, 7: "0302120000"}, host) == idempotency_key("0220", SALE, host)
 
 
 def test_sales_that_are_two_have_two_keys_under_one_stan() -> None:
@@ -303,6 +295,7 @@ path = "/x"
 503 = "no"
 [host]
 match_fields = [2, 41]
+repeat_refresh = [7]
 """)
     with pytest.raises(MappingError) as wrong:
         mapping_of("f.toml", table)
@@ -313,7 +306,7 @@ match_fields = [2, 41]
         "messages.0200 must not put field 5", "messages.0200.path", "messages.0200.method", "messages.0200.fields.7",
         "messages.0200.original_key", "messages.0210", "messages.0400", "messages.0220", "probe.path", "status.301",
         "status.200", "status.500", "status.422", "status.503", "host.match_fields must have",
-        "host.match_fields must not have",
+        "host.match_fields must not have", "host.repeat_refresh must not have",
     ):  # fmt: skip
         assert sum(line.startswith(f"f.toml: {key} ") for line in told) >= 1, (key, told)
     assert len(told) == len(set(told))
