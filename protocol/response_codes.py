@@ -63,6 +63,10 @@ POISON: Final = frozenset({"30"})
 SIGN_ON_FIRST: Final = frozenset({"77", "A0"})
 """Sign on again, then look: batch mismatch, or keys that differ. Never resend a request by itself."""
 
+NOT_TAKEN_IN: Final = frozenset({"90", "92"}) | SIGN_ON_FIRST
+"""Of those two: nothing was done with it, for a cut-off, for want of a route, or for another session or key. 91 and 96
+are not among them: who says so may have done it, or may have handed it on."""
+
 UPLOAD_FIRST: Final = frozenset({"95"})
 """Answer to a settlement: the totals differ; upload the batch (0320), then close."""
 

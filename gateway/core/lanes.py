@@ -63,7 +63,8 @@ class Lane:
         flight_over_ms: by transaction id: when, monotonic, nothing of it can be on its way any more (D13).
         uncounted: by transaction id: how many of its attempts since the start are no reason to give up: no byte of them
             left (D6), or the acquirer put off everything else as well (D9).
-        unsent: by transaction id: how many of its attempts since the start no byte left of (D6).
+        untaken: by transaction id: how many of its attempts since the start the acquirer did nothing with: no byte left
+            (D6), or it said so (NOT_TAKEN_IN).
         put_off: by transaction id: how much the acquirer had decided (LinkHealth.decided) when it put it off last.
         queued: stands in the line of lanes that may replay.
         waiting: requests that wait for the lane, first in line first (D20).
@@ -82,7 +83,7 @@ class Lane:
     blocked_by: str = ""
     flight_over_ms: dict[int, int] = field(default_factory=dict)
     uncounted: dict[int, int] = field(default_factory=dict)
-    unsent: dict[int, int] = field(default_factory=dict)
+    untaken: dict[int, int] = field(default_factory=dict)
     put_off: dict[int, int] = field(default_factory=dict)
     queued: bool = False
     waiting: deque[Run] = field(default_factory=deque)
@@ -118,7 +119,7 @@ class Lane:
     def forget_attempts(self, number: int) -> None:
         """A transaction's attempts begin anew, or are over."""
         self.uncounted.pop(number, None)
-        self.unsent.pop(number, None)
+        self.untaken.pop(number, None)
         self.put_off.pop(number, None)
 
 

@@ -25,6 +25,7 @@ from protocol.iso8583.rules import OriginalForm
 from protocol.response_codes import (
     ADVICE_TAKEN,
     LOOK_UP_ORIGINAL,
+    NOT_TAKEN_IN,
     RETRY_LATER,
     REVERSAL_DONE,
     SIGN_ON_FIRST,
@@ -173,7 +174,7 @@ class Replay:
         # A crash from here on: the next send is a repeat (D9).
         work = self._work
         if not work.link.usable:
-            self._not_left(run)
+            self._not_taken_in(run)
             self._give_back(run)
             return
         if run.transaction.kind is _SETTLEMENT:
@@ -232,7 +233,7 @@ class Replay:
                 # A late approval may make it owed again; it is then repeated with the reason that it had (D8, D16).
                 self._settle(run, _REVERSED, f"answer.code-{code}{PARKED_FROM}{run.transaction.reason}")
             elif code in _TRY_AGAIN:
-                self._retry_later(run, f"answer.code-{code}")
+                self._put_off(run, code)
             else:
                 self._park(run, f"answer.code-{code}")
         elif code in LOOK_UP_ORIGINAL and run.transaction.kind in _STOOD_IN and self._sends(run) == 1:
@@ -247,7 +248,7 @@ class Replay:
             else:
                 self._settle(run, _APPROVED, f"answer.code-{code}", booked=True)
         elif code in _TRY_AGAIN:
-            self._retry_later(run, f"answer.code-{code}")
+            self._put_off(run, code)
         elif state is _STORED_CANCELLED and run.transaction.attempts == 1 and may_decline(code):
             self._settle(run, State.CANCELLED, f"answer.code-{code}")
         elif state is _STORED_CANCELLED:
@@ -264,11 +265,11 @@ class Replay:
         """Whether the acquirer has approved or taken what it now refuses to reverse, at the first time of asking (D13).
 
         It has not overtaken its original then, and no earlier send of it has undone that: its batch may be settled, and
-        the money gone. Nor has one that was refused before the acquirer said that it had approved: the answer to its
+        the money gone. Nor has one that was sent before the acquirer said that it had approved: the answer to its
         repeat may be that of the first time, out of the memory of a host that knows each message by a key.
         """
         row = run.transaction
-        return row.booked and (self._sends(run) == 1 or refused_before(row))
+        return row.booked and (self._sends(run) == 1 or sent_before_approval(row))
 
     def _nobody_knows(self, run: Run) -> None:
         """Neither side has what a terminal's reversal undoes: its sale was lost on the way, or goes by other names."""
@@ -316,12 +317,18 @@ class Replay:
             run.lane.owes_more(in_order=False)
         self._release(run)
 
+    def _put_off(self, run: Run, code: str) -> None:
+        """The acquirer wants it later."""
+        if code in NOT_TAKEN_IN:
+            self._not_taken_in(run)
+        self._retry_later(run, f"answer.code-{code}")
+
     def _retry_later(self, run: Run, reason: str, *, left: bool = True) -> None:
         """Leave it the head of its lane, after a pause; `left` is False where no byte of it left (D6)."""
         work = self._work
         attempts = run.transaction.attempts
         if not left:
-            self._not_left(run)
+            self._not_taken_in(run)
         # What never left, nobody has seen; and where all else is put off, too, the reason is none of its own (D9). That
         # counts for the pause, and is no reason to give up, now or later.
         if not left or (reason.startswith("answer.code-") and self._all_is_put_off(run)):
@@ -354,14 +361,14 @@ class Replay:
         return run.transaction.attempts - run.lane.uncounted.get(run.transaction.id, 0)
 
     @staticmethod
-    def _not_left(run: Run) -> None:
-        unsent = run.lane.unsent
-        unsent[run.transaction.id] = unsent.get(run.transaction.id, 0) + 1
+    def _not_taken_in(run: Run) -> None:
+        untaken = run.lane.untaken
+        untaken[run.transaction.id] = untaken.get(run.transaction.id, 0) + 1
 
     @staticmethod
     def _sends(run: Run) -> int:
-        """Attempts of which a byte may have left; those before the start all may."""
-        return run.transaction.attempts - run.lane.unsent.get(run.transaction.id, 0)
+        """Attempts that the acquirer may have taken in; those before the start all may."""
+        return run.transaction.attempts - run.lane.untaken.get(run.transaction.id, 0)
 
     def _park(self, run: Run, reason: str, *, booked: bool = False) -> None:
         """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
@@ -405,9 +412,10 @@ class Replay:
         return lane.heads[0] if lane.heads else None
 
 
-def refused_before(row: Transaction) -> bool:
-    """Whether the acquirer had refused to reverse what it said later that it had approved (D16)."""
-    return row.reason.partition(PARKED_FROM)[2].startswith("answer.code-")
+def sent_before_approval(row: Transaction) -> bool:
+    """Whether a reversal had been sent before the acquirer said that it had approved; behind its reason stands what
+    the acquirer had said to it, or that it had said nothing (D16)."""
+    return row.reason.partition(PARKED_FROM)[2].startswith(("answer.code-", "answer.none"))
 
 
 def _changed(run: Run, fields: Fields) -> str:

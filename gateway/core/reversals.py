@@ -182,7 +182,7 @@ class Reversals:
             changed = known.evolved(
                 work.utc_ms,
                 state,
-                reason=known.reason.partition(PARKED_FROM)[2] if again else reversal_reason(request),
+                reason=_taken_again(known.reason) if again else reversal_reason(request),
                 # Reversal and newer sales go upstream in the order in which they were accepted (D14, INV-4).
                 position=-1 if newly_owed else known.position,
                 attempts=0 if newly_owed else min(known.attempts, 1) if again else known.attempts,
@@ -321,12 +321,14 @@ class Reversals:
         owed_again = state is State.REVERSING and before.state is not State.REVERSING
         # A reversal that has been sent is repeated as it was (D8): field 38 stays as the first one had it.
         learns = approved and before.attempts == 0
+        refused = owed_again and before.state is State.REVERSED
+        unheard = approved and before.state is State.REVERSING and before.attempts > 0
         after = before.evolved(
             work.utc_ms,
             state,
             approval=event.fields.get(38, "") if learns else before.approval,
             booked=before.booked or approved,
-            reason=_refused(before.reason) if owed_again and before.state is State.REVERSED else before.reason,
+            reason=_refused(before.reason) if refused else _unheard(before.reason) if unheard else before.reason,
             position=-1 if owed_again else before.position,
             exposed=before.exposed and not owed_again,
         )
@@ -351,6 +353,17 @@ def _refused(reason: str) -> str:
     """The reason of a reversal that is owed again, and behind it what the acquirer said to it before."""
     said, _, owed_for = reason.partition(PARKED_FROM)
     return f"{owed_for}{PARKED_FROM}{said}" if owed_for else reason
+
+
+def _taken_again(reason: str) -> str:
+    """The reason of a reversal that was parked, and that its terminal asks for once more: nobody has looked since."""
+    said, _, owed_for = reason.partition(PARKED_FROM)
+    return _refused(reason) if said.startswith("answer.code-") and PARKED_FROM not in owed_for else owed_for
+
+
+def _unheard(reason: str) -> str:
+    """The reason of a reversal that had been sent, with no answer, when the acquirer said that it had approved."""
+    return reason if PARKED_FROM in reason else f"{reason}{PARKED_FROM}answer.none"
 
 
 def after_late_answer(before: Transaction, *, approved: bool, declined: bool) -> State:

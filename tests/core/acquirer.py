@@ -28,6 +28,7 @@ class Mood:
         extra: further fields of the answer.
         verified: the MAC of the answer is right.
         twice: the message arrives twice; the second answer is lost.
+        denies: a reversal of what is booked is not carried out, now and later, and is told that nothing is known of it.
     """
 
     sent: bool = True
@@ -40,6 +41,7 @@ class Mood:
     extra: tuple[tuple[int, str], ...] = ()
     verified: bool = True
     twice: bool = False
+    denies: bool = False
 
 
 APPROVES = Mood()
@@ -73,6 +75,8 @@ class Acquirer:
         overtaken: keys that were booked after such a reversal.
         arrived: every message, in order of arrival.
         remembers: it knows each message by a key, and answers a repeat as it answered the first.
+        unknown: its code for a reversal of what it does not know.
+        denied: keys that it has booked and has refused to reverse.
     """
 
     mood: Mood = APPROVES
@@ -85,6 +89,8 @@ class Acquirer:
     overtaken: set[HostKey] = field(default_factory=set)
     arrived: list[tuple[Purpose, Message]] = field(default_factory=list)
     remembers: bool = False
+    unknown: str = "25"
+    denied: set[HostKey] = field(default_factory=set)
 
     def next_mood(self) -> Mood:
         """The mood of the next message."""
@@ -131,12 +137,16 @@ class Acquirer:
         if mood.code not in REVERSAL_DONE:  # what it says of that it means
             return mood.code
         if self.remembers and key in self.early:
-            return "25"
+            return self.unknown
+        if mood.denies and self.net(key):
+            self.denied.add(key)
+        if key in self.denied:
+            return self.unknown
         if key in self.booked:
             self.reversed.add(key)
             return "00"
         self.early.add(key)
-        return "25"
+        return self.unknown
 
 
 def lane_of(message: Message) -> str:

@@ -222,6 +222,38 @@ def test_d13_one_that_stood_in_and_that_the_acquirer_never_had_is_reversed_where
     assert world.journal.row(key()).state is State.REVERSED
 
 
+@pytest.mark.parametrize(
+    ("put_off", "state"),
+    [("A0", State.PARKED), ("90", State.PARKED), ("91", State.REVERSED), ("96", State.REVERSED)],
+)
+def test_d13_what_the_acquirer_did_not_take_in_is_no_first_asking(put_off: str, state: State) -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend([answers(put_off), Mood(extra=((39, "25"),))])
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    world.advance(120_000)
+    assert world.journal.row(key()).state is state
+
+
+@pytest.mark.parametrize("parked_twice", [False, True])
+def test_d13_nor_where_its_terminal_asks_once_more_before_a_person_has_looked(parked_twice: bool) -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.append(Mood(denies=True))
+    for stan in (2, 3, 4) if parked_twice else (2, 3):
+        assert world.code(world.ask("0400", reversal(sale(), stan))) in ("", "00")
+        world.run()
+        world.advance(120_000)
+        assert world.journal.row(key()).state is State.PARKED
+        assert world.journal.row(key()).reason.startswith("answer.code-25 < terminal.reversal")
+    world.command(OperatorAct.RELEASE, 1)
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.REVERSED, "somebody has looked"
+
+
 @pytest.mark.parametrize("code", ["12", "25", "94"])
 def test_d13_where_its_first_send_was_not_answered_a_reversal_refused_is_done(code: str) -> None:
     world = World()

@@ -15,6 +15,7 @@ from tests.core.acquirer import (
     BREAKS_BOOKED,
     LATE,
     LATE_DECLINE,
+    SILENT_BOOKED,
     SILENT_LOST,
     Mood,
 )
@@ -166,6 +167,29 @@ def test_d13_what_is_refused_again_after_a_late_approval_is_parked_for_it_is_boo
     assert (row.state, row.booked) == (State.PARKED, True)
     assert row.reason == "answer.code-25 < answer.none < answer.code-25"
     assert {fields[39] for fields in reversals(world)} == {"98"}  # D8: each repeat says why as the first one did
+    assert len(reversals(world)) == lost + 2
+    world.command(OperatorAct.RELEASE, 1)
+    world.advance(600_000)
+    assert world.journal.row(key()).state is State.REVERSED, "somebody has looked"
+    assert {fields[39] for fields in reversals(world)} == {"98"}
+
+
+@pytest.mark.parametrize("code", ["12", "25"])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_d13_what_is_refused_after_a_late_approval_is_parked_where_it_was_sent_before(lost: int, code: str) -> None:
+    """The first reversal overtook its original, and its answer was lost: the repeat gets the answer of then."""
+    world = World(settings=EngineSettings(longest_flight_ms=15_000), host=HostRules(reason_field=39))
+    world.acquirer.remembers = True
+    world.acquirer.unknown = code
+    world.acquirer.moods.extend([Mood(after_ms=18_000), SILENT_BOOKED, *[SILENT_LOST] * lost])
+    world.ask("0200", sale())
+    world.run()
+    world.advance(600_000)
+    row = world.journal.row(key())
+    assert world.acquirer.net((LANE, "000001")) == 1
+    assert (row.state, row.booked) == (State.PARKED, True)
+    assert row.reason == f"answer.code-{code} < answer.none < answer.none"
+    assert {fields[39] for fields in reversals(world)} == {"98"}  # D8
     assert len(reversals(world)) == lost + 2
     world.command(OperatorAct.RELEASE, 1)
     world.advance(600_000)

@@ -93,6 +93,7 @@ class Simulated(Watched):
             journal=WatchedJournal(),
         )  # fmt: skip
         self.exempt = self.journal.by_hand
+        self.acquirer.remembers = bool(setup.remembers)
         self._watch()
 
     def did(self, what: str) -> None:
@@ -129,6 +130,8 @@ class Simulated(Watched):
             super()._carry_out((effect,))
 
     def _at_arrival(self, flight: Flight) -> None:
+        if flight.mood.denies and not self._may_deny(flight):
+            flight.mood = MOODS["approve"]
         purpose, after_ms = flight.send.purpose, flight.mood.after_ms
         if flight.mood.twice:
             self.did("message-twice")
@@ -143,6 +146,19 @@ class Simulated(Watched):
             self.wire[key] = self.wire.get(key, 0) + 1
             self._at(self.mono_ms + after_ms, lambda: self._left_the_wire(key), outlives=True)
         super()._at_arrival(flight)
+
+    def _may_deny(self, flight: Flight) -> bool:
+        """Whether it is the first that asks to reverse what the acquirer has said that it booked, and that is recorded.
+
+        Of anything else nobody can know that it is not what the acquirer says it is (D13).
+        """
+        key = host_key(flight.send.purpose, flight.send.message)
+        if flight.send.purpose is not Purpose.REVERSAL or self.row_of(flight.send).attempts > 1:
+            return False
+        if not (key in self.journal.heard_booked and self.acquirer.net(key)):
+            return False
+        self.did("reversal-denied")
+        return True
 
     def _left_the_wire(self, key: HostKey) -> None:
         self.wire[key] -= 1
@@ -221,7 +237,8 @@ class Simulated(Watched):
         if self.writes:
             self.did("commit-kept" if kept else "commit-lost")
         self.crash(keep=kept)
-        self.strays |= self.overdue - self.journal.heard_late  # the late answer may be lost with the process
+        # A late answer may be lost with the process, and so may the first refusal to reverse what is booked.
+        self.strays |= (self.overdue - self.journal.heard_late) | (self.acquirer.denied - self.journal.heard_denied)
         self.journal.crash()
         self.restart()
 

@@ -35,6 +35,8 @@ _FAULTY: Final = (
     "code-95",
     "overdue",
     "overdue",
+    "denies",
+    "denies",
     "silent",
     "late",
     "slow",
@@ -68,6 +70,7 @@ def setup_of(seed: int) -> s.Setup:
         line=dice.choice((1, 4)),
         attempts=dice.choice((3, 6)),
         stored=dice.choice((3, 50)),
+        remembers=dice.choice((0, 1)),
     )
 
 

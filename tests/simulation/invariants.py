@@ -41,11 +41,15 @@ class WatchedJournal(MemoryJournal):
         self.taken_back: set[int] = set()
         """Transactions that a terminal or an operator has acted on."""
         self.by_hand: set[int] = set()
-        """Parked ones of which an operator said, perhaps wrongly, that they were never booked."""
+        """Parked ones of which an operator said, perhaps wrongly, that they were never booked, or nothing is left."""
         self.reversed_at: dict[int, int] = {}
         """When, by sequence, a terminal's reversal of something settled was taken: its place in the lane (D14)."""
         self.heard_late: set[HostKey] = set()
         """Originals whose late answer is recorded."""
+        self.heard_booked: set[HostKey] = set()
+        """Originals that the acquirer said that it booked, by a record of that."""
+        self.heard_denied: set[HostKey] = set()
+        """Originals that a person has to reverse, by a record of that."""
         self.begun_anew: dict[int, str] = {}
         """Reversals that had been sent and are sent once more: which known defect they met."""
 
@@ -71,27 +75,46 @@ class WatchedJournal(MemoryJournal):
         elif row.key.startswith("B"):
             self._check_batch(row)
         number = super()._apply(change, first_id, utc_ms)
-        if before is not None:
-            if row.state in _UNDONE and before.state not in _UNDONE:
-                self.undone_at[number] = len(self.log)
-            if change.kind is EntryKind.OPERATOR or row.reason.startswith("terminal.reversal"):
-                self.taken_back.add(number)
-            if change.kind is EntryKind.OPERATOR and before.state is State.PARKED and row.state is State.CANCELLED:
-                self.by_hand.add(number)
-            repeats = before.resume is State.REVERSING  # a reversal that was sent before it was parked keeps its place
-            if change.kind is EntryKind.TAKEN and row.state is State.REVERSING and not repeats:
-                self.reversed_at[number] = len(self.log)
-            if change.kind is EntryKind.LATE_ANSWER:
-                self.heard_late.add((row.lane, row.sent_stan))
-            if change.kind is EntryKind.LATE_ANSWER and before.state is State.REVERSED and row.state is State.REVERSING:
-                self.begun_anew.setdefault(number, "late-approval-again")
-            if before.state is State.PARKED and before.resume is State.REVERSING and row.state is State.REVERSING:
-                if change.kind is EntryKind.TAKEN:
-                    self.begun_anew[number] = "parked-reversal-taken"
-                    self.operated.add(number)  # out of a person's hands: what is being sent by then goes on first
-                elif row.reason == "operator.void":
-                    self.begun_anew.setdefault(number, "parked-reversal-voided")
+        if before is not None and isinstance(change, Update):
+            self._watch_change(change, before)
+            self._watch_said(change, before)
         return number
+
+    def _watch_change(self, change: Update, before: Transaction) -> None:
+        """Who undid what."""
+        row, number = change.transaction, change.transaction.id
+        if row.state in _UNDONE and before.state not in _UNDONE:
+            self.undone_at[number] = len(self.log)
+        if change.kind is EntryKind.OPERATOR or row.reason.startswith("terminal.reversal"):
+            self.taken_back.add(number)
+        if change.kind is EntryKind.OPERATOR and before.state is State.PARKED:
+            refused = before.resume is State.REVERSING and before.reason.startswith("answer.code-")
+            if row.state is State.CANCELLED or refused:
+                self.by_hand.add(number)
+        repeats = before.resume is State.REVERSING  # a reversal that was sent before it was parked keeps its place
+        if change.kind is EntryKind.TAKEN and row.state is State.REVERSING and not repeats:
+            self.reversed_at[number] = len(self.log)
+        if before.state is State.PARKED and before.resume is State.REVERSING and row.state is State.REVERSING:
+            if change.kind is EntryKind.TAKEN:
+                self.begun_anew[number] = "parked-reversal-taken"
+                self.operated.add(number)  # out of a person's hands: what is being sent by then goes on first
+            elif row.reason == "operator.void":
+                self.begun_anew.setdefault(number, "parked-reversal-voided")
+
+    def _watch_said(self, change: Update, before: Transaction) -> None:
+        """What the acquirer has said, by a record of that."""
+        row, kind = change.transaction, change.kind
+        key = row.lane, row.sent_stan
+        if kind is EntryKind.PARKED and before.state is State.REVERSING:
+            self.heard_denied.add(key)
+        if kind is EntryKind.ANSWERED and row.state is State.APPROVED:
+            self.heard_booked.add(key)
+        if kind is EntryKind.LATE_ANSWER:
+            self.heard_late.add(key)
+            if change.detail == "answered 00 after its time":
+                self.heard_booked.add(key)
+            if before.state is State.REVERSED and row.state is State.REVERSING:
+                self.begun_anew.setdefault(row.id, "late-approval-again")
 
 
 class Watched(World):

@@ -49,6 +49,7 @@ MOODS: Final[dict[str, Mood]] = {
     "code-none-booked": answers("", books=True),
     "code-unknown-booked": answers("ZZ", books=True),
     "code-10": Mood(code="10"),
+    "denies": Mood(denies=True),
 }
 """`books` where the acquirer takes the money whatever it says; `late` after the reply's time limit (15 s), but never
 after the longest time in flight (30 s), but for an overdue request: that one is reversed by its late answer (D16)."""

@@ -240,6 +240,10 @@ SAFEGUARDS: Final = (
         (work_room.Work, "flight_left_ms", lambda *_: 0)]),
     Safeguard("a late approval is reversed", "D16", lambda: [
         (reversals, "after_late_answer", lambda before, **_: before.state)]),
+    Safeguard("what is booked is not called reversed where that is refused", "D13", lambda: [
+        (replay.Replay, "_denies_its_booking", lambda *_: False)]),
+    Safeguard("a refusal counts until a person has looked", "D13", lambda: [
+        (replay, "sent_before_approval", lambda _: False)]),
     Safeguard("a reversal takes its own place in the lane", "D14", _no_place),
     Safeguard("a closed batch takes nothing new", "D4", lambda: [(batches.Batches, "may_begin", lambda *_: True)]),
     Safeguard("a reversal that names no batch is given one", "D12, D15", lambda: [

@@ -18,6 +18,7 @@ class Setup:
         dice: seeds the jitter of backoffs.
         rate, window, ahead, flights, line, attempts: settings of the engine.
         floor, stored: floor limit, and how many stand-ins a terminal may have.
+        remembers: the host answers a repeat as it answered the first.
     """
 
     host: str = "iso"
@@ -31,6 +32,7 @@ class Setup:
     attempts: int = 6
     floor: int = 2_000
     stored: int = 50
+    remembers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

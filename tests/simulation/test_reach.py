@@ -25,6 +25,7 @@ DONE = {
     "operator-void": 10, "clock-forward": 10, "clock-back": 10, "answer-late": 10, "answer-slow": 10,
     "message-twice": 10, "answers-reordered": 10, "lookups-reordered": 10, "link-down": 10, "link-up": 10,
     "commit-failed-but-kept": 5, "commit-failed-and-lost": 5, "commit-kept": 5, "commit-lost": 10,
+    "reversal-denied": 5,
     "power-cut-between-effects": 10, "disk-none": 5, "disk-short": 5, "reversal-without-batch-of-known": 10,
     "reversal-without-batch-of-unknown": 5, "reversal-without-batch-of-unknown-in-a-new-batch": 5,
 }  # fmt: skip
