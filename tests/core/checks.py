@@ -36,7 +36,7 @@ class Flight:
 
 @dataclass(slots=True)
 class Told:
-    """What one terminal token asked and was told; `asked_at` is the sequence of the journal then."""
+    """What one terminal token asked and was told; `asked_at` is how much of the journal was reported then."""
 
     request: Request
     answer: Answer | None = None

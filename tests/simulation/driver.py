@@ -14,6 +14,7 @@ from gateway.core.effects import Effect, Purpose
 from gateway.core.engine import Engine
 from gateway.core.events import (
     Commanded,
+    Committed,
     Connected,
     Damaged,
     Event,
@@ -102,15 +103,28 @@ class Simulated(Watched):
 
     # What World does, watched and cut
 
+    def commit(self, count: int = _ALL) -> None:
+        """Writes reach the disk; their reports wait."""
+        while self.writes and count:
+            token = self.writes[0].token
+            super().commit(1)
+            self.kept_until[token] = len(self.journal.log)
+            count -= 1
+
     def _start(self) -> Engine:
         self.reads.clear()
         self.commands.clear()
+        self.kept_until: dict[int, int] = {}
+        self.heard = len(self.journal.log)
+        """How much of the log the engine has heard of: the length at the last commit that was reported to it."""
         return super()._start()
 
     def step(self, event: Event) -> list[Effect]:
         """One event, its effects, and the invariants."""
         if self.trace is not None:
             self.trace.event(event)
+        if isinstance(event, Committed):
+            self.heard = self.kept_until.pop(event.token)
         effects = super().step(event)
         self.check_now()
         return effects
@@ -296,7 +310,7 @@ class Simulated(Watched):
     def _hear(self, request: Request) -> None:
         self._last_token += 1
         token = self._last_token
-        self.told[token] = Told(request, asked_at=len(self.journal.log))
+        self.told[token] = Told(request, asked_at=self.heard)
         self.step(Requested(token, request))
 
     def _operate(self, step: s.Operate) -> None:

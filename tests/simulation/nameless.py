@@ -31,7 +31,8 @@ def may_be_sent(step: s.Undo, asked: Iterable[s.Step], told: Iterable[Told], jou
             if other.batch < step.batch and not tills.is_closed(journal.by_key, other.till, other.batch):
                 return False
     lane = tills.lane_of(step.till)
-    stored = (journal.rows[number].transaction.key for number in journal.by_lane.get(lane, ()))
+    whole = (number for number in journal.by_lane.get(lane, ()) if number not in journal.damaged)
+    stored = (journal.rows[number].transaction.key for number in whole)
     waiting = (each.request for each in told if each.answer is None and not each.lost)
     under_way = (request.key for request in waiting if request.lane == lane)
     return any(key.startswith("B") for key in (*stored, *under_way))
