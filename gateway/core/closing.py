@@ -64,7 +64,7 @@ class Closing:
 
     def _answered(self, run: Run, rows: list[Stored], then: Then, event: SendResult) -> None:
         work = self._work
-        if not (isinstance(event, Answered) and event.verified and _differs(event.fields, work.host.totals_field)):
+        if not (isinstance(event, Answered) and event.verified and self._differs(event.fields)):
             then(event)
             return
         work.link.answered(work.mono_ms)
@@ -85,8 +85,21 @@ class Closing:
         self._send(messages[0], partial(self._upload, messages[1:], then))
 
     def _taken(self, event: SendResult) -> bool:
-        taken = ADVICE_TAKEN | self._work.host.approved_codes
-        return isinstance(event, Answered) and event.verified and event.fields.get(39) in taken
+        return isinstance(event, Answered) and event.verified and self._takes(event.fields)
+
+    def _takes(self, fields: Fields) -> bool:
+        return fields.get(39) in ADVICE_TAKEN | self._work.host.approved_codes
+
+    def _differs(self, fields: Fields) -> bool:
+        """Whether the acquirer finds the batch out of balance: by its code, or by the result beside totals it took.
+
+        Of totals that it put off or refused, a result says nothing: it would take an upload that it never asked for,
+        and not settle the batch by it.
+        """
+        if fields.get(39) in UPLOAD_FIRST:
+            return True
+        result = _result(fields, self._work.host.totals_field)
+        return self._takes(fields) and result in {Balance.OUT_OF_BALANCE, Balance.ERROR}
 
     def unclear(self, event: Answered) -> bool:
         """Whether the acquirer has had these totals before, and does not say that it found them balanced.
@@ -104,13 +117,6 @@ def _one_currency(message: Message, rows: list[Stored]) -> bool:
     """Whether a sum of these rows is an amount: no two currencies are named, that of the settlement included."""
     named = {stored.transaction.currency for stored in rows}
     return not named or len((named | {message.fields.get(49, "")}) - {""}) <= 1
-
-
-def _differs(fields: Fields, totals_field: int) -> bool:
-    """Whether the acquirer finds the batch out of balance: by its code, or by the result beside the totals."""
-    if fields.get(39) in UPLOAD_FIRST:
-        return True
-    return _result(fields, totals_field) in {Balance.OUT_OF_BALANCE, Balance.ERROR}
 
 
 def _result(fields: Fields, totals_field: int) -> Balance | None:

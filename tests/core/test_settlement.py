@@ -223,6 +223,21 @@ def test_an_approval_that_says_out_of_balance_beside_the_totals_is_no_approval()
     assert len(sent(world, "0320")) == 2
 
 
+@pytest.mark.parametrize("result", [Balance.ERROR, Balance.OUT_OF_BALANCE])
+@pytest.mark.parametrize(("code", "state"), [("96", State.APPROVED), ("A0", State.APPROVED), ("30", State.PARKED)])
+def test_a_result_beside_totals_that_were_not_taken_asks_for_no_upload(
+    code: str, state: State, result: Balance
+) -> None:
+    world = shop()
+    sell(world, 1)
+    world.acquirer.moods.append(Mood(code=code, extra=((48, totals_text(Totals(1_000, 1), result=result)),)))
+    assert asked(world, "0500", settlement(2, Totals(1_000, 1))) == "00"
+    world.advance(120_000)
+    assert not sent(world, "0320"), "it would be taken, and close nothing"
+    assert len(sent(world, "0500")) == (2 if state is State.APPROVED else 1)
+    assert world.journal.row(unionpay_key(2, message_class="5")).state is state
+
+
 def test_a_settlement_without_answer_is_sent_again_until_it_is_taken() -> None:
     world = shop()
     sell(world, 1)
