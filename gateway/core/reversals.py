@@ -404,19 +404,22 @@ def sent_as_named(request: Request, original: Stored, utc_ms: int) -> bool:
     """
     named = request.fields.get(90, "")[10:20]
     if sent := original.request.fields.get(7, ""):
-        return sent == named or _moments_later(sent, named)
+        return sent == named or _moments_later(sent, named, utc_ms)
     undated = original.transaction.key.startswith("H|")
     within_ms = request.rules.horizon_hours * 3_600_000 if undated else BEHIND_MIDNIGHT_MS
     return abs(utc_ms - original.transaction.accepted_ms) <= within_ms
 
 
-def _moments_later(sent: str, named: str) -> bool:
-    """Whether the second field 7 is of a few minutes behind the first, and of the next day."""
+def _moments_later(sent: str, named: str, utc_ms: int) -> bool:
+    """Whether the second field 7 is of a few minutes behind the first, and of the next day. Neither has a year."""
+    year = datetime.fromtimestamp(utc_ms / 1000, UTC).year
     try:
-        first, second = (datetime.strptime(f"2024{text}", "%Y%m%d%H%M%S").replace(tzinfo=UTC) for text in (sent, named))
-    except ValueError:
+        first, second = (
+            datetime.strptime(f"{year:04}{text}", "%Y%m%d%H%M%S").replace(tzinfo=UTC) for text in (sent, named)
+        )
+        later = (second if first <= second else second.replace(year=year + 1)) - first
+    except ValueError:  # no date, or none of these years
         return False
-    later = (second - first) % timedelta(days=366)
     return sent[:4] != named[:4] and later <= timedelta(milliseconds=BEHIND_MIDNIGHT_MS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -223,19 +224,32 @@ def test_d1_a_repeat_behind_midnight_with_the_new_date_is_no_second_charge(mti: 
     world.check_settled()
 
 
-def test_d15_a_sale_whose_repeat_came_behind_midnight_is_undone_by_the_reversal_of_the_repeat() -> None:
-    world = World(utc_ms=BEFORE_MIDNIGHT_MS)
-    world.ask("0200", sale() | {7: "1121235955"})
+@pytest.mark.parametrize(
+    ("day", "next_day", "year"),
+    [
+        ("1121", "1122", 2025),
+        ("1231", "0101", 2025),
+        ("0228", "0301", 2025),
+        ("0228", "0229", 2028),
+        ("0229", "0301", 2028),
+    ],
+)
+def test_d15_a_sale_whose_repeat_came_behind_midnight_is_undone_by_the_reversal_of_the_repeat(
+    day: str, next_day: str, year: int
+) -> None:
+    before = datetime.strptime(f"{year}{day}235955", "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    world = World(utc_ms=int(before.timestamp() * 1000))
+    world.ask("0200", sale() | {7: f"{day}235955", 13: day})
     world.run()
     world.advance(10_000)
-    repeat = sale() | {7: "1122000005", 13: "1122"}
+    repeat = sale() | {7: f"{next_day}000005", 13: next_day}
     world.ask("0201", repeat)
     world.run()
     token = world.ask("0400", reversal(repeat, 2))
     world.run()
     world.advance(60_000)
     assert world.code(token) == "00"
-    assert world.journal.row(key()).state is State.REVERSED
+    assert [row.transaction.state for row in world.journal.rows.values()] == [State.REVERSED, State.APPROVED]
     world.check_settled()
 
 
