@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_lists_every_configuration_key_with_unit_and_default() -> None:
-    block = README.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
+def test_a_page_lists_every_configuration_key_with_unit_and_default() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    block = page.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
     assert block.strip() == config_reference_markdown().strip(), "paste the output of `holdfast config reference`"
 
 

@@ -1,7 +1,7 @@
 """The configuration's sections and keys: meaning, unit, bounds and default of each, said once.
 
-The file that `holdfast init` writes, the messages about mistakes and the README's table are all made from here. The
-long sections are in modules of their own: terminals.py, acquirer.py, lines.py (TLS) and audit.py.
+The file that `holdfast init` writes, the messages about mistakes and the table of docs/configuration.md are all made
+from here. The long sections are in modules of their own: terminals.py, acquirer.py, lines.py (TLS) and audit.py.
 """
 
 from __future__ import annotations

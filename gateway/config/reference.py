@@ -105,7 +105,7 @@ def _block(head: str, model: type[BaseModel], mark: str = "") -> str:
 
 
 def config_reference_markdown() -> str:
-    """A table of every key for the README."""
+    """A table of every key, as it stands in docs/configuration.md."""
     lines = ["| key | default | accepts | meaning |", "|---|---|---|---|"]
     for name, model, repeated in sections():
         lines += _rows(f"[[{name}]]" if repeated else f"[{name}]", model)
