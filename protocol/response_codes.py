@@ -67,6 +67,10 @@ NOT_TAKEN_IN: Final = frozenset({"90", "92"}) | SIGN_ON_FIRST
 """Of those two: nothing was done with it, for a cut-off, for want of a route, or for another session or key. 91 and 96
 are not among them: who says so may have done it, or may have handed it on."""
 
+NO_WORD_OF_THE_FIRST: Final = LOOK_UP_ORIGINAL | NOT_TAKEN_IN | POISON | frozenset({"12", "25", "40", "95", "97"})
+"""Answer to the repeat of a request: about this message, or this session. What became of its first send, which may be
+booked, or may still be on its way, it does not say (D7, D11)."""
+
 UPLOAD_FIRST: Final = frozenset({"95"})
 """Answer to a settlement: the totals differ; upload the batch (0320), then close."""
 

@@ -10,6 +10,7 @@ a transaction that has no entry yet. What is not in the table no release of the 
                 ASKING -> ASKING_CANCELLED                               D15, the terminal's reversal meets its original
                 APPROVED, PARKED -> REVERSING                            D15
                 STORED -> STORED_CANCELLED                               D15, its advice had been tried
+                PARKED stays                                             D15, its STAN may be another's (code 94)
     SENDING     what is owed stays owed; ASKING stays                    D9, D7
     ANSWERED    ASKING -> APPROVED, DECLINED, REVERSING                  D11
                 ASKING_CANCELLED -> DECLINED, REVERSING                  D15, D11
@@ -65,6 +66,7 @@ _TABLE: Final[tuple[tuple[EntryKind, tuple[int, ...], tuple[State, ...]], ...]] 
 )
 _STAYS: Final[tuple[tuple[EntryKind, tuple[State, ...]], ...]] = (
     (_K.SENDING, (_S.ASKING, *sorted(REPLAYABLE))),
+    (_K.TAKEN, (_S.PARKED,)),
     (_K.OPERATOR, tuple(sorted(REPLAYABLE))),
     (_K.LATE_ANSWER, _SETTLED),
 )

@@ -44,6 +44,7 @@ _CASES: Final[tuple[_Case, ...]] = (
     # reversals
     _Case(_K.TAKEN, _S.ASKING_CANCELLED, "", "D15", "its terminal reversed it while it was asked"),
     _Case(_K.TAKEN, _S.STORED_CANCELLED, "", "D15", "its terminal reversed it: the advice was tried, so it goes first"),
+    _Case(_K.TAKEN, _S.PARKED, "", "D15, D4", "its terminal reversed it: its STAN may be another's, a person looks"),
     _Case(_K.TAKEN, _S.REVERSING, "terminal.reversal-of-unknown", "D15", "stands for the unknown original"),
     _Case(_K.TAKEN, _S.CANCELLED, "terminal.reversal-of-unknown", "D15", "barred: its reversal came first"),
     _Case(_K.TAKEN, _S.APPROVED, "terminal.reversal", "D15", "a terminal's reversal, durably taken"),

@@ -39,6 +39,7 @@ from protocol.iso8583.message import Fields
 from protocol.response_codes import (
     DEBIT_POSSIBLE,
     LOOK_UP_ORIGINAL,
+    NO_WORD_OF_THE_FIRST,
     OUTCOME_UNKNOWN,
     RETRY_LATER,
     SIGN_ON_FIRST,
@@ -229,7 +230,9 @@ class Requests:
             else:
                 self._not_sent(run, request, event.reason)
         elif self._work.host.repeat_request and not repeat and run.transaction.state is _ASKING:
-            self._work.unanswered.pop(event.token, None)  # the repeat's answer counts now; this one proves nothing
+            # The repeat's answer counts now; of this one an approval alone does (D16).
+            sent = Sent(request.key, request.horizon_ms, request.lane, repeated=True)
+            self._work.remember_unanswered(event.token, sent)
             self._repeat(run, request)
         else:
             self._in_doubt(run, request, "answer.none")
@@ -262,7 +265,7 @@ class Requests:
         elif code in SIGN_ON_FIRST and code in _IN_DOUBT_CODES:
             # It concerns the gateway's own session: the terminal, whose keys are others, is told 68.
             self._in_doubt(run, request, f"answer.code-{code}")
-        elif code in _IN_DOUBT_CODES or (code == "94" and repeat):
+        elif code in _IN_DOUBT_CODES or (repeat and code in NO_WORD_OF_THE_FIRST):
             self._in_doubt(run, request, f"answer.code-{code}", fields)
         elif code == "94":
             # Never "declined": the host holds another transaction under this key (response codes, 94).

@@ -36,7 +36,7 @@ from gateway.core.transaction import (
     Transaction,
 )
 from gateway.core.work import Sent, Work, WriteResult
-from protocol.response_codes import may_decline
+from protocol.response_codes import LOOK_UP_ORIGINAL, may_decline
 
 _LATE_RETRY_MS = 200
 
@@ -171,11 +171,21 @@ class Reversals:
         self._batches.note_late(request, known.key)
         answer = self._local(request, "00")
         run.answer = answer
-        state = after_reversal(known.state, known.attempts, known.resume)
+        another = _may_be_another(known)
+        state = State.PARKED if another else after_reversal(known.state, known.attempts, known.resume)
         own = Create(EntryKind.TAKEN, run.transaction, run.message, {}, answer, (), request.horizon_ms)
         changes: list[Change] = [own]
         changed: Transaction | None = None
-        if state is not known.state:
+        if another and known.resume is State.STORED:
+            # A person looks first: what they release goes upstream as an advice, and its reversal behind it.
+            changed = known.evolved(
+                work.utc_ms,
+                State.PARKED,
+                resume=State.STORED_CANCELLED,
+                reason=f"{known.reason.partition(PARKED_FROM)[0]}{PARKED_FROM}{reversal_reason(request)}",
+            )
+            changes.append(Update(EntryKind.TAKEN, changed))
+        elif state is not known.state:
             # A reversal that was sent before it was parked is repeated as it was (D8, D9).
             newly_owed = state is State.REVERSING and known.resume is not State.REVERSING
             again = state is State.REVERSING and not newly_owed
@@ -296,13 +306,13 @@ class Reversals:
             self._end_turn(lane)
             work.after(_LATE_RETRY_MS, partial(self._late_again, event, sent))
             return
-        work.find((sent.key,), sent.horizon_ms, partial(self._late_found, event, lane))
+        work.find((sent.key,), sent.horizon_ms, partial(self._late_found, event, sent, lane))
 
     def _late_again(self, event: LateAnswered, sent: Sent) -> None:
         lane = self._work.lanes.of(sent.lane)
         self._work.lanes.take_turn(lane, partial(self._look_late, event, sent, lane))
 
-    def _late_found(self, event: LateAnswered, lane: Lane, found: Found) -> None:
+    def _late_found(self, event: LateAnswered, sent: Sent, lane: Lane, found: Found) -> None:
         work = self._work
         result = found.results[0]
         if isinstance(result, Lookup):
@@ -311,25 +321,28 @@ class Reversals:
         before = result.transaction
         code = event.fields.get(39, "")
         approved = code in work.host.approved_codes
-        declined = may_decline(code) and not approved and code not in DEBIT_LEFT_OPEN
+        declined = may_decline(code) and not approved and code not in DEBIT_LEFT_OPEN and not sent.repeated
         state = after_late_answer(before, approved=approved, declined=declined)
         if approved and before.state is not State.APPROVED:
+            parked = before.state is State.PARKED
+            becomes = "it is parked, and a person decides" if parked else "it is reversed all the same"
             work.alarm(
-                Severity.NOTICE, "late-approval", "an approval came too late; it is reversed all the same",
+                Severity.NOTICE, "late-approval", f"an approval came too late; {becomes}",
                 key=before.key,
             )  # fmt: skip
         owed_again = state is State.REVERSING and before.state is not State.REVERSING
         # A reversal that has been sent is repeated as it was (D8): field 38 stays as the first one had it.
         learns = approved and before.attempts == 0
         refused = owed_again and before.state is State.REVERSED
-        unheard = approved and before.state is State.REVERSING and before.attempts > 0
+        unheard = approved and before.attempts > 0 and _may_have_sent_reversal(before)
         after = before.evolved(
             work.utc_ms,
             state,
             approval=event.fields.get(38, "") if learns else before.approval,
             booked=before.booked or approved,
-            reason=_refused(before.reason) if refused else _unheard(before.reason) if unheard else before.reason,
+            reason=_refused(before.reason) if refused else _sent_before(before) if unheard else before.reason,
             position=-1 if owed_again else before.position,
+            attempts=0 if before.state is State.DECLINED else before.attempts,  # those were of the request (D7)
             exposed=before.exposed and not owed_again,
         )
         change = Update(
@@ -366,6 +379,17 @@ def _unheard(reason: str) -> str:
     return reason if PARKED_FROM in reason else f"{reason}{PARKED_FROM}answer.none"
 
 
+def _sent_before(before: Transaction) -> str:
+    """The same, whether the reversal is owed or was parked meanwhile: a release gives back what stands behind that."""
+    said, _, owed_for = before.reason.partition(PARKED_FROM)
+    return f"{said}{PARKED_FROM}{_unheard(owed_for)}" if before.state is State.PARKED else _unheard(before.reason)
+
+
+def _may_have_sent_reversal(before: Transaction) -> bool:
+    """Whether its attempts are those of a reversal: owed, given up, or ended by a person."""
+    return State.REVERSING in {before.state, before.resume} or before.state is State.CANCELLED
+
+
 def after_late_answer(before: Transaction, *, approved: bool, declined: bool) -> State:
     """What an answer that came too late makes of its request (D16).
 
@@ -382,6 +406,16 @@ def after_late_answer(before: Transaction, *, approved: bool, declined: bool) ->
     ):
         return State.REVERSING
     return state
+
+
+def _may_be_another(known: Transaction) -> bool:
+    """Whether it is parked because the acquirer knows its STAN, and had never been sent its advice (D4).
+
+    A reversal under that STAN could undo the other transaction, so that none is sent before a person has looked.
+    """
+    said = known.reason.partition(PARKED_FROM)[0]
+    advised = known.resume in {State.STORED, State.STORED_CANCELLED}
+    return known.state is State.PARKED and advised and said.removeprefix("answer.code-") in LOOK_UP_ORIGINAL
 
 
 def same_business(request: Request, original: StoredMessage) -> bool:

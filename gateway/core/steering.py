@@ -15,6 +15,7 @@ from gateway.core.replay import Replay
 from gateway.core.standin import counters_of
 from gateway.core.transaction import PARKED_FROM, Kind, Transaction
 from gateway.core.work import Work
+from protocol.response_codes import may_decline
 
 _ANOTHER_AT_HOST = (
     "the acquirer may hold another transaction under this STAN, and a reversal would undo that one: ask the acquirer, "
@@ -184,8 +185,14 @@ def _may_be_booked(act: OperatorAct, before: Transaction) -> str:
         return ""
     if before.resume in {State.REVERSING, State.STORED_CANCELLED}:
         return "; no reversal is sent any more: where the acquirer has booked the sale, have it undone there by hand"
-    if before.resume is State.STORED and before.reason.startswith("replay.attempts-"):
-        times = f"{before.attempts} times"
+    if before.resume is not State.STORED or before.kind is Kind.SETTLEMENT:
+        return ""
+    if before.booked:
+        return "; the acquirer has said that it has booked it: have it undone there by hand"
+    said = before.reason.partition(PARKED_FROM)[0]
+    # A decline of the only one that was sent is the one proof that nothing is booked.
+    if before.attempts > 1 or not (said == "replay.unencodable" or may_decline(said.removeprefix("answer.code-"))):
+        times = "once" if before.attempts == 1 else f"{before.attempts} times"
         return f"; its advice was sent {times} and may be booked: where the acquirer has it, have it undone by hand"
     return ""
 

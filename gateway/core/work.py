@@ -91,11 +91,16 @@ class EngineSettings:
 
 @dataclass(slots=True, frozen=True)
 class Sent:
-    """A request whose answer stayed away: where to find it when the answer comes late (D16)."""
+    """A request whose answer stayed away: where to find it when the answer comes late (D16).
+
+    Attributes:
+        repeated: it was asked once more (D7): its late decline says nothing of the repeat.
+    """
 
     key: str
     horizon_ms: int
     lane: str
+    repeated: bool = False
 
 
 class Work:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from gateway.core.effects import Purpose
 from gateway.core.events import Connected, OperatorAct
 from gateway.core.lifecycle import EntryKind, State
+from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import HostRules
-from tests.core.acquirer import REFUSES, SILENT_LOST, Mood, answers
+from tests.core.acquirer import REFUSES, SILENT_BOOKED, SILENT_LOST, Acquirer, Mood, answers
 from tests.core.messages import UNIONPAY_HOST, UNIONPAY_RULES, key, reversal, sale, unionpay_key, unionpay_sale
 from tests.core.world import World
 
 APPROVED = ("00", "08", "10", "11", "16")
+LANE = "MERCHANT0000001|TERM0001"
 DEBIT_OPEN = ("09", "68", "91", "96", "98", "A0")
 UNHEARD_OF = ("", "  ", "ZZ", "0 ", "000", "0", "0A", "8")
 DECLINED = ("01", "05", "12", "25", "30", "51", "55", "77", "90", "92", "95", "99")
@@ -62,6 +66,40 @@ def test_94_to_the_repeat_of_a_request_says_that_the_first_may_be_booked_and_is_
     world.advance(15_000)
     world.advance(60_000)
     assert world.journal.row(key()).state is State.REVERSED
+
+
+class _TakesNoRepeat(Acquirer):
+    """It answers the repeat of a request with its mood's code, whatever it has decided of the first."""
+
+    def arrive(self, purpose: Purpose, message: Message, mood: Mood) -> Fields:
+        if message.mti != "0201":
+            return super().arrive(purpose, message, mood)
+        return {**{n: message.fields[n] for n in (3, 4, 11, 41, 42)}, 39: mood.code}
+
+
+@pytest.mark.parametrize("code", ["12", "25", "30", "40", "77", "90", "92", "95", "97"])
+@pytest.mark.parametrize("first", [SILENT_BOOKED, Mood(after_ms=20_000)], ids=["booked", "on its way"])
+def test_d11_a_code_that_is_about_the_repeat_leaves_open_what_became_of_the_first_send(code: str, first: Mood) -> None:
+    world = World(host=HostRules(repeat_request=True))
+    world.acquirer = _TakesNoRepeat(moods=deque([first, answers(code)]))
+    token = world.ask("0200", sale())
+    world.run()
+    world.advance(15_000)
+    assert (world.code(token), world.journal.row(key()).state) == (code, State.REVERSING)
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED
+    assert world.acquirer.net((LANE, "000001")) == 0
+    assert not world.acquirer.overtaken
+
+
+@pytest.mark.parametrize("code", ["05", "51", "55"])
+def test_a_decline_of_the_repeat_is_a_decline(code: str) -> None:
+    world = World(host=HostRules(repeat_request=True))
+    world.acquirer.moods.extend([SILENT_LOST, answers(code)])
+    token = world.ask("0200", sale())
+    world.run()
+    world.advance(15_000)
+    assert (world.code(token), world.journal.row(key()).state) == (code, State.DECLINED)
 
 
 @pytest.mark.parametrize(
@@ -295,3 +333,43 @@ def test_which_codes_approve_is_the_hosts_matter() -> None:
         world.run()
         assert world.journal.rows[1].transaction.state is state
         world.check_settled()
+
+
+def _sale_whose_stan_is_anothers() -> World:
+    """A sale that was stood in for, and whose STAN the acquirer has booked for another till's."""
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.append(answers("94"))
+    world.up()
+    world.advance(1_000)
+    assert (world.journal.row(key()).state, world.acquirer.net((LANE, "000001"))) == (State.PARKED, 1)
+    return world
+
+
+def test_a_terminals_reversal_of_a_sale_whose_stan_is_anothers_undoes_nothing_before_a_person_has_looked() -> None:
+    world = _sale_whose_stan_is_anothers()
+    for stan in (2, 3):
+        token = world.ask("0400", reversal(sale(), stan))
+        world.run()
+        world.advance(120_000)
+        assert world.code(token) == "00"
+        assert world.journal.row(key()).state is State.PARKED
+        assert world.acquirer.net((LANE, "000001")) == 1, "the other till's sale stands"
+    token = world.ask("0201", sale())
+    world.run()
+    assert world.code(token) == "12"
+    assert "no reversal is sent any more" in world.command(OperatorAct.CANCEL, 1)
+    assert world.acquirer.net((LANE, "000001")) == 1
+    world.journal.check_counters()
+
+
+def test_a_released_sale_that_its_terminal_has_reversed_is_reversed_behind_its_advice() -> None:
+    world = _sale_whose_stan_is_anothers()
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    assert world.command(OperatorAct.RELEASE, 1) == "transaction 1 is now stored_cancelled"
+    world.advance(120_000)
+    assert world.journal.row(key()).state is State.REVERSED
+    assert world.acquirer.net((LANE, "000001")) == 0
+    world.journal.check_counters()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from gateway.core.effects import Purpose
 from gateway.core.events import OperatorAct
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.work import EngineSettings
-from protocol.iso8583.message import Fields
+from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import HostRules
 from tests.core.acquirer import (
     APPROVES,
@@ -17,6 +19,7 @@ from tests.core.acquirer import (
     LATE_DECLINE,
     SILENT_BOOKED,
     SILENT_LOST,
+    Acquirer,
     Mood,
 )
 from tests.core.messages import (
@@ -114,6 +117,28 @@ def test_d16_a_late_answer_to_the_first_send_proves_nothing_once_the_request_was
     world.check_settled()
 
 
+class _DecidesEachByItself(Acquirer):
+    """It declines the repeat of a request, and books the first when that comes."""
+
+    def arrive(self, purpose: Purpose, message: Message, mood: Mood) -> Fields:
+        if message.mti != "0201":
+            return super().arrive(purpose, message, mood)
+        return {**{n: message.fields[n] for n in (3, 4, 11, 41, 42)}, 39: "51"}
+
+
+def test_d16_a_late_approval_of_the_first_send_is_reversed_also_where_the_repeat_was_declined() -> None:
+    world = World(host=HostRules(repeat_request=True))
+    world.acquirer = _DecidesEachByItself(moods=deque([LATE]))
+    token = world.ask("0200", sale())
+    world.run()
+    world.advance(15_000)
+    assert (world.code(token), world.journal.row(key()).state) == ("51", State.DECLINED)
+    world.advance(60_000)
+    assert world.journal.row(key()).state is State.REVERSED
+    assert world.sends[-1].message.mti == "0400", "its first reversal"
+    world.check_settled()
+
+
 def test_d16_a_late_answer_that_comes_while_the_outcome_is_being_written_waits_for_it() -> None:
     world = World()
     world.acquirer.moods.append(Mood(after_ms=15_001))
@@ -195,6 +220,29 @@ def test_d13_what_is_refused_after_a_late_approval_is_parked_where_it_was_sent_b
     world.advance(600_000)
     assert world.journal.row(key()).state is State.REVERSED, "somebody has looked"
     assert {fields[39] for fields in reversals(world)} == {"98"}
+
+
+@pytest.mark.parametrize("act", [OperatorAct.RELEASE, OperatorAct.CANCEL])
+def test_d13_what_is_refused_after_an_approval_that_came_later_than_its_reversal_was_given_up(act: OperatorAct) -> None:
+    """The reversals overtook their original, and had no answer: a repeat gets the answer of then."""
+    settings = EngineSettings(longest_flight_ms=15_000, attempts_max=2)
+    world = World(settings=settings, host=HostRules(reason_field=39))
+    world.acquirer.remembers = True
+    world.acquirer.moods.extend([Mood(after_ms=50_000), SILENT_BOOKED, SILENT_BOOKED])
+    world.ask("0200", sale())
+    world.run()
+    world.advance(47_000)
+    assert world.journal.row(key()).reason == "replay.attempts-2 < answer.none"
+    if act is OperatorAct.CANCEL:
+        world.command(act, 1)
+    world.advance(10_000)
+    if act is OperatorAct.RELEASE:
+        assert world.alarms[-1].text == "an approval came too late; it is parked, and a person decides"
+        world.command(act, 1)
+    world.advance(60_000)
+    row = world.journal.row(key())
+    assert world.acquirer.net((LANE, "000001")) == 1
+    assert (row.state, row.booked) == (State.PARKED, True), row.reason
 
 
 def test_an_answer_to_something_unknown_is_counted_and_nothing_else() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.core.effects import Purpose
 from gateway.core.events import Commanded, OperatorAct
 from gateway.core.lifecycle import EntryKind, State
@@ -266,3 +268,29 @@ def test_who_cancels_an_advice_that_was_never_answered_is_told_that_it_may_be_bo
     assert world.journal.row(key(1)).reason.startswith("replay.attempts-")
     assert "its advice was sent 3 times and may be booked" in world.command(OperatorAct.CANCEL, 1)
     assert len(world.acquirer.booked) == 1
+
+
+@pytest.mark.parametrize(
+    ("moods", "said"),
+    [
+        ([Mood(extra=((4, "000000000001"),))], "the acquirer has said that it has booked it"),
+        ([Mood(after_ms=19_000, answers=False), answers("51")], "its advice was sent 2 times and may be booked"),
+        ([answers("ZZ", books=True)], "its advice was sent once and may be booked"),
+    ],
+    ids=["another amount", "declined behind one that is on its way", "an unheard-of code"],
+)
+def test_who_cancels_an_advice_that_may_be_booked_all_the_same_is_told_so(moods: list[Mood], said: str) -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend(moods)
+    world.up()
+    world.advance(20_000)
+    assert world.journal.row(key()).state is State.PARKED
+    assert said in world.command(OperatorAct.CANCEL, 1)
+    assert len(world.acquirer.booked) == 1
+
+
+def test_who_cancels_an_advice_that_was_declined_at_once_is_told_of_nothing_booked() -> None:
+    world = parked()
+    assert world.command(OperatorAct.CANCEL, 1) == "transaction 1 is now cancelled"
