@@ -210,7 +210,7 @@ class Replay:
         elif isinstance(event, Answered):
             self._answered(run, event.fields)
         elif isinstance(event, NotSent) and event.reason.startswith("unencodable"):
-            self._park(run, "replay.unencodable")
+            self._park(run, "replay.unencodable", left=False)
         elif isinstance(event, TimedOut) and self._tries(run) >= self._work.settings.attempts_max:
             # However the link is: this very message may be what takes it down each time (D9, D18).
             self._park(run, f"replay.attempts-{self._tries(run)}")
@@ -370,8 +370,12 @@ class Replay:
         """Attempts that the acquirer may have taken in; those before the start all may."""
         return run.transaction.attempts - run.lane.untaken.get(run.transaction.id, 0)
 
-    def _park(self, run: Run, reason: str, *, booked: bool = False) -> None:
-        """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18)."""
+    def _park(self, run: Run, reason: str, *, booked: bool = False, left: bool = True) -> None:
+        """Out of the lane and into a person's hands: one poison message never blocks the others (D9, D18).
+
+        Args:
+            left: False where no byte of it left this time: once it is released, that counts for no send (D6).
+        """
         work = self._work
         before = run.transaction
         # What it was owed for stays behind the reason: a reversal says it in each of its repeats (D8, D12).
@@ -379,6 +383,7 @@ class Replay:
             work.utc_ms, State.PARKED, reason=f"{reason}{PARKED_FROM}{before.reason}", resume=before.state
         )
         after.booked = before.booked or booked
+        after.attempts -= not left
         run.transaction = after
         run.lane.forget_attempts(before.id)
         work.alarm(

@@ -104,8 +104,10 @@ class Steering:
     def _change(self, event: Commanded, before: Transaction, state: State, lane: Lane) -> None:
         work = self._work
         reversing_anew = state is State.REVERSING and before.resume is not State.REVERSING
-        attempts = 0 if reversing_anew else min(before.attempts, 1)
-        lane.forget_attempts(before.id)
+        attempts = 0 if reversing_anew else before.attempts
+        if before.state is State.PARKED:  # what waits keeps them, and what is known of each
+            attempts = min(attempts, 1)
+            lane.forget_attempts(before.id)
         keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
         reason = f"operator.{event.act.value}"
         if event.act is OperatorAct.RELEASE or (state is State.REVERSING and not reversing_anew):

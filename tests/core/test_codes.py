@@ -373,3 +373,32 @@ def test_a_released_sale_that_its_terminal_has_reversed_is_reversed_behind_its_a
     assert world.journal.row(key()).state is State.REVERSED
     assert world.acquirer.net((LANE, "000001")) == 0
     world.journal.check_counters()
+
+
+@pytest.mark.parametrize("code", ["12", "25"])
+def test_d13_a_reversal_that_could_not_be_encoded_is_asked_for_the_first_time_once_it_is_released(code: str) -> None:
+    world = World()
+    world.ask("0200", sale())
+    world.run()
+    world.refused_at_link = "unencodable: field 48"
+    world.ask("0400", reversal(sale(), 2))
+    world.run()
+    assert world.journal.row(key()).reason == "replay.unencodable < terminal.reversal"
+    world.refused_at_link = ""
+    world.acquirer.unknown = code
+    world.acquirer.moods.append(Mood(denies=True))
+    world.command(OperatorAct.RELEASE, 1)
+    world.advance(60_000)
+    assert world.sends[-1].message.mti == "0400", "nothing of it has left before"
+    assert (world.journal.row(key()).state, world.acquirer.net((LANE, "000001"))) == (State.PARKED, 1)
+
+
+def test_94_to_an_advice_that_never_left_is_another_transactions_also_where_it_was_voided() -> None:
+    world = World(up=False)
+    world.ask("0200", sale())
+    world.run()
+    world.acquirer.moods.extend([REFUSES, answers("94")])
+    world.up()
+    world.command(OperatorAct.VOID, 1)
+    world.advance(120_000)
+    assert (world.journal.row(key()).state, world.acquirer.net((LANE, "000001"))) == (State.PARKED, 1)
