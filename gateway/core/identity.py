@@ -193,7 +193,7 @@ def request_from(
         original_keys=_original_keys(fields, rules, period, lane, utc_ms) if kind is _REVERSAL else (),
         keys_beside=_keys_beside(fields, rules, period, lane, utc_ms)
         if kind is _REVERSAL
-        else _key_of_yesterday(message.mti, f"{lane}|{message.mti[1]}|{stan}", period),
+        else _key_of_yesterday(message.mti, f"{lane}|{message.mti[1]}|{stan}", period, utc_ms),
         fields=fields if plain else _storable(fields, sensitive),
         sensitive={} if plain else {n: v for n, v in fields.items() if n in sensitive},
         retained=rules.retained_sensitive_fields,
@@ -311,23 +311,34 @@ def _keys_beside(fields: Fields, rules: TerminalRules, period: str, lane: str, u
     """Keys of the days beside those that a reversal names, and of no day.
 
     It may come after the midnight of its original. Its own date is then a day later than the original's; and field 90
-    has a date in UTC, which may be a day off the local one. Some makes learn the date from the answer, so that a
-    reversal has one and its original none.
+    has a date in UTC, which may be a day off the local one. A wrong date may have changed its year with the midnight.
+    Some makes learn the date from the answer, so that a reversal has one and its original none.
     """
     original = fields.get(90, "")
     if rules.original is not OriginalForm.DE_90 or not original or not period.startswith("D"):
         return ()
     named = _date_period(original[10:14], utc_ms)
     # What came without a date is under no day's key, and its reversal may have one all the same.
-    beside = (_days_from(period, -1), _days_from(named, -1), _days_from(named, 1), "H")
+    beside = (
+        _days_from(period, -1), _days_from(named, -1), _days_from(named, 1),
+        *(_date_period(p[-4:], utc_ms - _DAY_MS) for p in (period, named)), "H",
+    )  # fmt: skip
     return tuple(
         dict.fromkeys(f"{p}|{lane}|{original[1]}|{original[4:10]}" for p in beside if p and p not in (period, named))
     )
 
 
-def _key_of_yesterday(mti: str, ends: str, period: str) -> tuple[str, ...]:
-    """Of a repeat: its key if its first sending was a day earlier; some makes give a repeat the date of its own."""
-    if mti[3] != "1" or period[0] != "D" or not (before := _days_from(period, -1)):
+def _key_of_yesterday(mti: str, ends: str, period: str, utc_ms: int) -> tuple[str, ...]:
+    """The key of a first sending a day earlier, where it may differ.
+
+    A date that is far off today, or is none, changes its year with some midnight. And some makes give a repeat the
+    date of its own.
+    """
+    if period[0] != "D":
+        return ()
+    if (before := _date_period(period[-4:], utc_ms - _DAY_MS)) != period:
+        return (f"{before}|{ends}",)
+    if mti[3] != "1" or not (before := _days_from(period, -1)):
         return ()
     return (f"{before}|{ends}",)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -383,3 +383,46 @@ def test_d20_a_retry_does_not_wait_for_its_lane_to_drain() -> None:
     token = world.ask("0201", sale(1))
     world.run()
     assert world.code(token) == "00"
+
+
+@pytest.mark.parametrize("online", [True, False], ids=["online", "offline"])
+@pytest.mark.parametrize(("mti", "repeated"), [("0200", "0200"), ("0200", "0201"), ("0220", "0220")])
+@pytest.mark.parametrize(
+    ("month_day", "last_day"),
+    [("0229", (2026, 12, 31)), ("0000", (2026, 12, 31)), ("0101", (2026, 7, 2))],
+    ids=["no 29 February", "no date", "half a year off"],
+)
+def test_d1_a_retry_is_no_second_charge_where_its_wrong_date_changes_year_at_midnight(
+    month_day: str, last_day: tuple[int, int, int], mti: str, repeated: str, online: bool
+) -> None:
+    midnight = datetime(*last_day, tzinfo=UTC) + timedelta(days=1)
+    world = World(utc_ms=int(midnight.timestamp() * 1000) - 1_000)
+    world.up() if online else world.down()
+    first = world.ask(mti, sale() | {13: month_day})
+    world.run()
+    world.advance(2_000)
+    again = world.ask(repeated, sale() | {13: month_day})
+    world.run()
+    assert world.told[again].answer == world.told[first].answer
+    world.up()
+    world.advance(60_000)
+    assert len(world.journal.rows) == len(world.acquirer.booked) == 1
+    assert world.code(again) == "00"
+    world.check_settled()
+
+
+@pytest.mark.parametrize("month_day", ["0229", "0000"])
+def test_d15_a_reversal_finds_its_sale_where_their_wrong_date_changes_year_at_midnight(month_day: str) -> None:
+    midnight = datetime(2027, 1, 1, tzinfo=UTC)
+    world = World(utc_ms=int(midnight.timestamp() * 1000) - 1_000, up=False)
+    original = sale(5) | {7: "1231235959", 13: month_day}
+    world.ask("0200", original)
+    world.run()
+    world.advance(2_000)
+    undo = sale(9) | {7: "0101000001", 13: month_day, 90: "02000000051231235959".ljust(42, "0")}
+    told = world.ask("0400", undo)
+    world.run()
+    assert world.code(told) == "00"
+    world.up()
+    world.advance(120_000)
+    assert not world.sends
