@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import typer
 import uvloop
@@ -84,6 +86,9 @@ def serve_acquirer(ledger: Path, listen: tuple[str, int], dialect: str, behaves:
     return uvloop.run(serve())
 
 
+_TELLS_EACH_S: Final = 2.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """What `holdfast-bench terminals` drives. Without `first_stan`, STANs begin at the seconds of the day."""
@@ -135,10 +140,20 @@ async def _drive(orders: Orders, history: History) -> None:
         )
         for number in range(orders.count)
     ]
+    where = f"{orders.endpoint[0]}:{orders.endpoint[1]}"
+    began_s = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for terminal in terminals:
             group.create_task(terminal.keep_selling(stopped))
-        await _stopped_within(stopped, orders.seconds or None)
+        while (left_s := (orders.seconds or math.inf) - (time.monotonic() - began_s)) > 0:
+            if await _stopped_within(stopped, min(left_s, _TELLS_EACH_S)):
+                break
+            counts = history.counts
+            if not counts["sent"] and counts["connect_failed"]:
+                said = f"nobody listens at {where}; is the gateway running?"
+            else:
+                said = f"{counts['sent']} sent, {counts['approved']} approved, {counts['refused']} refused"
+            typer.echo(f"{time.monotonic() - began_s:>6.0f} s  {said}", err=True)
         stopped.set()
-        for terminal in terminals:
-            terminal.finish_by = time.monotonic() + 20
+        for terminal in terminals:  # what was sent wants its answer
+            terminal.finish_by = time.monotonic() + (20 if history.counts["sent"] else 0)

@@ -411,7 +411,8 @@ async def run_gateway(config: Config, *, started: Callable[[str], None] = print)
         raise
     spare_the_collector()
     for section, address in zip(config.terminals, listeners, strict=True):
-        _tell(started, f"terminals: {address} ({section.dialect})")
+        spoken = "http" if section.speaks is Speaks.HTTP else section.dialect
+        _tell(started, f"terminals: {address} ({spoken})")
     _tell(started, f"operations: http://{operations}")
     await gateway.stopping.wait()
     try:

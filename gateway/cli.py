@@ -141,6 +141,7 @@ def hot_card_command(config: GatewayConfig = DEFAULT_CONFIG) -> None:
     from gateway.config.key_source import load_keys  # noqa: PLC0415
     from gateway.core.fingerprint import KeyedHash  # noqa: PLC0415
     from gateway.journal.port import JournalError  # noqa: PLC0415
+    from protocol.masking import luhn_holds  # noqa: PLC0415
 
     try:
         hashing = KeyedHash(load_keys(load(config).journal).fingerprint_key)
@@ -150,6 +151,8 @@ def hot_card_command(config: GatewayConfig = DEFAULT_CONFIG) -> None:
         pan = line.strip().replace(" ", "")
         if not (pan.isascii() and pan.isdigit() and 12 <= len(pan) <= 19):
             fail(f"line {number} is no card number: 12 to 19 digits")
+        if not luhn_holds(pan):
+            typer.echo(f"holdfast: line {number}: its last digit does not fit the others; mistyped?", err=True)
         typer.echo(hashing.card(pan).hex())
 
 

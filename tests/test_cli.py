@@ -156,6 +156,23 @@ def test_a_token_that_cannot_be_used_is_a_mistake_of_the_configuration(
     assert isinstance(ran.exception, SystemExit)
 
 
+@pytest.mark.parametrize("wrong", ["missing", "open to others"])
+def test_a_key_file_that_cannot_be_used_is_a_mistake_that_config_check_tells(tmp_path: Path, wrong: str) -> None:
+    holdfast("init", tmp_path / "shop")
+    kek = tmp_path / "shop" / "keys" / "kek.key"
+    if wrong == "missing":
+        kek.unlink()
+    else:
+        kek.chmod(0o644)
+    configured = tmp_path / "shop" / "holdfast.toml"
+    checked = holdfast("config", "check", "-c", configured)
+    assert checked.exit_code == 2
+    assert checked.stderr.startswith(f"holdfast: {configured}: journal.keys: ")
+    assert "kek.key" in checked.stderr
+    (mistake,) = json.loads(holdfast("config", "check", "-c", configured, "--json").stdout)["mistakes"]
+    assert mistake in checked.stderr
+
+
 def test_init_refuses_to_overwrite_and_says_what_is_there(tmp_path: Path) -> None:
     assert holdfast("init", tmp_path).exit_code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -231,7 +248,14 @@ def test_hot_card_prints_keyed_hashes_and_never_the_card(config_file: Path) -> N
     result = holdfast("hot-card", "-c", config_file, input=f"{CARD}\n")
     assert result.exit_code == 0
     assert len(result.stdout.strip()) == 32
+    assert result.stderr == ""
     assert holdfast("hot-card", "-c", config_file, input=f"{CARD}\n").stdout == result.stdout
+    mistyped = f"{CARD[:-1]}{(int(CARD[-1]) + 1) % 10}"
+    doubtful = holdfast("hot-card", "-c", config_file, input=f"{CARD}\n{mistyped}\n")
+    assert doubtful.exit_code == 0
+    assert len(doubtful.stdout.split()) == 2
+    assert "line 2" in doubtful.stderr
+    assert mistyped not in doubtful.output
     wrong = holdfast("hot-card", "-c", config_file, input=f"{CARD}x\n")
     assert wrong.exit_code == 1
     assert CARD not in wrong.output

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import typer
 
 from gateway.commands.speaking import DEFAULT_CONFIG, WRONG_USAGE, AsJson, GatewayConfig, fail, print_json
 
+if TYPE_CHECKING:
+    from gateway.config import Config
+
 configuration = typer.Typer(help="Check a configuration.", no_args_is_help=True)
+
+
+def _mistakes_in_secrets(config: Config) -> Iterator[str]:
+    """What is wrong with the files that a start would read. A key from elsewhere is there for the service alone."""
+    from gateway.config.key_source import KeyKind, load_keys  # noqa: PLC0415
+    from gateway.journal.port import JournalError  # noqa: PLC0415
+    from gateway.operations.token import TokenError, read_token  # noqa: PLC0415
+
+    try:
+        read_token(config.operations.token_file)
+    except TokenError as error:
+        yield f"operations.token_file: {error}"
+    if config.journal.key_encryption_key.kind is KeyKind.FILE:
+        try:
+            load_keys(config.journal)
+        except JournalError as error:
+            yield f"journal.keys: {error}"
 
 
 @configuration.command("reference")
@@ -21,17 +44,17 @@ def config_reference() -> None:
 def config_check(config: GatewayConfig = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Report every mistake of a configuration at once."""
     from gateway.config import ConfigError, load_config, remarks  # noqa: PLC0415
-    from gateway.operations.token import TokenError, read_token  # noqa: PLC0415
 
     try:
         loaded = load_config(config)
-        read_token(loaded.operations.token_file)
-    except (ConfigError, TokenError) as error:
-        mistakes = error.mistakes if isinstance(error, ConfigError) else [f"{config}: operations.token_file: {error}"]
+        mistakes = [f"{config}: {mistake}" for mistake in _mistakes_in_secrets(loaded)]
+    except ConfigError as error:
+        mistakes = list(error.mistakes)
+    if mistakes:
         if not as_json:
-            fail("\n".join(map(str, mistakes)), WRONG_USAGE)
+            fail("\n".join(mistakes), WRONG_USAGE)
         print_json({"right": False, "mistakes": mistakes, "remarks": []})
-        raise typer.Exit(WRONG_USAGE) from None
+        raise typer.Exit(WRONG_USAGE)
     if as_json:
         print_json({"right": True, "mistakes": [], "remarks": list(remarks(loaded))})
         return

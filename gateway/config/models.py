@@ -84,7 +84,8 @@ class JournalSection(Section):
         "bytes",
     )
     min_free_bytes: Whole = _number(
-        "Free space on the file system below which new transactions are refused with 96, reversals somewhat later.",
+        "Free space on the file system, beside 512 bytes for each transaction that is owed, below which new ones are "
+        "refused with 96, reversals somewhat later; 0 keeps nothing back.",
         64 * 2**20,
         0,
         2**40,

@@ -18,6 +18,7 @@ import aiosqlite
 from gateway.journal.schema import PAGE_BYTES, in_words
 
 BUSY_TIMEOUT_S: Final = 5.0
+LOG_BYTES: Final = 16 * 1024 * 1024
 CACHE_MIB: Final = 32
 """Page cache of each connection, unless told otherwise: memory stays bounded however long the journal grows (INV-9)."""
 _STATEMENTS: Final = 128
@@ -112,6 +113,7 @@ async def connect_writer(path: Path, cache_mib: int = CACHE_MIB, *, here: bool =
         "journal_mode = WAL",
         "synchronous = FULL",  # each commit is synced before it returns: INV-1
         "wal_autocheckpoint = 0",  # checkpoints are ours, after the batch has been answered
+        f"journal_size_limit = {LOG_BYTES}",  # a log that was longer is cut off when it begins anew
         "secure_delete = ON",
         "cell_size_check = ON",
         "trusted_schema = OFF",

@@ -4,22 +4,29 @@ Everything that a stranger can ask for is bounded. Reversals go on where sales a
 whose original is here go on where the others are refused: nobody can use up their room by reversing what never was.
 
     refused                                    at a size of                        with less free than
-    new transactions                           limit                               min_free
-    reversals of what is not in the journal    limit + half of the reserve         half of min_free
-    other reversals                            limit + the reserve                 a quarter of min_free
+    new transactions                           limit                               min_free + backlog
+    reversals of what is not in the journal    limit + half of the reserve         half of min_free + backlog
+    other reversals                            limit + the reserve                 a quarter of min_free + backlog
     outcomes                                   never: there are as many as was taken
+
+The backlog's room is what the outcomes take of all that has none yet: it grows with what is stored, so that all of it
+can be sent on the day on which the acquirer is back. A `min_free` of 0 keeps nothing back, for the backlog neither.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 RESERVE_MIN_BYTES: Final = 64 * 1024 * 1024
 """The reserve above the limit is a quarter of it, and at least this."""
+
+OUTCOME_BYTES: Final = 512
+"""What the outcome of one transaction takes at most: 290 bytes were measured in a drain, with the entry of the send."""
 
 _RESERVE_SHARE: Final = 4
 _LOOKS_PER_S: Final = 4
@@ -31,6 +38,11 @@ class Need(IntEnum):
     NEW = 0
     UNSEEN = 1
     REVERSAL = 2
+
+
+def kept_free(min_free_bytes: int, owed: int, need: Need = Need.NEW) -> int:
+    """Bytes that must be free for a transaction of this need while so many have no outcome; 0 for a minimum of 0."""
+    return (min_free_bytes >> need) + owed * OUTCOME_BYTES if min_free_bytes else 0
 
 
 def bytes_on_disk(path: Path) -> int:
@@ -50,13 +62,21 @@ def bytes_free(path: Path) -> int:
     return at.f_bavail * at.f_frsize
 
 
+def want_of_room(free: int, kept: int) -> str:
+    """Why new transactions are refused, in words."""
+    return f"{free} bytes free on disk, {kept} are kept for outcomes"
+
+
 class Room:
     """Says why a transaction would be refused now. Looks at the disk a few times a second at most."""
 
-    def __init__(self, path: Path, min_free_bytes: int, limit_bytes: int) -> None:
+    def __init__(self, path: Path, min_free_bytes: int, limit_bytes: int, owed: Callable[[], int]) -> None:
+        """Of the journal at `path`; `owed` counts the transactions that have no outcome yet."""
         self._path = path
+        self._min_free_bytes = min_free_bytes
+        self._owed = owed
         reserve = max(RESERVE_MIN_BYTES, limit_bytes // _RESERVE_SHARE)
-        self._bounds = tuple((min_free_bytes >> need, limit_bytes + reserve * need // Need.REVERSAL) for need in Need)
+        self._limits = tuple(limit_bytes + reserve * need // Need.REVERSAL for need in Need)
         self._look_again_s = 0.0
         self._refusals = ("",) * len(Need)
 
@@ -69,12 +89,12 @@ class Room:
         return self._refusals[need]
 
     def _look(self) -> tuple[str, ...]:
-        free, used = bytes_free(self._path), bytes_on_disk(self._path)
+        free, used, owed = bytes_free(self._path), bytes_on_disk(self._path), self._owed()
         return tuple(
-            f"{free} bytes free on disk, {min_free} are kept for outcomes"
-            if free < min_free
+            want_of_room(free, kept)
+            if free < (kept := kept_free(self._min_free_bytes, owed, need))
             else f"the journal takes {used} bytes, its limit is {limit}"
             if used >= limit
             else ""
-            for min_free, limit in self._bounds
+            for need, limit in zip(Need, self._limits, strict=True)
         )

@@ -40,7 +40,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.lifecycle import State
+from gateway.core.lifecycle import FINAL, State
 from gateway.journal.keyring import Keyring
 from gateway.journal.port import JournalKeysWrong, JournalUnreadable
 from gateway.journal.rows import TAG_BYTES, RowCodec
@@ -107,6 +107,11 @@ class Head(msgspec.Struct, array_like=True):
     frontier: bytes = _EMPTY_TREE
     settled: int = 0
     closed: int = 0
+
+    @property
+    def owed(self) -> int:
+        """Transactions that have no outcome yet, those in a person's hands included."""
+        return sum(self.counts) - sum(self.counts[state] for state in FINAL)
 
 
 class MetaKey(msgspec.Struct, frozen=True):

@@ -100,7 +100,7 @@ class SqliteJournal:
         self._utc_ms = utc_ms
         self._codec = RowCodec(keyring.row_key)
         self._sealer = Sealer(keyring)
-        self._room = Room(self._path, settings.min_free_bytes, settings.limit_bytes)
+        self._room = Room(self._path, settings.min_free_bytes, settings.limit_bytes, self._owed)
         self._writes: list[Write] = []
         self._notes = Waiting[Note]()
         self._adoptions = Waiting[Keyring]()
@@ -432,6 +432,9 @@ class SqliteJournal:
     def refusal_known(self) -> str:
         """As `refusal`, but tries nothing."""
         return str(self._broken) if self._broken is not None else self._fullness.reason or self._refusal_of(Need.NEW)
+
+    def _owed(self) -> int:
+        return self._batcher.head.owed
 
     def _refusal_of(self, need: Need) -> str:
         """Why no transaction of this need is taken now, on any thread. A lost lock refuses nothing but new ones."""

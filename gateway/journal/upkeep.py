@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.journal.batch import Batcher
-from gateway.journal.connections import Here, Threaded
+from gateway.journal.connections import BUSY_TIMEOUT_S, Here, Threaded
 from gateway.journal.log_length import LogLength
 from gateway.journal.mark import Mark
 from gateway.journal.opening import is_want_of_room
@@ -28,6 +28,11 @@ _LULL_FRAMES: Final = 100
 """After a commit of at most so many writes a log of 500 frames is moved, whoever waits, and one of 100 with nobody
 behind the commit, which takes about a millisecond: so half of the load that can be taken meets no long ones, also where
 the disk is slow."""
+
+_LONG_FRAMES: Final = 2 * _CHECKPOINT_FRAMES
+_READERS_MS: Final = 20
+"""So long a log is one that readers keep from beginning anew. Each looks at it for a moment only, but under a drain
+there is always one: a checkpoint waits so long for them, and again only when the log is twice as long."""
 
 _QUIET_S: Final = 0.05
 """Where nothing was written for so long, what can wait is done: nobody is likely to wait for it."""
@@ -66,7 +71,8 @@ class Upkeep:
         self._wake = wake
         self._log_length = log_length
         self._timer: asyncio.TimerHandle | None = None
-        self._commits = self._newest_writes = self._moved = self._syncs = 0
+        self._commits = self._newest_writes = self._frames = self._moved = self._syncs = 0
+        self._waits_at = _LONG_FRAMES
         self._ended = False
         self.quiet = False
 
@@ -149,7 +155,7 @@ class Upkeep:
         self._mark.sync()
         self._syncs += 1
         try:
-            busy, frames, moved = self._writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            busy, frames, moved = self._move_log()
         except sqlite3.Error as error:
             if not is_want_of_room(error):
                 raise
@@ -158,10 +164,25 @@ class Upkeep:
             return
         if self._log_length.begun_anew():
             self._moved = 0
+            self._waits_at = _LONG_FRAMES
             self._syncs += 1  # of the log's head
         if moved > self._moved:  # SQLite syncs the log first, and the database once all of the log is in it
             self._syncs += 1 + (moved == frames)
-        self._moved = moved
+        self._frames, self._moved = frames, moved
         self._log_length.measured(frames)
         if not busy and frames == moved:
             self._batcher.checkpointed()
+
+    def _move_log(self) -> tuple[int, int, int]:
+        """Whether somebody was in the way, the frames that are in the log, and those of them that are moved."""
+        execute = self._writer.connection.execute
+        if self._frames < self._waits_at:
+            busy, frames, moved = execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            return busy, frames, moved
+        self._waits_at = 2 * self._frames
+        execute(f"PRAGMA busy_timeout = {_READERS_MS}").fetchone()
+        try:
+            busy, frames, moved = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        finally:
+            execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}").fetchone()
+        return busy, frames, moved

@@ -19,7 +19,7 @@ from gateway.journal.listings import goes_by_unsettled
 from gateway.journal.port import JournalError, JournalHealth, Listing
 from gateway.journal.reader import JournalReader, open_for_reading, snapshot
 from gateway.journal.reading import RecordDamaged
-from gateway.journal.room import bytes_free, bytes_on_disk
+from gateway.journal.room import bytes_free, bytes_on_disk, kept_free, want_of_room
 from gateway.journal.rows import RowCodec
 from gateway.journal.schema import Head, read_head
 from gateway.operations import report
@@ -144,8 +144,8 @@ async def _health(config: Config, reader: JournalReader, keyring: Keyring) -> Jo
     oldest = await reader.listing(Listing(states=report.OWING, limit=1))
     free = bytes_free(path)
     reason = await what_went_back(path, keyring, RowCodec(keyring.row_key))
-    if not reason and free < config.journal.min_free_bytes:
-        reason = f"{free} bytes free on disk, {config.journal.min_free_bytes} are kept for outcomes"
+    if not reason and free < (kept := kept_free(config.journal.min_free_bytes, head.owed)):
+        reason = want_of_room(free, kept)
     return JournalHealth(
         writable=not reason,
         reason=reason,

@@ -27,6 +27,7 @@ from protocol.masking import contains_pan
 
 BODY_BYTES_MAX = 8192
 LISTING_MAX = 1000
+_ID_DIGITS = 18
 
 
 class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,9 +77,9 @@ class Routes:
                 web.get("/metrics", self._metrics),
                 web.get("/v1/status", self._status),
                 web.get("/v1/queue", self._queue),
-                web.get(r"/v1/queue/{id:\d{1,18}}", self._show),
-                web.get(r"/v1/queue/{id:\d{1,18}}/explain", self._explain),
-                web.post(r"/v1/queue/{id:\d{1,18}}/{act:release|cancel|void}", self._steer),
+                web.get(r"/v1/queue/{id:[0-9]+}", self._show),
+                web.get(r"/v1/queue/{id:[0-9]+}/explain", self._explain),
+                web.post(r"/v1/queue/{id:[0-9]+}/{act:release|cancel|void}", self._steer),
                 web.post(r"/v1/maintenance/{switch:on|off}", self._maintain),
                 web.post("/v1/audit/checkpoint", self._sign_head),
                 web.post("/v1/audit/continue", self._continue_log),
@@ -263,7 +264,10 @@ async def _steering(request: web.Request) -> Steering:
 
 
 def _id(request: web.Request) -> int:
-    return int(request.match_info["id"])
+    digits = request.match_info["id"]
+    if len(digits) > _ID_DIGITS:
+        raise ProblemError(HTTPStatus.NOT_FOUND, "unknown", f"no transaction's number has {len(digits)} digits")
+    return int(digits)
 
 
 def _unknown(transaction: int) -> ProblemError:

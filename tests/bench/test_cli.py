@@ -11,7 +11,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from bench import serving
 from bench.cli import app
+from bench.ports import free_ports
 from bench.records import LedgerEvent, TerminalEvent
 from bench.till import TEST_CARDS, Till
 from gateway.config import load_config
@@ -81,6 +83,14 @@ def test_a_dialect_that_is_not_there_is_one_line(arguments: list[str]) -> None:
     assert done.exit_code == 2
     assert done.output.startswith("holdfast-bench: bogus: no such dialect")
     assert len(done.output.splitlines()) == 1
+
+
+def test_terminals_say_that_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_TELLS_EACH_S", 1.0)
+    (port,) = free_ports(1)
+    done = CliRunner().invoke(app, ["terminals", f"127.0.0.1:{port}", "--count", "1", "--seconds", "2"])
+    assert done.exit_code == 1
+    assert done.stderr.count(f"nobody listens at 127.0.0.1:{port}") >= 1
 
 
 def test_the_simulators_fit_a_new_shop_by_default(tmp_path: Path) -> None:

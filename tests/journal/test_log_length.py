@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,7 +14,7 @@ from typing import Final
 import pytest
 
 from gateway.core.effects import Write
-from gateway.journal import batch, upkeep
+from gateway.journal import batch, connections, upkeep
 from gateway.journal.keyring import Keyring
 from gateway.journal.log_length import LogLength
 from gateway.journal.log_pages import FRAME_BYTES, HEADER_BYTES
@@ -133,3 +135,66 @@ def test_however_many_terminals_write_the_log_is_moved_when_it_is_as_long_as_it_
         assert size <= HEADER_BYTES + (limit + FRAMES_OF_A_COMMIT) * FRAME_BYTES, f"after {number} commits"
     rig.close()
     assert grown >= 3
+
+
+@contextlib.contextmanager
+def readers_without_a_gap(path: Path, each_s: float) -> Iterator[None]:
+    """At every moment somebody reads what was there a moment ago, each for a short while."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with contextlib.closing(connected(path)) as one, contextlib.closing(connected(path)) as other:
+            for mine, before in itertools.cycle([(one, other), (other, one)]):
+                mine.execute("BEGIN")
+                mine.execute("SELECT count(*) FROM tx").fetchall()
+                if before.in_transaction:
+                    before.execute("COMMIT")
+                if ended.wait(each_s):
+                    return
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_readers_without_a_gap_do_not_keep_the_log_growing(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 60
+    monkeypatch.setattr(upkeep, "_CHECKPOINT_FRAMES", limit)
+    monkeypatch.setattr(upkeep, "_LONG_FRAMES", 2 * limit)
+    monkeypatch.setattr(upkeep, "_READERS_MS", 2_000)
+    rig = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
+    rig.write(sale("the first"))
+    frames = 0
+    with readers_without_a_gap(tmp_path / "journal.db", each_s=0.05):
+        for number in range(300):
+            rig.perform(*(Write(rig.next_token(), (sale(f"k{number:03}{each:03}"),)) for each in range(30)))
+            frames = max(frames, (tmp_path / "journal.db-wal").stat().st_size // FRAME_BYTES)
+    rig.close()
+    assert frames < 6 * limit
+
+
+def test_a_log_that_a_reader_has_made_long_is_cut_off_when_it_begins_anew(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LOG_BYTES", 50 * FRAME_BYTES)
+    monkeypatch.setattr(upkeep, "_CHECKPOINT_FRAMES", 40)
+    rig = Rig(sqlite_make(tmp_path / "journal.db", keyring)).open()
+    rig.write(sale("the first"))
+
+    def sell(first: int) -> int:
+        for number in range(first, first + 60):
+            rig.perform(*(Write(rig.next_token(), (sale(f"k{number:03}{each:03}"),)) for each in range(10)))
+        return (tmp_path / "journal.db-wal").stat().st_size // FRAME_BYTES
+
+    with contextlib.closing(connected(tmp_path / "journal.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM tx").fetchall()
+        assert sell(0) > 300
+    assert sell(60) < 150
+    rig.close()

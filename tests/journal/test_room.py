@@ -13,7 +13,7 @@ from gateway.core.lifecycle import State
 from gateway.core.transaction import Kind
 from gateway.journal import room
 from gateway.journal.keyring import Keyring
-from gateway.journal.room import Need, Room
+from gateway.journal.room import OUTCOME_BYTES, Need, Room
 from tests.journal.conformance import loaded
 from tests.journal.rig import Rig, evolved, sale, sqlite_make
 
@@ -58,8 +58,36 @@ def test_each_need_has_its_own_share_of_the_free_space_that_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, refused: list[Need]
 ) -> None:
     monkeypatch.setattr(room, "bytes_free", lambda _: free)
-    kept = Room(tmp_path / "journal.db", 1_000, 1 << 50)
+    kept = Room(tmp_path / "journal.db", 1_000, 1 << 50, lambda: 0)
     assert [need for need in Need if kept.refusal(need)] == refused
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"), [(1_000, []), (999, [Need.NEW]), (499, [Need.NEW, Need.UNSEEN]), (249, list(Need))]
+)
+def test_what_the_outcomes_of_the_backlog_take_is_kept_besides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int, refused: list[Need]
+) -> None:
+    monkeypatch.setattr(room, "bytes_free", lambda _: 100_000 * OUTCOME_BYTES + more)
+    kept = Room(tmp_path / "journal.db", 1_000, 1 << 50, lambda: 100_000)
+    assert [need for need in Need if kept.refusal(need)] == refused
+    assert not Room(tmp_path / "journal.db", 0, 1 << 50, lambda: 1 << 40).refusal()
+
+
+def test_what_has_no_outcome_yet_is_counted_as_backlog(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_LOOKS_PER_S", 1_000_000)
+    rig = Rig(sqlite_make(tmp_path / "journal.db", keyring, min_free_bytes=1)).open()
+    for number in range(3):
+        rig.write(sale(f"k|{number:06}"))
+    for owed in (3, 2):
+        monkeypatch.setattr(room, "bytes_free", lambda _, owed=owed: owed * OUTCOME_BYTES)
+        assert "are kept for outcomes" in rig.run(rig.journal.health()).reason
+        monkeypatch.setattr(room, "bytes_free", lambda _, owed=owed: owed * OUTCOME_BYTES + 1)
+        assert rig.run(rig.journal.health()).writable
+        assert isinstance(rig.write(evolved(loaded(rig, owed).transaction, State.APPROVED)), Committed)
+    rig.close()
 
 
 @pytest.mark.parametrize(("limit_mib", "reserve_mib"), [(100, 64), (1_000, 250)])
@@ -71,4 +99,4 @@ def test_the_reserve_above_the_limit_is_a_quarter_of_it_and_at_least_64_mib(
         bound = int((limit_mib + reserve_mib * share) * mib)
         for used, full in ((bound - 1, False), (bound, True)):
             monkeypatch.setattr(room, "bytes_on_disk", lambda _, used=used: used)
-            assert bool(Room(tmp_path / "journal.db", 0, limit_mib * mib).refusal(need)) is full
+            assert bool(Room(tmp_path / "journal.db", 0, limit_mib * mib, lambda: 0).refusal(need)) is full

@@ -227,6 +227,9 @@ def test_an_unknown_and_a_damaged_transaction_are_told_apart() -> None:
         assert (await ask(address, "/v1/queue/99")).status == 404
         assert (await ask(address, "/v1/queue/666")).status == 410
         assert (await ask(address, "/v1/queue/99/explain")).status == 404
+        too_long = await ask(address, f"/v1/queue/{10**18}")
+        assert too_long.status == 404
+        assert too_long.json["detail"] == "no transaction's number has 19 digits"
 
     served(story)
 
