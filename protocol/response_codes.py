@@ -141,9 +141,13 @@ _TEXTS: Final[dict[str, str]] = {
 }
 
 
+DECLINES: Final = frozenset(_TEXTS) - _APPROVE_ELSEWHERE
+"""What a terminal is told that is told no. Any other code is handed on only where the host's profile approves it."""
+
+
 def may_decline(code: str) -> bool:
     """Whether a code that a host's profile does not approve may be taken for a decline."""
-    return code in _TEXTS and code not in _APPROVE_ELSEWHERE
+    return code in DECLINES
 
 
 def response_text(code: str) -> str:

@@ -4,7 +4,7 @@ A *payment* is a transaction that a terminal asked for or told of: a sale, an au
 settlements, uploads and stand-ins for unknown originals are none; what they did to a payment is in the
 payment's own entries. Of each payment, by the newest entry that says it:
 
-    approved    its terminal was told a code that approves (protocol.response_codes.APPROVALS)
+    approved    its terminal was told a code, and none that declines (protocol.response_codes.DECLINES)
     reversed    and has reversed it since: a TAKEN or CANCELLED entry behind the first (D15)
     ended       or a person has voided or cancelled it: an OPERATOR entry that says so (D18)
     told        approved, and neither reversed nor ended: what the terminal believes it has sold
@@ -41,7 +41,7 @@ from gateway.audit.standings import Standings
 from gateway.core.lifecycle import EntryKind, State
 from gateway.journal.log_reader import LogDamaged, LogReader
 from protocol.masking import mask_pans
-from protocol.response_codes import APPROVALS
+from protocol.response_codes import DECLINES
 from protocol.transparency.tree import leaf_hash
 
 PORTION: Final = 4096
@@ -56,7 +56,7 @@ _NONE: Final = 255
 """In the place of a state: the transaction is not a payment."""
 
 _NO_PAYMENTS: Final = ("terminal.reversal", "settlement.")
-_CODES: Final = frozenset(code.encode() for code in APPROVALS)
+_TOLD_NO: Final = frozenset((b"", *(code.encode() for code in DECLINES)))
 _ACTS_THAT_END: Final = (b"void by ", b"cancel by ")
 _UNDOES: Final = frozenset({EntryKind.TAKEN, EntryKind.CANCELLED})
 
@@ -207,7 +207,7 @@ class Balancing:
             elif kind == EntryKind.OPERATOR:
                 detail = reason + reason_bytes
                 flags |= _ENDED if body[detail : detail + detail_bytes].startswith(_ACTS_THAT_END) else 0
-        flags = flags | _APPROVED if body[told:reason] in _CODES else flags & ~_APPROVED
+        flags = flags | _APPROVED if body[told:reason] not in _TOLD_NO else flags & ~_APPROVED
         _PAYMENT.pack_into(memory, offset, state, flags, group, amount)
 
     def _group(self, time_ms: int, key: bytes, currency: bytes) -> int:

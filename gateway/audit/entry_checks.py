@@ -134,7 +134,9 @@ class EntryChecks:
                 earliest_ms = time_ms - CLOCK_BACK_MS_MAX
             elif time_ms < earliest_ms:
                 self._goes_back(sequence, newest_ms - time_ms)
-                newest_ms = time_ms  # said once, not of every entry until then
+                # Said once, not of every entry until then.
+                newest_ms = time_ms
+                earliest_ms = time_ms - CLOCK_BACK_MS_MAX
             if not transaction or transaction > own or transaction > size:
                 self._about_none(sequence, kind, state, transaction)
                 if kind in _OF_TWO_PEOPLE:

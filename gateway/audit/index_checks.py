@@ -292,8 +292,14 @@ class IndexChecks:
                 if table not in tables or (expected & ~self._met[number]) & (bit | second):
                     continue  # right, or told of already as missing
                 where = " AND ".join(f"{column} = ?" for column in columns.split(", "))
-                found = self._reader.select(f"SELECT 1 FROM {table} WHERE {where}", *values)  # noqa: S608 - our own
-                if not any(found):
+                sql = f"SELECT 1 FROM {table} WHERE {where}"  # noqa: S608 - our own
+                try:
+                    found = any(self._reader.select(sql, *values))
+                except LogDamaged:  # read from end to end it could be, and a search in it cannot
+                    tables.remove(table)
+                    self._findings.add(Damage.UNREADABLE, f"table {table} cannot be searched")
+                    continue
+                if not found:
                     kind = Damage.QUEUE if bit & _QUEUE else Damage.LOOKUP
                     self._findings.add(kind, f"table {table} has it at a wrong place", transaction=number)
 

@@ -66,7 +66,9 @@ def counted(
 def _stands(stored: Stored, approved_codes: Container[str], *, booked: bool) -> bool:
     transaction = stored.transaction
     if booked:
-        return transaction.state is State.APPROVED
+        # What is to be reversed behind the settlement is booked until then, so that a repeat has its totals (D8, D14).
+        waits = transaction.state is State.REVERSING and transaction.booked and not transaction.attempts
+        return transaction.state is State.APPROVED or waits
     state = transaction.resume or transaction.state
     return state in _STANDING and transaction.response in approved_codes
 

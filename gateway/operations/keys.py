@@ -162,8 +162,12 @@ class Keys:
 
     async def _next_epoch(self) -> None:
         record = self.keyring.records[self.keyring.current[KeyPurpose.SENSITIVE]]
-        if self._utc_ms() - record.created_ms >= self._settings.epoch_ms:
+        age_ms = self._utc_ms() - record.created_ms
+        if age_ms >= self._settings.epoch_ms:
             why = f"an epoch is {self._settings.epoch_ms / _HOUR_MS:g} h long"
+            await self._used.rotate(KeyPurpose.SENSITIVE, _GATEWAY, why)
+        elif age_ms <= -_HOUR_MS:  # else it would last until that day, and longer
+            why = f"the clock was set back: the epoch began {-age_ms / _HOUR_MS:.1f} h from now"
             await self._used.rotate(KeyPurpose.SENSITIVE, _GATEWAY, why)
 
     async def _end_epochs(self) -> None:
@@ -187,7 +191,14 @@ class Keys:
 
     def status(self) -> KeysStatus:
         """What status and metrics tell."""
-        age_ms = max(0, self._utc_ms() - self._of_sensitive_data()[0].created_ms)
+        oldest = self._of_sensitive_data()[0].id
+        # It is not younger than any later one, whatever the clock said when it began.
+        began_ms = min(
+            record.created_ms
+            for record in self.keyring.records.values()
+            if record.purpose is KeyPurpose.SENSITIVE and record.id >= oldest
+        )
+        age_ms = max(0, self._utc_ms() - began_ms)
         return KeysStatus(
             sensitive_epoch_age_ms=age_ms,
             sensitive_epochs_open=len(self._of_sensitive_data()),
@@ -198,7 +209,7 @@ class Keys:
 
     def _tell_age(self) -> None:
         status, now_ms = self.status(), self._utc_ms()
-        if status.sensitive_epoch_overdue and now_ms - self._told_old_ms >= _HOUR_MS:
+        if status.sensitive_epoch_overdue and not 0 <= now_ms - self._told_old_ms < _HOUR_MS:
             self._told_old_ms = now_ms
             why = "a transaction with sensitive data is not final; `holdfast queue list` shows what is owed"
             if status.sensitive_quarantined:

@@ -45,7 +45,8 @@ _MTI: Final = {
     TransactionType.ADVICE: "0220",
 }
 _BUSINESS: Final = {TransactionType.SALE: "22", TransactionType.AUTHORISATION: "10", TransactionType.ADVICE: "36"}
-"""Field 60.1 of UnionPay, in front of the batch number."""
+_GIVING_BACK: Final = {TransactionType.SALE: "23", TransactionType.AUTHORISATION: "11", TransactionType.ADVICE: "25"}
+"""Field 60.1 of UnionPay, in front of the batch number: of what takes money, and of voids and refunds (field 3: 20)."""
 
 _REASONS: Final = {
     ReversalReason.NO_ANSWER: REASON_NO_REPLY,
@@ -158,10 +159,10 @@ def reversal_of(
 ) -> Request | None:
     """The reversal of a transaction; None where such a thing cannot be reversed.
 
-    Its key is its original's with the class of reversals, so that there is one reversal of each, whoever asks for it
-    how often, also over ISO 8583 in a dialect whose reversals have the STAN of their original (D12, D15). Keys without
-    a date come again, so that the reversal's says by its sequence which transaction of that key is undone: one of
-    these has the key to itself, and no later original's reversal is taken for a retry of it.
+    Its key says by its sequence which transaction is undone, so that there is one reversal of each, however often it is
+    asked for, and none is taken for a retry of another's (D12, D15). The original's key alone does not say it: one
+    without a date comes again, and an authorisation and a sale may have one STAN. Over ISO 8583 the same original may
+    have a reversal beside it, which finds nothing left to undo.
     """
     known = original.transaction
     parts = known.key.split("|")
@@ -177,16 +178,13 @@ def reversal_of(
         42: known.merchant.ljust(_MERCHANT_LENGTH),
     }
     request = request_from(Message("0400", fields), rules, hashing, utc_ms, batches=False)
-    parts[3] = "4"
-    original_id = 0
-    if known.key.startswith(_HORIZON):  # this original is meant and no other, however old it is (D1)
-        parts[0], original_id = f"{_OF_ONE}{known.id}", known.id
+    parts[0], parts[3] = f"{_OF_ONE}{known.id}", "4"  # this original is meant and no other, however old it is (D1)
     key = "|".join(parts)
     # The Idempotency-Key is a second key, unique per terminal (D1).
     alias = f"idem|{request.merchant}|{request.terminal}|{_presentable(idempotency_key, hashing)}"
     digest = _digest(known.key.encode() + b"\n" + canonical(body), hashing)
     return replace(
-        request, key=key, original_keys=(known.key,), original_id=original_id, horizon_ms=0, alias=alias,
+        request, key=key, original_keys=(known.key,), original_id=known.id, horizon_ms=0, alias=alias,
         alias_digest=digest,
     )  # fmt: skip
 
@@ -244,7 +242,8 @@ def _fields(body: NewTransaction, rules: TerminalRules) -> Fields:
     if card.emv:
         fields[55] = card.emv.lower()
     if body.batch and rules.period is Period.BATCH:
-        front = _BUSINESS[body.type][: rules.batch_start].ljust(rules.batch_start, "0")
+        business = _GIVING_BACK if fields[3].startswith("20") else _BUSINESS
+        front = business[body.type][: rules.batch_start].ljust(rules.batch_start, "0")
         fields[rules.batch_field] = f"{front}{body.batch}000"
     return fields
 

@@ -20,6 +20,7 @@ from gateway.core.lifecycle import EntryKind, State
 from gateway.core.transaction import Transaction
 from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogDamaged, LogReader
+from protocol.iso8583.dialect import load_dialect
 from protocol.masking import contains_pan
 from tests.audit.scene import SALES, Attack, Scene, key_of
 from tests.journal.rig import Rig, evolved, sale, sqlite_make
@@ -106,6 +107,15 @@ CASES: list[tuple[str, Then, dict[str, int], int]] = [
         ),
         {"approved": 500, "reversed": 500, "booked": 500, "difference": -500},
         -500,
+    ),
+    *(
+        (
+            f"approved with {code}",
+            lambda rig, row, code=code: rig.write(evolved(row, State.APPROVED, response=code)),
+            {"approved": 500, "told": 500, "booked": 500},
+            0,
+        )
+        for code in sorted(load_dialect("unionpay").host.approved_codes)
     ),
     (
         "told no and booked",

@@ -238,6 +238,14 @@ def test_an_entry_that_no_gateway_writes_is_told_even_where_everything_is_made_t
     assert (sequence, sequence) in kinds(shop.verified(checkpoint=None))[damage]
 
 
+def test_a_step_back_is_told_once_however_many_entries_have_the_time_behind_it(shop: Scene) -> None:
+    with Attack(shop) as attack:
+        for sequence in (30, 31, 32):
+            attack.edit(sequence, leaf=True, time_ms=1)
+        attack.sign(attack.make_fit())
+    assert kinds(shop.verified(checkpoint=None))[Damage.TIME] == [(30, 30)]
+
+
 def test_bytes_that_are_no_entry_are_told(shop: Scene) -> None:
     with Attack(shop) as attack:
         attack.connection.execute("UPDATE entry SET body = x'02' WHERE sequence = 8")

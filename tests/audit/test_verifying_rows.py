@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from gateway.audit.damage import Damage
 from gateway.core.lifecycle import State
 from gateway.journal.keyring import create_keyring
+from gateway.journal.log_reader import LogDamaged, LogReader
 from gateway.journal.rows import RowCodec
 from tests.audit.scene import (
     NAMED_TWICE,
@@ -236,3 +238,20 @@ def test_a_lookup_table_with_wrong_hashes_is_told_with_the_keys(shop: Scene, tab
     verdict = shop.verified(keyring=shop.keyring)
     only(verdict, Damage.LOOKUP)
     assert {each.transaction for each in verdict.findings} == {7}
+
+
+def test_a_table_that_can_be_read_but_not_searched_is_told_and_the_rest_is_verified(
+    shop: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select = LogReader.select
+
+    def broken(reader: LogReader, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        if sql.startswith("SELECT 1 FROM by_key WHERE"):  # as with a flipped length of a row on its page
+            raise LogDamaged("database disk image is malformed")
+        yield from select(reader, sql, *values)
+
+    for table in ("by_key", "by_batch"):
+        shop.changed((f"UPDATE {table} SET hash = hash + 1 WHERE id = 7", ()))  # noqa: S608 - ours
+    monkeypatch.setattr(LogReader, "select", broken)
+    texts = {finding.text for finding in shop.verified(keyring=shop.keyring).findings}
+    assert texts == {"table by_key cannot be searched", "table by_batch has it at a wrong place"}

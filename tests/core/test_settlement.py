@@ -248,6 +248,25 @@ def test_a_settlement_without_answer_is_sent_again_until_it_is_taken() -> None:
     world.check_settled()
 
 
+@pytest.mark.parametrize("by_a_person", [False, True])
+def test_what_is_to_be_reversed_behind_a_settlement_is_in_its_totals_each_time(by_a_person: bool) -> None:
+    world = shop()
+    sell(world, 1, 2)
+    world.acquirer.moods.append(SILENT_LOST)
+    assert asked(world, "0500", settlement(3, Totals(2_000, 2))) == "00"
+    if by_a_person:
+        world.command(OperatorAct.VOID, world.journal.row(unionpay_key(1)).id)
+        world.run()
+    else:
+        assert asked(world, "0400", unionpay_sale(1) | {39: "98"}) == "00"
+    world.advance(120_000)
+    first, second = sent(world, "0500")
+    assert first.fields == second.fields, "a repeat equals the first (D8)"
+    assert world.sends[-1].purpose is Purpose.REVERSAL
+    assert world.journal.row(unionpay_key(1)).state is State.REVERSED
+    world.check_settled()
+
+
 def test_a_crash_in_the_middle_of_the_upload_begins_again_with_the_totals() -> None:
     world = shop()
     sell(world, 1)

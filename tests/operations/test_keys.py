@@ -360,6 +360,42 @@ def test_an_outage_keeps_an_epoch_open_its_age_shows_and_an_alarm_is_raised_once
     play(tmp_path, story)
 
 
+def test_an_epoch_that_began_while_the_clock_was_ahead_ends_when_it_is_set_back_and_its_age_shows(
+    tmp_path: Path,
+) -> None:
+    async def story(desk: Desk) -> None:
+        desk.now_ms += 240 * HOUR_MS
+        await desk.keys.turn()
+        assert desk.keys.keyring.current[KeyPurpose.SENSITIVE] == 6
+        sold = await desk.sell()
+        desk.now_ms = START_MS
+        for _ in range(2):
+            await desk.keys.turn()
+        assert desk.keys.keyring.current[KeyPurpose.SENSITIVE] == 7
+        assert desk.state(6) == "retired"
+        desk.now_ms += 73 * HOUR_MS
+        await desk.keys.turn()
+        status = desk.keys.status()
+        assert (status.sensitive_epoch_age_ms, status.sensitive_epoch_overdue) == (73 * HOUR_MS, True)
+        assert len(desk.named("keys.sensitive-epoch-old")) == 1
+        desk.now_ms -= HOUR_MS // 2
+        await desk.keys.turn()
+        await desk.settle(sold)
+        await desk.keys.turn()
+        assert desk.state(6) == "destroyed"
+
+    play(tmp_path, story)
+
+
+def test_a_clock_that_is_set_back_by_less_than_an_hour_ends_no_epoch(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.now_ms -= HOUR_MS - 1
+        await desk.keys.turn()
+        assert desk.keys.keyring.current[KeyPurpose.SENSITIVE] == 2
+
+    play(tmp_path, story)
+
+
 @contextmanager
 def unwritable(folder: Path) -> Iterator[None]:
     """The disk refuses every new name in the folder, for root too: each draft's name is too long for it."""

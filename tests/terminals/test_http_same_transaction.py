@@ -207,6 +207,27 @@ async def test_a_sale_sent_over_both_is_one_sale(dialect: str, first: str, tmp_p
         assert len(gateway.requests()) == 1
 
 
+@pytest.mark.parametrize(
+    ("business", "processing_code", "mti", "kind"),
+    [
+        ("sale", "000000", "0200", "22"),
+        ("sale", "200000", "0200", "23"),
+        ("authorisation", "030000", "0100", "10"),
+        ("authorisation", "200000", "0100", "11"),
+        ("advice", "200000", "0220", "25"),
+    ],
+)
+@on_each_loop
+async def test_field_60_says_of_what_a_till_sends_which_business_it_is(
+    business: str, processing_code: str, mti: str, kind: str, tmp_path: Path
+) -> None:
+    async with house("unionpay", tmp_path) as gateway:
+        body = gateway.body(7, type=business, processing_code=processing_code)
+        assert (await gateway.post("/v1/transactions", body, "once"))[0] == 200
+        (message,) = [send.message for send in gateway.requests()]
+        assert (message.mti, message.fields[3], message.fields[60]) == (mti, processing_code, f"{kind}000001000")
+
+
 @on_each_loop
 async def test_the_same_stan_over_http_with_another_amount_is_422(tmp_path: Path) -> None:
     async with house("unionpay", tmp_path) as gateway, await gateway.terminal() as terminal:
@@ -363,6 +384,44 @@ async def test_a_sequence_under_another_key_is_as_unknown_as_one_that_does_not_e
                  for text in made]  # fmt: skip
         assert [each for each in told if each != told[0]] == []
         assert (told[0][0], told[0][1]["type"]) == (404, "urn:holdfast:problem:transaction-unknown")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("first", ["authorisation", "sale"])
+@on_each_loop
+async def test_an_authorisation_and_a_sale_under_one_stan_have_each_a_reversal_of_its_own(
+    dialect: str, first: str, tmp_path: Path
+) -> None:
+    async with house(dialect, tmp_path) as gateway:
+        paths = []
+        for business in sorted(("authorisation", "sale"), key=lambda name: name != first):
+            _, told = await gateway.post("/v1/transactions", gateway.body(7, type=business), business)
+            paths.append(f"/v1/transactions/{told['id']}")
+        for path, left in zip(paths, (["undone", "approved"], ["undone", "undone"]), strict=True):
+            for key in (f"undo {path}", f"undo {path}", f"undo {path} once more"):
+                status, undone = await gateway.post(f"{path}/reversal", {"reason": "cancelled"}, key)
+                assert (status, undone["response_code"]) == (200, "00")
+                assert await states_of(gateway, *paths) == left
+        await gateway.conductor.until_quiet(5)
+        assert [send.purpose for send in gateway.sent].count(Purpose.REVERSAL) == 2
+
+
+@on_each_loop
+async def test_a_reversal_over_iso8583_passes_for_none_of_another_with_its_stan(tmp_path: Path) -> None:
+    async with house("unionpay", tmp_path) as gateway, await gateway.terminal() as terminal:
+        _, held = await gateway.post("/v1/transactions", gateway.body(7, type="authorisation"), "hold")
+        message = sale(gateway.dialect, 7)
+        terminal.send(message)
+        assert (await terminal.receive()).fields[39] == "00"
+        message.mti = "0400"
+        message.fields = {n: v for n, v in message.fields.items() if n in (2, 3, 4, 11, 13, 22, 25, 41, 42, 49, 60)}
+        terminal.send(message)
+        assert (await terminal.receive()).fields[39] == "00"
+        path = f"/v1/transactions/{held['id']}"
+        assert await states_of(gateway, path) == ["approved"]
+        status, undone = await gateway.post(f"{path}/reversal", {"reason": "cancelled"}, "undo")
+        assert (status, undone["response_code"]) == (200, "00")
+        assert await states_of(gateway, path) == ["undone"]
 
 
 def named(text: str) -> str:
