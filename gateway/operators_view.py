@@ -170,11 +170,11 @@ class OperatorsView:
         """One transaction with its messages."""
         return await self._parts.asking.load(self._parts.journal, id)
 
-    async def explain(self, id: int) -> Explanation | None:  # noqa: A002 - the journal's word
+    async def explain(self, id: int) -> Explanation | Lookup:  # noqa: A002 - the journal's word
         """What blocks a transaction, by which rule, and when it is tried next."""
         found = await self.show(id)
         if isinstance(found, Lookup):
-            return None
+            return found
         transaction = found.transaction
         explained = self._parts.conductor.engine.explain(transaction)
         wait_ms = explained.next_try_in_ms
@@ -207,14 +207,24 @@ class OperatorsView:
             untold = "; the journal's disk is full, so no entry tells of it"
         except JournalError as error:
             return CommandResult(done=False, text=str(error))
-        if act is OperatorAct.MAINTENANCE_ON:
-            self._parts.maintenance.remember(who, why)
-        else:
-            self._parts.maintenance.forget()
+        untold += self._outlives_a_restart(act, who, why)
         token, outcome = self._parts.asking.command()
         self._parts.conductor.submit(Commanded(token, act, 0, who, why))
         result = await outcome
         return CommandResult(done=result.done, text=result.text + untold)
+
+    def _outlives_a_restart(self, act: OperatorAct, who: str, why: str) -> str:
+        """Keep it over a restart; what cannot be kept, in words. The entry tells of the act already: it is done."""
+        mark, closing = self._parts.maintenance, act is OperatorAct.MAINTENANCE_ON
+        try:
+            mark.remember(who, why) if closing else mark.forget()
+        except OSError as error:
+            if closing is (mark.remembered() is not None):
+                return ""  # by an earlier mark, or all but the sync of its folder was done
+            ends = "a restart opens it" if closing else "a restart closes it again"
+            what = "written" if closing else "removed"
+            return f"; until a restart only: {mark.path} cannot be {what} ({error.strerror}), and {ends}"
+        return ""
 
     async def sign_head(self) -> LogHead | str:
         """Have the auditor's log signed as it stands."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -125,6 +126,24 @@ def journal_with(config_file: Path, count: int, *, killed: bool = False) -> None
 
 
 # init, config, version, decode
+
+
+def test_an_act_whose_answer_is_lost_is_said_to_be_open_and_not_to_have_failed(tmp_path: Path) -> None:
+    config_file = install(tmp_path / "gateway").config
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with_port(config_file, silent.getsockname()[1])
+
+        def hang_up() -> None:
+            connection, _ = silent.accept()
+            connection.recv(65_536)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        ran = holdfast("queue", "cancel", 17, "--why", "booked by hand", "-c", config_file)
+        thread.join(10)
+    assert ran.exit_code == 1
+    assert "it may have been done, or be done later: look before you decide anew" in ran.stderr
 
 
 def test_init_makes_a_gateway_that_config_check_finds_right(tmp_path: Path) -> None:

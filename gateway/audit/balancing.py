@@ -12,11 +12,12 @@ payment's own entries. Of each payment, by the newest entry that says it:
     booked      its state is approved: the acquirer has it
     owed        its state is stored: an advice is owed
     parked      its state is parked, and it is told: a person decides
+    settled     it is told, and two people have settled its damaged record, which is sent no more: booked by hand
 
 It adds up where, for every day, terminal and currency, the amounts are
 
     approved = told + reversed + ended          by definition
-    told     = booked + owed + parked           this is checked, payment by payment
+    told     = booked + owed + parked + settled this is checked, payment by payment
 
 So a payment makes a difference if its terminal believes in it and nothing stands behind that; or the acquirer has it,
 or is owed it, and its terminal was told no, has reversed it, or a person has ended it. The day is that of the first
@@ -34,12 +35,16 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from gateway.audit.entry_checks import HEAD
 from gateway.audit.entry_reports import place_of
 from gateway.audit.lives import state_word
 from gateway.audit.standings import Standings
 from gateway.core.lifecycle import EntryKind, State
 from gateway.journal.log_reader import LogDamaged, LogReader
+from gateway.journal.settled_damage import SettlementDetail
+from protocol.journal_entry import EntryError, decode_entry
 from protocol.masking import mask_pans
 from protocol.response_codes import DECLINES
 from protocol.transparency.tree import leaf_hash
@@ -52,6 +57,7 @@ _PAYMENT: Final = struct.Struct("<BBxxIq")
 _APPROVED: Final = 1
 _REVERSED: Final = 2
 _ENDED: Final = 4
+_SETTLED: Final = 8
 _NONE: Final = 255
 """In the place of a state: the transaction is not a payment."""
 
@@ -79,6 +85,7 @@ class Sums:
     booked: int = 0
     owed: int = 0
     parked: int = 0
+    settled: int = 0
     difference: int = 0
 
     def add(self, other: Sums) -> None:
@@ -164,6 +171,8 @@ class Balancing:
                 raise LogDamaged(f"entry {sequence} is damaged: run audit verify", sequence)
             if head[5]:
                 self._entry(memory, head, body)
+            elif head[1] == EntryKind.DAMAGE_SETTLED:
+                self._settle(memory, sequence, body)
             if not sequence % PORTION:
                 payments.let_go(sequence)
                 self._tell("adding up", sequence / size)
@@ -209,6 +218,18 @@ class Balancing:
                 flags |= _ENDED if body[detail : detail + detail_bytes].startswith(_ACTS_THAT_END) else 0
         flags = flags | _APPROVED if body[told:reason] not in _TOLD_NO else flags & ~_APPROVED
         _PAYMENT.pack_into(memory, offset, state, flags, group, amount)
+
+    def _settle(self, memory: Any, sequence: int, body: bytes) -> None:
+        """Two people have settled a damaged record; `verify` says if they have."""
+        try:
+            number = msgspec.json.decode(decode_entry(body).detail, type=SettlementDetail).transaction
+        except (EntryError, msgspec.DecodeError, UnicodeDecodeError):
+            return
+        if not 0 < number < sequence:
+            return
+        state, flags, group, amount = _PAYMENT.unpack_from(memory, number * _PAYMENT.size)
+        if state not in {0, _NONE}:
+            _PAYMENT.pack_into(memory, number * _PAYMENT.size, state, flags | _SETTLED, group, amount)
 
     def _group(self, time_ms: int, key: bytes, currency: bytes) -> int:
         day = f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d}"
@@ -256,6 +277,9 @@ def _count(sums: Sums, state: int, flags: int, amount: int) -> int | None:
     if state == State.APPROVED:
         sums.booked += amount
         stands = 1
+    elif flags & _SETTLED:
+        sums.settled += amount if told else 0
+        stands = int(told)
     elif state == State.STORED:
         sums.owed += amount
         stands = 1

@@ -16,7 +16,9 @@ from gateway.audit.entry_reports import decoded, place_of, row_of, utc_text
 from gateway.audit.lives import kind_word, state_word
 from gateway.audit.rules import decision
 from gateway.core.lifecycle import OBLIGATION, EntryKind, Obligation, State
-from gateway.journal.log_reader import LogReader
+from gateway.journal.log_reader import LogDamaged, LogReader
+from gateway.journal.quarantine import LISTS
+from gateway.journal.settled_damage import MARK, settlements
 from protocol.journal_entry import Entry
 from protocol.masking import mask_pans
 from protocol.response_codes import response_text
@@ -77,8 +79,23 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettledBy:
+    """Two people have settled its damaged record: which entry tells of it, who, and why."""
+
+    entry: int
+    time: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A transaction's life. Amounts in minor units; times UTC. `second_key` is empty where it has none."""
+    """A transaction's life. Amounts in minor units; times UTC. `second_key` is empty where it has none.
+
+    Attributes:
+        damage: for what its record was put in quarantine, as the table of it says; nothing is sent for it then.
+        settled: None where its damage is not settled. It owes nothing afterwards, whatever its state says.
+    """
 
     transaction: int
     key: str
@@ -93,6 +110,8 @@ class Trace:
     owes: str
     steps: list[Step] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+    settled: SettledBy | None = None
 
 
 def find(reader: LogReader, named: str, tell: Tell) -> int:
@@ -135,6 +154,7 @@ def trace(reader: LogReader, transaction: int, tell: Tell) -> Trace:
     first, newest = entries[0], entries[-1]
     row = row_of(reader, transaction)
     merchant, terminal = place_of(first.key)
+    damage, settled = _put_aside(reader, transaction)
     return Trace(
         transaction=transaction,
         key=mask_pans(first.key),
@@ -146,10 +166,27 @@ def trace(reader: LogReader, transaction: int, tell: Tell) -> Trace:
         currency=first.currency,
         card=mask_pans(row.card_mask) if row is not None else "",
         state=state_word(newest.state),
-        owes=_owes(newest.state),
+        owes=_owes(newest.state) if settled is None else _OWES[Obligation.NONE],
         steps=steps,
         links=list(_links(reader, transaction, first, tell)),
+        damage=damage,
+        settled=settled,
     )
+
+
+def _put_aside(reader: LogReader, transaction: int) -> tuple[list[str], SettledBy | None]:
+    """For what a record was put in quarantine, and who has settled it; a table that cannot be read tells nothing."""
+    try:
+        rows = reader.select("SELECT what FROM quarantine WHERE id = ? ORDER BY time_ms, what", transaction)
+        said = [what.decode(errors="replace") if isinstance(what, bytes) else str(what) for (what,) in rows]
+        by = settlements(reader.select)[0].get(transaction)
+    except LogDamaged:
+        return [], None
+    damage = [each for each in said if not each.startswith(MARK) and each not in LISTS]
+    if by is None:
+        return damage, None
+    who, why = mask_pans(by.said.who), mask_pans(by.said.why)
+    return damage, SettledBy(entry=by.entry, time=utc_text(by.time_ms), who=who, why=why)
 
 
 def _step(entry: Entry, before: Entry | None, *, fits: bool) -> Step:

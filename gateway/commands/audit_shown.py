@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import typer
@@ -129,6 +129,12 @@ def show_entry(entry: EntryReport, messages: dict[str, dict[str, str]]) -> None:
     _pairs([(name, value) for name, value in listed if value])
 
 
+_STANDS: Final = {
+    True: "in quarantine, nothing is sent for it; holdfast queue damaged",
+    False: "settled by two people, nothing is sent for it",
+}
+
+
 def show_trace(trace: Trace) -> None:
     """A transaction's life, one step after the other."""
     _pairs(
@@ -140,6 +146,7 @@ def show_trace(trace: Trace) -> None:
             ("amount", f"{trace.amount_minor} minor units, currency {trace.currency}"),
             ("card", trace.card),
             ("now", f"{trace.state}; owes {trace.owes}"),
+            *([("damaged", f"{'; '.join(trace.damage)}: {_STANDS[trace.settled is None]}")] if trace.damage else []),
         ]
     )
     for step in trace.steps:
@@ -157,6 +164,9 @@ def show_trace(trace: Trace) -> None:
         ):
             if value:
                 typer.echo(f"    {name.ljust(6)}  {one_line(value)}")
+    if (by := trace.settled) is not None:
+        typer.echo("")
+        typer.echo(f"{by.time}  entry {by.entry}: settled by {one_line(by.who)}: {one_line(by.why)}")
     if trace.links:
         typer.echo("")
     for link in trace.links:
@@ -167,7 +177,7 @@ def show_balance(balance: Balance) -> None:
     """The sums, and what makes a difference."""
     typer.echo(f"{balance.journal}: {balance.size:,} entries; amounts in minor units")
     named = [each for each in ("day", "merchant", "terminal") if any(getattr(group, each) for group in balance.groups)]
-    amounts = ("payments", "approved", "reversed", "ended", "told", "booked", "owed", "parked", "difference")
+    amounts = ("payments", "approved", "reversed", "ended", "told", "booked", "owed", "parked", "settled", "difference")
     _rows((*named, "currency", *amounts), [_sums(each, (*named, "currency", *amounts)) for each in balance.groups])
     if named:
         _rows(("all", *amounts), [_sums(each, ("currency", *amounts)) for each in balance.totals])
@@ -185,7 +195,7 @@ def show_balance(balance: Balance) -> None:
     if balance.damaged:
         typer.echo(f"DOES NOT ADD UP: {balance.damaged} entries are damaged; holdfast audit verify says more")
     else:
-        typer.echo("ADDS UP: told = booked + owed + parked" if balance.adds_up else "DOES NOT ADD UP")
+        typer.echo("ADDS UP: told = booked + owed + parked + settled" if balance.adds_up else "DOES NOT ADD UP")
 
 
 def _sums(sums: Sums, columns: Sequence[str]) -> list[object]:

@@ -209,6 +209,7 @@ def key_source_mistake(journal: JournalSection) -> str:
 
     Of the key in the folder itself, the start tells. A token is logged in to.
     """
+    from gateway.journal.key_folder import is_there  # noqa: PLC0415
     from gateway.journal.keyring import KEYRING_FILE, fitting, read_content  # noqa: PLC0415
     from gateway.journal.port import JournalKeysWrong  # noqa: PLC0415
 
@@ -217,7 +218,7 @@ def key_source_mistake(journal: JournalSection) -> str:
     try:
         kek = open_key_source(journal.key_encryption_key)
         assert kek is not None
-        if (journal.keys / KEYRING_FILE).exists():
+        if is_there(journal.keys / KEYRING_FILE):
             fitting(journal.keys, read_content(journal.keys), kek)
         else:
             kek.check()

@@ -54,7 +54,11 @@ class Steering:
         """Its lane is known now: take a turn in it, and read the row again."""
         result = found.results[0]
         if isinstance(result, Lookup):
-            text = f"there is no transaction {event.id}" if result is Lookup.ABSENT else f"record {event.id} is damaged"
+            text = (
+                f"there is no transaction {event.id}"
+                if result is Lookup.ABSENT
+                else f"record {event.id} is damaged, or its key was destroyed"
+            )
             self._work.reply_operator(event.operator_token, done=False, text=text)
             return
         lane = self._work.lanes.of(result.transaction.lane)
@@ -69,7 +73,7 @@ class Steering:
     def _loaded(self, event: Commanded, lane: Lane, found: Found) -> None:
         result = found.results[0]
         if isinstance(result, Lookup):
-            self._refuse(event, lane, f"record {event.id} is damaged")
+            self._refuse(event, lane, f"record {event.id} is damaged, or its key was destroyed")
             return
         transaction = result.transaction
         if event.act is OperatorAct.RELEASE and transaction.state in REPLAYABLE:

@@ -6,6 +6,8 @@ folder synced; then the old file's bytes are overwritten, synced, and its second
     before the rename   the old file, and perhaps a draft or a second name of it; the next change clears them away
     after the rename    the new file, and the old one under its second name; the next change overwrites and removes it
 
+A file belongs to whom the folder belongs to, also where root has a command write it.
+
 So a key that was taken out of a file is not left in a name of the folder. That the storage itself kept no copy of an
 overwritten block (SSDs, copy-on-write file systems, snapshots) no program can promise.
 """
@@ -45,11 +47,19 @@ def read_private_file(path: Path) -> bytes:
     Raises:
         KeyFileWrong: no file, cannot be read, or others may read or write it.
     """
-    if path.is_dir():
-        raise KeyFileWrong(f"{path} is a folder, and should be a file")
     try:
+        if path.is_dir():
+            raise KeyFileWrong(f"{path} is a folder, and should be a file")
         refuse_open_to_others(path, "file")
         return path.read_bytes()
+    except OSError as error:
+        raise KeyFileWrong(f"{path} cannot be read: {error.strerror}") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has that name; raises KeyFileWrong where this user may not look."""
+    try:
+        return path.exists()
     except OSError as error:
         raise KeyFileWrong(f"{path} cannot be read: {error.strerror}") from error
 
@@ -138,4 +148,7 @@ def _draft(path: Path, content: bytes) -> Path:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with new_file(draft) as file:
         file.write(content)
+        folder = path.parent.stat()
+        if not os.geteuid() and folder.st_uid:  # root's command: the gateway's user has to read it at the next start
+            os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
     return draft

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.journal.key_folder import (
+    is_there,
     read_private_file,
     refuse_open_to_others,
     replace_file,
@@ -226,9 +227,9 @@ def create_keyring(directory: Path, created_ms: int | None = None) -> Keyring:
     now_ms = utc_now_ms() if created_ms is None else created_ms
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     refuse_open_to_others(directory, "folder")
-    if (directory / KEYRING_FILE).exists():
+    if is_there(directory / KEYRING_FILE):
         raise JournalKeysWrong(f"{directory / KEYRING_FILE} exists already; it is never overwritten")
-    if not (directory / KEK_FILE).exists():
+    if not is_there(directory / KEK_FILE):
         write_new(directory / KEK_FILE, secrets.token_bytes(KEY_BYTES))
     kek = kek_from_folder(directory)
     content = KeyringFile(FORMAT, secrets.token_hex(16), kek.check(), {}, [])
@@ -286,7 +287,7 @@ def load_keyring(directory: Path, kek: KeyEncryptionKey | None = None) -> Keyrin
         JournalKeysWrong: a file is missing, may be read by others, is not ours, or a key does not open; the message
             names the file and the key.
     """
-    if kek is None and not (directory / KEYRING_FILE).exists():
+    if kek is None and not is_there(directory / KEYRING_FILE):
         kek_from_folder(directory)  # so that what is missing first is named first
     content = read_content(directory)
     return opened(content, fitting(directory, content, kek), directory)

@@ -32,7 +32,10 @@ async def refuse_unfit(path: Path, keyring: Keyring, codec: RowCodec) -> None:
     """
     refuse_foreign_file(path)
     await refuse_what_went_back(path, keyring, codec)
-    make_private(path)
+    try:
+        make_private(path)
+    except OSError as error:
+        raise JournalUnreadable(f"{path} cannot be made or written: {error.strerror}; nothing was done") from error
 
 
 def make_ready(connection: sqlite3.Connection, keyring: Keyring, codec: RowCodec, path: Path) -> tuple[Meta, Head]:

@@ -57,7 +57,7 @@ class RecordDamaged(Exception):
 
 
 class RecordDestroyed(RecordDamaged):
-    """A record's key was destroyed: it cannot be served, and there is nothing to quarantine."""
+    """A settled record's key was destroyed: it cannot be served, and there is nothing to quarantine."""
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -148,7 +148,9 @@ class RecordReader:
         """A transaction with its parts.
 
         Raises:
-            RecordDamaged: any part of it fails a check.
+            RecordDestroyed: it is settled, and a key of it was destroyed.
+            RecordDamaged: any part of it fails a check, or it owes something and a key of it was destroyed: a keyring
+                was put back that lacks that key. Then it can never be sent, and is for two people to settle.
         """
         try:
             request, answer, entry = self._account(row.id, row.id)
@@ -156,7 +158,8 @@ class RecordReader:
                 answer = self._account(row.id, row.answered_at)[1] if row.answered_at else None
             sensitive = self._sensitive(row, entry) if row.retained else {}
         except RecordDamaged as damaged:
-            raise type(damaged)(row.id, damaged.what) from damaged
+            kind = type(damaged) if row.state in FINAL else RecordDamaged
+            raise kind(row.id, damaged.what) from damaged
         if request is None or (answer is None and row.answered_at):
             raise RecordDamaged(row.id, "account part incomplete")
         return Stored(row.transaction(), request, sensitive, answer)

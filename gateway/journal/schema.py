@@ -146,12 +146,15 @@ def refuse_foreign_file(path: Path) -> None:
     file is opened by SQLite in this process: closing any descriptor of it drops SQLite's locks.
 
     Raises:
-        JournalUnreadable: not a journal of ours, or its header is damaged.
+        JournalUnreadable: not a journal of ours, or its header is damaged, or this user may not read it.
     """
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb") as file:
-        header = file.read(100)
+    try:
+        if not path.exists() or path.stat().st_size == 0:
+            return
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError as error:
+        raise JournalUnreadable(f"{path} cannot be read: {error.strerror}") from error
     if _never_finished(path, header):
         return  # SQLite recovers it, and `check_tables` looks at what comes of it
     fixed = (

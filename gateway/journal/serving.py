@@ -60,6 +60,14 @@ _LOCK_PAUSE_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
 
 
+def name_of(error: BaseException) -> str:
+    """The class by which the other end knows an error (apart.error_of): of a finer one, the one in the contract."""
+    for kind in type(error).__mro__:
+        if kind is JournalError or JournalError in kind.__bases__:
+            return kind.__name__
+    return type(error).__name__
+
+
 class Serving(asyncio.Protocol):
     """One gateway's journal."""
 
@@ -144,7 +152,7 @@ class Serving(asyncio.Protocol):
         try:
             value = await work
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
-            self._tell(Failure(order.call, type(error).__name__, str(error)))
+            self._tell(Failure(order.call, name_of(error), str(error)))
         else:
             self._tell(Result(order.call, packed(value)))
 
@@ -186,7 +194,7 @@ class Serving(asyncio.Protocol):
         self._flush()
 
     def _failed(self, error: JournalError) -> None:
-        self._tell(Stopped(type(error).__name__, str(error)))
+        self._tell(Stopped(name_of(error), str(error)))
 
     def _tell(self, tiding: Tiding) -> None:
         self._tidings.append(tiding)

@@ -54,12 +54,12 @@ class OperationsClient:
     def steer(self, path: str, who: str, why: str) -> bytes:
         """Hand over an operator's act; raises as `get`. After RefusedError with status 0 it may have been done."""
         headers = self._authorised({"Content-Type": "application/json"})
-        return self._ask("POST", path, json.dumps({"who": who, "why": why}).encode(), headers)
+        return self._act(path, json.dumps({"who": who, "why": why}).encode(), headers)
 
     def post(self, path: str, body: dict[str, Any]) -> bytes:
         """Hand over an act that says more than who and why; as `steer`."""
         headers = self._authorised({"Content-Type": "application/json"})
-        return self._ask("POST", path, json.dumps(body).encode(), headers)
+        return self._act(path, json.dumps(body).encode(), headers)
 
     def sign_head(self) -> bytes:
         """Have the auditor's log signed as it stands; raises as `get`."""
@@ -69,6 +69,15 @@ class OperationsClient:
         from gateway.operations.token import read_token  # noqa: PLC0415
 
         return {**headers, "Authorization": f"Bearer {read_token(self._token_file)}"}
+
+    def _act(self, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        try:
+            return self._ask("POST", path, body, headers)
+        except RefusedError as error:
+            if error.status:
+                raise
+            what = f"{error}; it may have been done, or be done later: look before you decide anew"
+            raise RefusedError(0, what) from None
 
     def _ask(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> bytes:
         host = _ANY_TO_LOOPBACK.get(self._address.host, self._address.host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,11 @@ class MaintenanceMark:
 
     def __init__(self, journal: Path) -> None:
         self._path = journal.with_name(journal.name + ".maintenance")
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     def remembered(self) -> Closed | None:
         """Who has closed the link and why; None while it is open. A mark that cannot be read closes it all the same."""
@@ -41,11 +47,16 @@ class MaintenanceMark:
             OSError: it could not be written.
         """
         draft = self._path.with_name(self._path.name + ".new")
-        with draft.open("wb") as file:
-            file.write(msgspec.json.encode(Closed(who, why)))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+        try:
+            with draft.open("wb") as file:
+                file.write(msgspec.json.encode(Closed(who, why)))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
         self._sync_folder()
 
     def forget(self) -> None:

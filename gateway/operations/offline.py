@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -77,7 +78,7 @@ def offline_transaction(config: Config, transaction: int) -> report.StoredReport
     async def one(reader: JournalReader, _: Keyring) -> report.StoredReport:
         found = await reader.load(transaction)
         if found is Lookup.DAMAGED:
-            raise OfflineError(f"the record of transaction {transaction} is damaged")
+            raise OfflineError(f"the record of transaction {transaction} is damaged, or its key was destroyed")
         if isinstance(found, Lookup):
             raise OfflineError(f"there is no transaction {transaction}")
         return report.stored_report(found)
@@ -146,6 +147,8 @@ async def _health(config: Config, reader: JournalReader, keyring: Keyring) -> Jo
     reason = await what_went_back(path, keyring, RowCodec(keyring.row_key))
     if not reason and free < (kept := kept_free(config.journal.min_free_bytes, head.owed)):
         reason = want_of_room(free, kept)
+    if not reason and not os.access(path, os.R_OK | os.W_OK):
+        reason = "this user may not write it"
     return JournalHealth(
         writable=not reason,
         reason=reason,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -22,12 +23,16 @@ from gateway.operations.keys import Keys
 from gateway.operations.metrics import exposition
 from gateway.operations.problems import ProblemError, RequestHandler, answer_problems
 from gateway.operations.settlements import Settlements
-from gateway.operations.view import GatewayView
+from gateway.operations.view import CommandResult, GatewayView
 from protocol.masking import contains_pan
 
 BODY_BYTES_MAX = 8192
 LISTING_MAX = 1000
 _ID_DIGITS = 18
+
+
+ACT_WAIT_S: Final = 10.0
+"""What an act that is not durable after this is told of; shorter than a connection lives (server.REQUEST_TIMEOUT_S)."""
 
 
 class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +51,7 @@ class Routes:
         keys: the gateway's keys; None where there are none to look after.
         disclosures: approves what an auditor is shown; None where nothing can be.
         settlements: has damaged records settled; None where there is no journal to ask.
+        act_wait_s: how long an act may take before it is answered that it is under way.
     """
 
     def __init__(
@@ -56,12 +62,16 @@ class Routes:
         keys: Keys | None = None,
         disclosures: Disclosures | None = None,
         settlements: Settlements | None = None,
+        *,
+        act_wait_s: float = ACT_WAIT_S,
     ) -> None:
         self._view = view
         self._keys = keys
         self._disclosures = disclosures
         self._settlements = settlements
         self._listen = listen
+        self._act_wait_s = act_wait_s
+        self._acting: set[asyncio.Task[CommandResult]] = set()
         self._token_hash = hashlib.sha256(token.encode()).digest() if token else b""
 
     def application(self) -> web.Application:
@@ -143,7 +153,7 @@ class Routes:
         self._may_read(request)
         found = await self._view.show(_id(request))
         if found is Lookup.DAMAGED:
-            raise ProblemError(HTTPStatus.GONE, "damaged", "the record is damaged and was put in quarantine")
+            raise _damaged()
         if isinstance(found, Lookup):
             raise _unknown(_id(request))
         return _json(report.stored_report(found))
@@ -151,7 +161,9 @@ class Routes:
     async def _explain(self, request: web.Request) -> web.Response:
         self._may_read(request)
         explanation = await self._view.explain(_id(request))
-        if explanation is None:
+        if explanation is Lookup.DAMAGED:
+            raise _damaged()
+        if isinstance(explanation, Lookup):
             raise _unknown(_id(request))
         return _json(report.explanation_report(explanation))
 
@@ -183,7 +195,19 @@ class Routes:
     async def _command(self, request: web.Request, act: OperatorAct, transaction: int) -> web.Response:
         self._check_token(request)
         steering = await _steering(request)
-        result = await self._view.command(act, transaction, steering.who, steering.why)
+        acting = asyncio.ensure_future(self._view.command(act, transaction, steering.who, steering.why))
+        self._acting.add(acting)
+        acting.add_done_callback(self._acting.discard)
+        done, _ = await asyncio.wait({acting}, timeout=self._act_wait_s)
+        if not done:  # a full disk, for one: it is carried out when there is room, whoever still waits for it
+            look = f"`holdfast queue show {transaction}`" if transaction else "`holdfast status`"
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "not-yet",
+                "it is not done yet, and will be as soon as the journal takes it, unless the gateway stops before: "
+                f"`holdfast status` says if there is no room; {look} tells what became of it",
+            )
+        result = acting.result()
         if not result.done:
             raise ProblemError(HTTPStatus.CONFLICT, "not-done", result.text)
         return _json(result)
@@ -268,6 +292,11 @@ def _id(request: web.Request) -> int:
     if len(digits) > _ID_DIGITS:
         raise ProblemError(HTTPStatus.NOT_FOUND, "unknown", f"no transaction's number has {len(digits)} digits")
     return int(digits)
+
+
+def _damaged() -> ProblemError:
+    why = "the record is damaged and in quarantine (`holdfast queue damaged`), or its key was destroyed"
+    return ProblemError(HTTPStatus.GONE, "damaged", why)
 
 
 def _unknown(transaction: int) -> ProblemError:

@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.config.values import Address
 from gateway.operations.disclosures import Disclosures
 from gateway.operations.keys import Keys
-from gateway.operations.routes import Routes
+from gateway.operations.routes import ACT_WAIT_S, Routes
 from gateway.operations.settlements import Settlements
 from gateway.operations.view import GatewayView
 
@@ -38,6 +38,7 @@ class OperationsServer:
         disclosures: Disclosures | None = None,
         settlements: Settlements | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        act_wait_s: float = ACT_WAIT_S,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self._listen = listen
@@ -46,7 +47,7 @@ class OperationsServer:
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._runner = web.AppRunner(
-            Routes(view, listen, token, keys, disclosures, settlements).application(),
+            Routes(view, listen, token, keys, disclosures, settlements, act_wait_s=act_wait_s).application(),
             handler_cancellation=False,  # an act that was handed over is carried out, whoever hangs up
             access_log=None,
             shutdown_timeout=2.0,

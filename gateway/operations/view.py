@@ -175,8 +175,8 @@ class GatewayView(Protocol):
     async def show(self, id: int) -> Stored | Lookup:  # noqa: A002 - the journal's word
         """One transaction with its messages, or why there is none to show."""
 
-    async def explain(self, id: int) -> Explanation | None:  # noqa: A002
-        """What blocks a transaction, by which rule, and when it is tried next; None where it is unknown."""
+    async def explain(self, id: int) -> Explanation | Lookup:  # noqa: A002
+        """What blocks a transaction, by which rule, and when it is tried next; or why that cannot be said."""
 
     async def command(self, act: OperatorAct, id: int, who: str, why: str) -> CommandResult:  # noqa: A002
         """Have an operator's act decided and made durable.

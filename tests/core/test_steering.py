@@ -111,7 +111,7 @@ def test_an_act_on_nothing_on_a_damaged_record_or_on_what_is_settled_is_refused_
     assert world.command(OperatorAct.VOID, 77) == "there is no transaction 77"
     assert "approved" in world.command(OperatorAct.RELEASE, 1)
     world.journal.damaged.add(1)
-    assert world.command(OperatorAct.VOID, 1) == "record 1 is damaged"
+    assert world.command(OperatorAct.VOID, 1) == "record 1 is damaged, or its key was destroyed"
     assert world.engine.status().lanes_in_memory == 0
 
 

@@ -194,6 +194,33 @@ def test_in_maintenance_sales_stand_in_and_nothing_is_sent_and_afterwards_all_is
     play(story())
 
 
+def test_maintenance_closes_the_link_also_where_its_mark_cannot_be_written_and_says_that_it_ends_with_a_restart(
+    tmp_path: Path,
+) -> None:
+    """The entry that tells of it is durable by then: the link must not stay open behind it."""
+
+    async def story() -> None:
+        async with open_shop(tmp_path) as shop:
+            journal = shop.folder / "journal.sqlite3"
+            in_its_way = journal.with_name(journal.name + ".maintenance.new")
+            in_its_way.mkdir()
+            ran = await shop.holdfast("maintenance", "on", "--who", "ann", "--why", "the host is upgraded")
+            assert (ran.code, "a restart opens it" in ran.out) == (0, True), ran.err + ran.out
+            assert (await shop.status())["mode"] == "maintenance"
+            in_its_way.rmdir()
+            ran = await shop.holdfast("maintenance", "off", "--who", "ann", "--why", "upgraded")
+            assert (ran.code, "restart" in ran.out) == (0, False), ran.err + ran.out
+            await shop.link_is("up")
+
+            mark = journal.with_name(journal.name + ".maintenance")
+            mark.mkdir()  # cannot be removed as a file
+            ran = await shop.holdfast("maintenance", "off", "--who", "ann", "--why", "once more")
+            assert (ran.code, "a restart closes it again" in ran.out) == (0, True), ran.err + ran.out
+            assert (await shop.status())["mode"] == "online"
+
+    play(story())
+
+
 def test_nobody_steers_without_the_token(tmp_path: Path) -> None:
     async def story() -> None:
         async with open_shop(tmp_path) as shop:

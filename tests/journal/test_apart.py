@@ -18,6 +18,7 @@ from gateway.core.events import Committed, Existing
 from gateway.core.transaction import Stored
 from gateway.journal import apart
 from gateway.journal.apart import JournalApart, error_of
+from gateway.journal.key_folder import KeyFileWrong
 from gateway.journal.keyring import Keyring, create_keyring
 from gateway.journal.port import (
     Deliver,
@@ -28,6 +29,7 @@ from gateway.journal.port import (
     JournalUnreadable,
     Listing,
 )
+from gateway.journal.serving import name_of
 from gateway.journal.sqlite import SqliteJournalSettings
 from gateway.journal.wire import Order, Standing, Stopped, frame, tidings
 from tests.journal.conformance import JournalConformance
@@ -241,6 +243,19 @@ def test_an_error_of_the_other_end_comes_as_its_own_class_and_what_is_none_as_do
     name: str, kind: type[JournalError]
 ) -> None:
     assert type(error_of(name, "why")) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (KeyFileWrong("k"), "JournalKeysWrong"),
+        (JournalUnreadable("u"), "JournalUnreadable"),
+        (JournalError("e"), "JournalError"),
+        (KeyError("none of ours"), "KeyError"),
+    ],
+)
+def test_an_error_crosses_under_the_name_that_the_contract_has_for_it(error: Exception, name: str) -> None:
+    assert name_of(error) == name
 
 
 def test_many_orders_of_one_turn_are_all_carried_out_in_order(rig: Rig) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from gateway.journal.key_folder import replace_file, write_new
 from gateway.journal.keyring import KEK_FILE, KEYRING_FILE, KeyPurpose, create_keyring, load_keyring
-from gateway.journal.port import JournalKeysWrong
+from gateway.journal.port import JournalKeysWrong, JournalUnreadable
+from gateway.journal.schema import refuse_foreign_file
 
 
 def test_a_keyring_is_loaded_as_it_was_created(tmp_path: Path) -> None:
@@ -40,6 +45,47 @@ def test_a_key_file_that_others_can_reach_is_refused_by_name(tmp_path: Path, nam
     (tmp_path / "keys" / name).chmod(mode)
     with pytest.raises(JournalKeysWrong, match=f"{name}.*chmod 0600"):
         load_keyring(tmp_path / "keys")
+
+
+@contextmanager
+def without_rights(path: Path) -> Iterator[None]:
+    """As a user who may do nothing with that file or folder."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    user = os.geteuid()
+    if not user:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(mode)
+
+
+def test_a_folder_or_a_journal_that_this_user_may_not_read_is_named_in_words(tmp_path: Path) -> None:
+    create_keyring(tmp_path / "keys")
+    with (
+        without_rights(tmp_path / "keys"),
+        pytest.raises(JournalKeysWrong, match=r"keyring\.json cannot be read: Perm"),
+    ):
+        load_keyring(tmp_path / "keys")
+    journal = tmp_path / "journal.sqlite3"
+    journal.write_bytes(bytes(4096))
+    with without_rights(journal), pytest.raises(JournalUnreadable, match=r"journal\.sqlite3 cannot be read: Perm"):
+        refuse_foreign_file(journal)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_a_command_of_root_writes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    """Else the gateway's user cannot read its keyring at the next start."""
+    folder = tmp_path / "keys"
+    create_keyring(folder)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 65534, 65533)
+    replace_file(folder / KEYRING_FILE, (folder / KEYRING_FILE).read_bytes())
+    write_new(folder / "another", b"new")
+    owners = {(each.stat().st_uid, each.stat().st_gid) for each in folder.iterdir()}
+    assert owners == {(65534, 65533)}
 
 
 def test_a_keyring_is_never_overwritten(tmp_path: Path) -> None:

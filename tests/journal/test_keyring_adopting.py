@@ -166,6 +166,23 @@ def test_a_record_whose_epoch_was_destroyed_cannot_be_shown_and_is_no_damage(jou
     rig.close()
 
 
+def test_a_record_that_is_owed_and_whose_key_is_gone_is_put_aside_for_two_people(journal: Path, tmp_path: Path) -> None:
+    """A keyring from a backup lacked its key: it can never be sent, and nobody would hear of it else."""
+    keys = tmp_path / "keys"
+    rig = Rig(sqlite_make(journal, load_keyring(keys))).open()
+    rig.run(rig.journal.adopt_keys(rotated(keys, KeyPurpose.ACCOUNT)))
+    number = create(rig, "k|000001")
+    rig.run(rig.journal.adopt_keys(rotated(keys, KeyPurpose.ACCOUNT)))
+    rig.close()
+    rig = Rig(sqlite_make(journal, destroy(keys, None, 6, "ann", "why", 3))).open()
+    assert rig.load(number) is Lookup.DAMAGED
+    rig.settle()
+    assert [(each.sequence, each.what) for each in rig.damaged] == [(number, "account part: epoch key 6 was destroyed")]
+    health = rig.run(rig.journal.health())
+    assert (health.quarantined, health.counts[State.STORED]) == (1, 0)
+    rig.close()
+
+
 def test_an_event_that_was_told_says_where_the_old_key_ends(journal: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     rig = Rig(sqlite_make(journal, load_keyring(keys))).open()

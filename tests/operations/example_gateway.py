@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 
 from msgspec import structs
@@ -76,6 +77,7 @@ class ExampleGateway:
     journal: JournalHealth = field(default_factory=health)
     acts: list[tuple[OperatorAct, int, str, str]] = field(default_factory=list)
     failing: bool = False
+    room: asyncio.Event | None = None
 
     def ready(self) -> tuple[bool, tuple[str, ...]]:
         return not self.reasons, self.reasons
@@ -124,9 +126,9 @@ class ExampleGateway:
         request = StoredMessage("0200", {2: CARD, 3: "000000", 4: "000000001250", 48: f"card={CARD}", 49: "156"})
         return Stored(row, request, {35: f"{CARD}D2512101"}, Answer("0210", {39: "00"}))
 
-    async def explain(self, id: int) -> Explanation | None:  # noqa: A002
+    async def explain(self, id: int) -> Explanation | Lookup:  # noqa: A002
         if id != 2:
-            return None
+            return Lookup.DAMAGED if id == 666 else Lookup.ABSENT
         return Explanation(
             id=2,
             state=State.STORED,
@@ -138,6 +140,8 @@ class ExampleGateway:
 
     async def command(self, act: OperatorAct, id: int, who: str, why: str) -> CommandResult:  # noqa: A002
         self.acts.append((act, id, who, why))
+        if self.room is not None:
+            await self.room.wait()
         if id == 2:
             return CommandResult(False, "transaction 2 is not parked")
         return CommandResult(True, f"{act.value}: done")

@@ -295,6 +295,22 @@ def test_an_act_that_is_refused_is_a_conflict_with_the_reason() -> None:
     served(story)
 
 
+def test_an_act_that_waits_for_room_is_answered_that_it_will_be_done_and_not_that_it_failed() -> None:
+    """On a full disk an act waits in the journal, and is carried out when there is room: nobody is to decide anew."""
+    view = ExampleGateway()
+
+    async def story(address: Address) -> None:
+        view.room = asyncio.Event()
+        answer = await ask(address, "/v1/queue/1/cancel", method="POST", token=TOKEN, body=STEERING)
+        assert (answer.status, answer.json["code"]) == (503, "not-yet")
+        assert "will be as soon as the journal takes it" in answer.json["detail"]
+        assert "holdfast queue show 1" in answer.json["detail"]
+        view.room.set()
+
+    served(story, view, act_wait_s=0.05)
+    assert len(view.acts) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

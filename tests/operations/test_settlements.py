@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.audit.balancing import Balancing, Sums
+from gateway.audit.tracing import trace
 from gateway.audit.verifying import Wanted, verify
 from gateway.core.effects import Load, Write
 from gateway.core.events import Existing, Found, Lookup
@@ -170,6 +172,36 @@ def test_an_audit_still_tells_the_damage_and_that_it_was_settled_by_which_entry(
         ]
 
     play(tmp_path, story)
+
+
+def test_an_auditor_hears_of_quarantine_and_settlement_in_the_trace_and_the_sums(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        number = await desk.sell()
+        with LogReader(desk.path) as reader:
+            assert (trace(reader, number, lambda *_: None).damage, _sums(reader).settled) == ([], 0)
+            owed = _sums(reader).owed
+        await put_aside(desk, number)
+        with LogReader(desk.path) as reader:
+            life = trace(reader, number, lambda *_: None)
+            assert (life.damage, life.settled, life.owes) == (["row"], None, "an advice")
+        await settled(desk, number)
+        ((sequence, _),) = told(desk)
+        with LogReader(desk.path) as reader:
+            life = trace(reader, number, lambda *_: None)
+            sums = _sums(reader)
+        assert (life.damage, life.owes) == (["row"], "nothing")
+        assert life.settled is not None
+        assert (life.settled.entry, life.settled.who) == (sequence, "ann, bob")
+        assert life.settled.why == "booked by hand, reference 7"
+        assert (sums.owed, sums.settled, sums.difference) == (0, owed, 0)
+        assert sums.settled == sums.told > 0
+
+    play(tmp_path, story)
+
+
+def _sums(reader: LogReader) -> Sums:
+    (sums,) = Balancing(reader, lambda *_: None).run((), 10).totals
+    return sums
 
 
 def test_a_settlement_that_two_approvers_have_not_signed_is_told_by_an_audit(tmp_path: Path) -> None:
