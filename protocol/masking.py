@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from protocol.emv import Tlv, TlvError, build_tlv, parse_tlv
@@ -27,10 +28,14 @@ _PAN_START: Final = "2345689"
 """First digits of card numbers: banks and merchandising (2 to 6), 81 UnionPay, 9 national schemes."""
 _PAN_DIGITS_MIN: Final = 13
 _PAN_DIGITS_MAX: Final = 19
+_OWN_DIGITS_MIN: Final = 12
+"""A message's own card is looked for in its other fields from so many digits on; a shorter one is met by chance."""
 
 # A run of digits, perhaps in groups; the bound keeps matching linear.
 _RUN: Final = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,}(?![0-9])")
 _SEPARATORS: Final = str.maketrans("", "", " -")
+_TRACK: Final = re.compile(r"(?<![0-9*])([0-9*]{12,}+)([=Dd])([0-9]{4,}+)")
+"""A track 2 wherever it stands, also behind other digits: a card number, and behind the separator what nobody keeps."""
 _LUHN_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
@@ -60,13 +65,18 @@ def mask_track(track: str) -> str:
     return match[1] + mask_pan(match[2]) + rest[:1] + _HIDDEN * (len(rest) - 1)
 
 
-def masked_fields(fields: dict[int, str]) -> dict[int, str]:
+def masked_fields(fields: dict[int, str], cards: Iterable[str] = ()) -> dict[int, str]:
     """A message's fields for display; the message itself stays as it is.
 
     PANs and account numbers (2, 34, 102, 103), tracks (35, 36, 45) and the card's tags within chip data (55) are
-    masked; in fields of free content, a run of digits that passes as a PAN is masked too, also inside bytes. A PIN
+    masked; in fields of free content, a run of digits that passes as a PAN is masked too, also inside bytes. In every
+    other field the message's own card and whatever has the form of a track 2 are masked, wherever they stand. A PIN
     block (52) is encrypted and stays. Chip data that cannot be parsed is hidden as a whole.
+
+    Args:
+        cards: card numbers of the same transaction; an answer need not say its own.
     """
+    own = {card for card in (fields.get(2, ""), *cards) if len(card) >= _OWN_DIGITS_MIN}
     shown = {}
     for number, value in fields.items():
         if number in _PAN_FIELDS:
@@ -76,8 +86,36 @@ def masked_fields(fields: dict[int, str]) -> dict[int, str]:
         elif number == _CHIP_FIELD:
             shown[number] = mask_chip_data(value)
         else:
-            shown[number] = _mask_within(value) if number in _FREE_FIELDS else value
+            without = _mask_card(value, own)
+            shown[number] = _mask_within(without) if number in _FREE_FIELDS else without
     return shown
+
+
+def _mask_card(value: str, own: Iterable[str]) -> str:
+    """A value without these cards and without tracks, its length unchanged; fields of bytes are hex, of text too."""
+    value = _mask_track_within(value)
+    for card in own:
+        value = value.replace(card, mask_pan(card))
+        value = value.replace(card.encode().hex(), mask_pan(card).encode().hex())
+    return value
+
+
+def _mask_track_within(value: str) -> str:
+    if len(value) >= 2 * _PAN_DIGITS_MIN and not len(value) % 2:
+        try:
+            text = bytes.fromhex(value).decode("latin-1")
+        except ValueError:
+            return _TRACK.sub(_masked_track, value)
+        if (masked := _TRACK.sub(_masked_track, text)) != text:
+            return masked.encode("latin-1").hex()
+    return _TRACK.sub(_masked_track, value)
+
+
+def _masked_track(found: re.Match[str]) -> str:
+    digits, separator, behind = found.groups()
+    one_card = len(digits) <= _PAN_DIGITS_MAX  # else it cannot be told which of them are its number
+    shown = mask_pan(digits) if one_card else _HIDDEN * (len(digits) - 4) + digits[-4:]
+    return shown + separator + _HIDDEN * len(behind)
 
 
 def mask_chip_data(value: str) -> str:

@@ -13,7 +13,8 @@ from typing import Final, NoReturn
 from gateway.acquirers.mapping_values import JsonValue
 
 DEPTH_MAX: Final = 32
-_STEPS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_STEPS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""Strings and brackets; also a string without an end, so that none is read again from each of its quotes."""
 
 
 class BadJson(ValueError):

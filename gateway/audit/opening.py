@@ -28,9 +28,11 @@ def opened_message(keyring: Keyring, stored: LogEntry) -> dict[str, dict[str, st
         request, answer = unpack_account(Sealer(keyring).open(stored.sequence, said, stored.account))
     except (SealBroken, RowDamaged) as error:
         return {"closed": {"reason": str(error)}}
+    card = request.fields.get(2, "") if request is not None else ""
     messages: dict[str, dict[str, str]] = {}
     for name, message in (("request", request), ("answer", answer)):
         if message is not None:
-            shown = {str(number): mask_pans(value) for number, value in sorted(masked_fields(message.fields).items())}
+            masked = masked_fields(message.fields, (card,))
+            shown = {str(number): mask_pans(value) for number, value in sorted(masked.items())}
             messages[name] = {"mti": message.mti} | {n: v for n, v in shown.items() if int(n) not in _WITHHELD}
     return messages

@@ -221,7 +221,7 @@ class Replay:
         state, code = run.transaction.state, fields.get(39, "")
         if state is _REVERSING:
             if code == "00":
-                self._settle(run, _REVERSED, "answer.code-00")
+                self._undone(run, _changed(run, fields))
             elif code in LOOK_UP_ORIGINAL and self._has_a_stan_of_its_own(run):
                 # Nothing of it has left before: the acquirer knows its STAN as another message's (D12, D13).
                 self._park(run, f"answer.code-{code}")
@@ -256,6 +256,14 @@ class Replay:
             self._settle(run, _REVERSING, run.transaction.reason, wait_ms=self._work.settings.longest_flight_ms)
         else:
             self._park(run, f"answer.code-{code}")
+
+    def _undone(self, run: Run, changed: str) -> None:
+        """The acquirer has reversed. Where it says another amount, it may have given back that, and not what was
+        booked (INV-5)."""
+        if changed:
+            self._park(run, f"answer.{changed}-changed")
+        else:
+            self._settle(run, _REVERSED, "answer.code-00")
 
     def _has_a_stan_of_its_own(self, run: Run) -> bool:
         """Whether a reversal is sent for the first time, under a STAN that is not its original's."""
@@ -424,6 +432,6 @@ def sent_before_approval(row: Transaction) -> bool:
 
 
 def _changed(run: Run, fields: Fields) -> str:
-    """What the acquirer says that it has booked otherwise than the advice told; "" where it agrees."""
+    """What the acquirer says that it has booked or undone otherwise than it was told; "" where it agrees."""
     sent = run.message.fields
     return changed_by_host(sent, run.transaction.currency, sent.get(2, ""), fields) if 4 in sent else ""

@@ -225,10 +225,11 @@ def queue_page(rows: list[Transaction], limit: int) -> QueuePage:
 
 def stored_report(stored: Stored) -> StoredReport:
     """A transaction with its messages, masked."""
+    card = stored.request.fields.get(2, "")
     return StoredReport(
         transaction_report(stored.transaction),
-        _message_report(stored.request),
-        None if stored.answer is None else _message_report(stored.answer),
+        _message_report(stored.request, card),
+        None if stored.answer is None else _message_report(stored.answer, card),
         sorted(stored.sensitive),
     )
 
@@ -328,12 +329,12 @@ def journal_report(health: JournalHealth) -> JournalReport:
     )
 
 
-def _message_report(message: StoredMessage | Answer) -> MessageReport:
-    return MessageReport(message.mti, _shown(message.fields))
+def _message_report(message: StoredMessage | Answer, card: str) -> MessageReport:
+    return MessageReport(message.mti, _shown(message.fields, card))
 
 
-def _shown(fields: Fields) -> dict[str, str]:
+def _shown(fields: Fields, card: str) -> dict[str, str]:
     return {
         str(number): "(withheld)" if number in _WITHHELD else value
-        for number, value in sorted(masked_fields(fields).items())
+        for number, value in sorted(masked_fields(fields, (card,)).items())
     }

@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -104,15 +105,19 @@ class HttpConnection(Accepted):
         self._aligned = True  # the next byte for aiohttp begins a request; once that is not sure, it stays so
         self._held = b""
         self._paused = False
+        self._passed = 0  # bytes that aiohttp was given since it served the newest request
+        self._deaf = False
 
     # --- called by listener and handlers ---------------------------------------------------------------------------
 
     def serving(self) -> None:
         """A request's head is complete."""
+        self._passed = 0
         self._enter(Phase.SERVING)
 
     def body_complete(self) -> None:
         """What comes from here on is the next request."""
+        self._passed = 0
         self._more = False
 
     def writing(self) -> None:
@@ -123,6 +128,8 @@ class HttpConnection(Accepted):
         """The answer has been taken, or the peer has gone."""
         self._enter(Phase.HEAD if self._more else Phase.IDLE)
         self._more = False
+        if self._deaf and self._transport is not None:
+            self._transport.close()
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -208,7 +215,18 @@ class HttpConnection(Accepted):
             self._enter(Phase.HEAD)
         else:
             self._enter(Phase.HEAD)
-        self._inner.data_received(data)
+        self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Give aiohttp what it is to read, of a request so much and no more.
+
+        It would go on with a body that it has refused, and a chunk of one byte costs it more than a byte of six: what
+        comes behind the longest request is read and forgotten, and the connection closed behind the answer (INV-9).
+        """
+        self._passed += len(data)
+        self._deaf = self._deaf or self._passed > self._settings.request_bytes_max
+        if not self._deaf:
+            self._inner.data_received(data)
 
     def _hold(self, data: bytes) -> None:
         """Keep what comes before the answer has gone out. No more is read until then, so that it stays little."""
@@ -231,7 +249,9 @@ class HttpConnection(Accepted):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._held = b""
         self._inner.connection_lost(exc)
+        del self._inner  # it holds this connection: both would lie about until a full collection, which is far
         self._owner.lost(self)
 
     def _enter(self, phase: Phase) -> None:
@@ -245,7 +265,7 @@ class HttpConnection(Accepted):
 class Exchange(RequestHandler):
     """aiohttp's protocol, which tells its connection where it is, and answers problem details for what it refuses."""
 
-    __slots__ = ("_owner", "line")
+    __slots__ = ("_broken", "_owner", "line")
 
     def __init__(
         self,
@@ -270,6 +290,23 @@ class Exchange(RequestHandler):
         )
         self.line = line
         self._owner = owner
+        self._broken = False
+
+    def data_received(self, data: bytes) -> None:
+        """Read no further behind what is no HTTP: aiohttp would keep an error of each read for as long as the request
+        before it is being served (INV-9)."""
+        if self._broken:
+            return
+        super().data_received(data)
+        self._broken = bool(self._messages) and not isinstance(self._messages[-1][0], RawRequestMessage)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of what refers back to this: memory of what is gone would grow with whoever connects (INV-9)."""
+        loop = self._loop
+        super().connection_lost(exc)
+        self._keepalive_handle = None
+        self._message_tail = b""
+        loop.call_soon(self._messages.clear)  # behind the turn of whoever has been told that there is one
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -296,6 +333,7 @@ class Exchange(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what is no HTTP, without a word of what it was, and close."""
         reason = type(exc).__name__
+        forget_frames(exc)
         if status >= 500:
             kind, detail = ProblemKind.INTERNAL, "the gateway's log says more"
         elif isinstance(exc, LineTooLong):
@@ -305,6 +343,13 @@ class Exchange(RequestHandler):
         response = self._owner.refuse(kind, detail, reason, self.line.name).response()
         response.force_close()
         return response
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Have an error that was dealt with refer to no frames: they refer to the request, which may refer to it."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def connection_of(request: web.BaseRequest) -> HttpConnection:

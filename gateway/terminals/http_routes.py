@@ -19,7 +19,7 @@ from aiohttp import ClientError, web
 from gateway.core.events import Lookup
 from gateway.core.parts import BadRequest
 from gateway.core.transaction import Request, Stored
-from gateway.terminals.http_connection import HttpConnection, connection_of
+from gateway.terminals.http_connection import HttpConnection, connection_of, forget_frames
 from gateway.terminals.http_desk import SALES, Asks, Core, Desk, Refused, Steps, damaged, key_from, made, refused
 from gateway.terminals.http_heartbeats import Heartbeats
 from gateway.terminals.http_mapping import is_shown, named_by, reversal_of, transaction_id, view
@@ -102,8 +102,10 @@ class Routes:
             response = self._desk.refusal(Refused(kind, detail), line.name).response()
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
+            forget_frames(error)
         except Exception as error:  # noqa: BLE001 - a terminal's request must never take the listener down
             response = self._desk.refusal(refused(error), line.name).response()
+            forget_frames(error)
         if not self._desk.admitting:
             response.force_close()
         return response

@@ -101,6 +101,11 @@ class HttpListenerSettings:
             raise ValueError(f"listener {self.name}: " + "; ".join(mistakes))
 
     @property
+    def request_bytes_max(self) -> int:
+        """The longest request on the wire: its head, and its body in chunks of some bytes each."""
+        return self.line_bytes_max * self.headers_max + 2 * self.body_bytes_max
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
         try:

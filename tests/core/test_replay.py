@@ -564,3 +564,18 @@ def test_inv_5_an_advice_that_is_taken_with_another_amount_is_a_persons_matter(
     assert row.state is State.PARKED
     assert row.reason.startswith(f"answer.{what}-changed")
     assert "parked" in [alarm.code for alarm in world.alarms]
+
+
+@pytest.mark.parametrize(("number", "value", "what"), [(4, "000000000001", "amount"), (49, "840", "currency")])
+def test_inv_5_a_reversal_that_is_done_for_another_amount_is_a_persons_matter(
+    number: int, value: str, what: str
+) -> None:
+    world = World()
+    world.acquirer.moods += [SILENT_BOOKED, Mood(extra=((number, value),))]
+    token = world.ask("0200", sale(5))
+    world.advance(300_000)
+    assert world.code(token) == "68"
+    row = world.journal.row(key(5))
+    assert row.state is State.PARKED, "what the acquirer has not given back, nobody would look for"
+    assert row.reason.startswith(f"answer.{what}-changed")
+    assert "parked" in [alarm.code for alarm in world.alarms]

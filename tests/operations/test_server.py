@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
 from gateway.config import Address
+from gateway.core.transaction import Answer, Stored, StoredMessage
 from gateway.operations import report
 from gateway.operations.server import OperationsServer
 from tests.operations.example_gateway import CARD, ExampleGateway, health, transaction
@@ -215,6 +217,14 @@ def test_a_transaction_is_shown_with_its_card_masked_and_its_track_withheld() ->
         assert answer.json["retained_fields"] == [35]
 
     served(story)
+
+
+def test_a_transaction_shows_its_card_in_no_field_of_either_message_and_nothing_behind_it_on_a_track() -> None:
+    request = StoredMessage("0200", {2: CARD, 60: CARD, 61: f"00{CARD}", 62: f"01 {CARD}={'3012201' * 2}"})
+    answer = Answer("0210", {39: "00", 61: f"00{CARD}", 63: CARD + CARD})
+    told = msgspec.json.encode(report.stored_report(Stored(transaction(1), request, {}, answer)))
+    assert CARD.encode() not in told
+    assert b"3012201" not in told
 
 
 def test_a_stan_that_the_gateway_assigned_is_shown_as_the_acquirers_books_have_it() -> None:

@@ -85,6 +85,36 @@ def test_no_field_shows_the_card(pan: str) -> None:
     assert fields[2] == pan
 
 
+@pytest.mark.parametrize("number", [37, 48, 60, 61, 63, 98])
+@pytest.mark.parametrize("front", ["", "01 ", "0001", PAN])
+def test_the_messages_own_card_is_masked_in_every_field_also_within_longer_digits(number: int, front: str) -> None:
+    for written in (front + PAN, (front + PAN).encode().hex()):
+        shown = masked_fields({2: PAN, number: written})[number]
+        assert len(shown) == len(written)
+        assert PAN not in shown
+        assert PAN.encode().hex() not in shown
+
+
+@pytest.mark.parametrize("separator", "=Dd")
+@pytest.mark.parametrize("front", ["", "01 ", PAN])
+@pytest.mark.parametrize("number", [48, 61, 62])
+def test_a_track_shows_nothing_behind_its_card_in_any_field(number: int, front: str, separator: str) -> None:
+    card, behind = "5555555555554444", "29122011943877"
+    track = f"{front}{card}{separator}{behind}"
+    in_text, in_bytes = track, track.encode().hex()
+    shown = masked_fields({2: PAN, number: in_text})[number]
+    shown_bytes = bytes.fromhex(masked_fields({2: PAN, number: in_bytes})[number]).decode("latin-1")
+    for each in (shown, shown_bytes):
+        assert len(each) == len(track)
+        assert card not in each
+        assert behind[:4] not in each
+        assert each.endswith(f"4444{separator}{'*' * len(behind)}")
+
+
+def test_an_answer_that_does_not_name_the_card_is_masked_by_the_requests() -> None:
+    assert masked_fields({61: "0" + PAN}, (PAN,)) == {61: "0" + mask_pan(PAN)}
+
+
 @pytest.mark.parametrize("pan", TEST_PANS)
 @pytest.mark.parametrize("shape", ["{}=30122010000012300", "99{}=1561560", "B{}^TEST/CARD^3012", "{}D3012", "{}"])
 def test_a_track_shows_at_most_ten_digits(pan: str, shape: str) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import json
 import resource
 import socket
 import time
 
 import pytest
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.terminals.http_admission import InFlight, Rates, Share
+from gateway.terminals.http_connection import Exchange, HttpConnection
 from gateway.terminals.http_settings import HttpListenerSettings
 from tests.acquirers.waiting import DEADLINE_S, on_each_loop, until
 from tests.terminals.http_shop import TERMINAL, HttpShop, http_shop, sale
@@ -244,3 +249,97 @@ def test_settings_tell_all_their_mistakes_at_once() -> None:
     with pytest.raises(ValueError, match=r"connections_max must be above 0; .*burst must be above 0; port must lie"):
         HttpListenerSettings(connections_max=0, burst=0, port=70_000)
     assert sale()["terminal"] == TERMINAL
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/9\r\n\r\n",
+        b"GET /openapi.json HTTP/1.1\r\nHost: till\r\n\r\n",
+        b"GET /nothing HTTP/1.1\r\nHost: till\r\n\r\n",
+        HEAD + b"Content-Length: 500\r\n\r\n" + b"x" * 400,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 2_000,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 2_000 + b"zz\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+@on_each_loop
+async def test_what_a_stranger_sent_is_freed_with_his_connection_and_waits_for_no_garbage_collection(
+    sent: bytes,
+) -> None:
+    async with http_shop(body_timeout_ms=80) as shop:
+        gc.collect()
+        gc.disable()  # a full collection comes after millions of objects only (gateway.collecting)
+        try:
+            for hangs_up in (True, False):
+                reader, writer = await shop.line(sent)
+                async with asyncio.timeout(DEADLINE_S):
+                    await (asyncio.sleep(0.02) if hangs_up else reader.read(1))
+                writer.close()
+                del reader, writer
+            await until(lambda: not kept(), "nothing of the connections is left")
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"), [(HEAD, b"413"), (HEAD.replace(b"/v1/transactions", b"/nothing"), b"404")]
+)
+@on_each_loop
+async def test_a_body_that_does_not_end_is_read_by_nobody_and_its_answer_arrives(
+    request_line: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chunk of a byte costs aiohttp microseconds, during which nobody else is served."""
+    parsed = 0
+    read = Exchange.data_received
+
+    def counting(exchange: Exchange, data: bytes) -> None:
+        nonlocal parsed
+        parsed += len(data)
+        read(exchange, data)
+
+    monkeypatch.setattr(Exchange, "data_received", counting)
+    async with http_shop(body_timeout_ms=1_000) as shop:
+        reader, writer = await shop.line(request_line + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent, flood = 0, b"1\r\na\r\n" * 10_000
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(DEADLINE_S):
+                while sent < 100 * len(flood):
+                    writer.write(flood)
+                    await writer.drain()
+                    sent += len(flood)
+        assert parsed <= HttpListenerSettings().request_bytes_max + 65_536  # of the turn before it was served
+        assert sent >= 10 * parsed
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readline()).split()[1] == status
+        writer.close()
+        await until(lambda: not kept(), "aiohttp has ended, which waits a second for the rest of a body")
+
+
+@on_each_loop
+async def test_a_body_of_the_most_bytes_is_taken_in_chunks_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with http_shop(body_bytes_max=4_096) as shop:
+        body = json.dumps(sale()).encode().ljust(4_096)
+        chunks = b"".join(b"8\r\n" + body[at : at + 8] + b"\r\n" for at in range(0, len(body), 8))
+        reader, writer = await shop.line(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readline()).split()[1] not in {b"408", b"413"}
+        writer.close()
+
+
+def kept() -> int:
+    """Connections that lie about in memory."""
+    return sum(isinstance(each, (HttpConnection, Exchange)) for each in gc.get_objects())
+
+
+@on_each_loop
+async def test_what_comes_behind_a_broken_body_is_not_kept_while_that_is_waited_for() -> None:
+    async with http_shop(body_timeout_ms=1_000) as shop:
+        reader, writer = await shop.line(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 100)
+        await asyncio.sleep(0.05)
+        for _ in range(100):
+            writer.write(b"zz\r\n" * 100)
+            await asyncio.sleep(0.002)
+        assert sum(isinstance(each, HttpProcessingError) for each in gc.get_objects()) <= 2
+        writer.close()
+        del reader
