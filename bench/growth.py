@@ -29,6 +29,7 @@ from bench.load.generator import GeneratorBroken
 from bench.load.options import OptionsWrong
 from bench.screen import Screen, write_json
 from gateway.journal.port import JournalError
+from gateway.journal.room import OUTCOME_BYTES
 
 BYTES_PER_SALE: Final = 1_600
 """The most that a stored sale may take on disk."""
@@ -75,10 +76,10 @@ class GrowthOptions:
 
     @property
     def disk_bytes(self) -> int:
-        """The most disk that a run takes."""
+        """The most disk that a run takes, with what the gateway keeps free for the outcomes of what is stored."""
         turn = round(len(Callers) * (self.seconds + self.warm_up_s) * RATE_MAX_PER_S)
         sales = self.transactions + self.rounds * turn + 2 * self.beside + turn  # the small one and its copy
-        return sales * BYTES_PER_SALE + _SPARE_BYTES
+        return sales * (BYTES_PER_SALE + OUTCOME_BYTES) + _SPARE_BYTES
 
 
 def free_bytes(folder: Path) -> int:
@@ -96,7 +97,7 @@ def run(options: GrowthOptions, json_path: Path | None = None, *, free: Callable
     """
     parent = options.folder or Path(tempfile.gettempdir())
     there = free(parent)
-    print(f"takes at most {options.disk_bytes / _GB:.1f} GB of disk in {parent}; {there / _GB:.1f} GB are free")
+    print(f"needs at most {options.disk_bytes / _GB:.1f} GB of disk in {parent}; {there / _GB:.1f} GB are free")
     if there < options.disk_bytes:
         print("holdfast-bench: too little disk: take fewer --transactions, or a --folder on another disk")
         return 2
