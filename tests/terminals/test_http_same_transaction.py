@@ -249,7 +249,9 @@ async def test_the_same_stan_over_http_with_another_amount_is_422(tmp_path: Path
 
 
 @on_each_loop
-async def test_a_sale_over_iso8583_is_reversed_over_http_and_its_own_reversal_is_then_a_retry(tmp_path: Path) -> None:
+async def test_a_sale_over_iso8583_is_reversed_over_http_and_its_own_reversal_then_finds_it_undone(
+    tmp_path: Path,
+) -> None:
     async with house("unionpay", tmp_path) as gateway, await gateway.terminal() as terminal:
         message = sale(gateway.dialect, 7)
         terminal.send(message)
@@ -265,6 +267,33 @@ async def test_a_sale_over_iso8583_is_reversed_over_http_and_its_own_reversal_is
         status, again = await gateway.post("/v1/transactions", gateway.body(7), "look")
         assert (status, again["response_code"]) == (200, "12")
         assert again["state"] in {"reversing", "reversed"}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("first", ["iso8583", "http"])
+@on_each_loop
+async def test_a_sale_that_is_reversed_over_both_again_and_again_is_reversed_once(
+    dialect: str, first: str, tmp_path: Path
+) -> None:
+    async with house(dialect, tmp_path) as gateway, await gateway.terminal() as terminal:
+        _, sold = await gateway.post("/v1/transactions", gateway.body(7), "sold")
+        path = f"/v1/transactions/{sold['id']}"
+        message = sale(gateway.dialect, 7)
+        message.mti = "0400"
+        message.fields = {n: v for n, v in message.fields.items() if n in (2, 3, 4, 11, 13, 22, 25, 41, 42, 49, 60)}
+        if dialect != "unionpay":
+            message.fields[90] = f"0200000007{message.fields[13]}{'0' * 28}"
+        for protocol in sorted(("iso8583", "http"), key=lambda name: name != first) * 2:
+            if protocol == "http":
+                status, undone = await gateway.post(f"{path}/reversal", {"reason": "cancelled"}, "undo")
+                assert (status, undone["response_code"], undone["type"]) == (200, "00", "reversal")
+            else:
+                terminal.send(message)
+                answer = await terminal.receive()
+                assert (answer.mti, answer.fields[39]) == ("0410", "00")
+            assert await states_of(gateway, path) == ["undone"]
+        assert len(await reversals(gateway, 1)) == 1
+        assert (await gateway.post("/v1/transactions", gateway.body(7), "sold"))[1]["response_code"] == "12"
 
 
 def undated(gateway: House, stan: int, **changed: Any) -> dict[str, Any]:
