@@ -26,7 +26,7 @@ RESERVE_MIN_BYTES: Final = 64 * 1024 * 1024
 """The reserve above the limit is a quarter of it, and at least this."""
 
 OUTCOME_BYTES: Final = 512
-"""What the outcome of one transaction takes at most: 290 bytes were measured in a drain, with the entry of the send."""
+"""What is kept for the outcome of one transaction: 290 bytes were measured in a drain, with the entry of the send."""
 
 _RESERVE_SHARE: Final = 4
 _LOOKS_PER_S: Final = 4

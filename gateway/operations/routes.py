@@ -29,7 +29,7 @@ from protocol.masking import contains_pan
 BODY_BYTES_MAX = 8192
 LISTING_MAX = 1000
 _ID_DIGITS = 18
-
+"""So many digits a transaction's number has at most; SQLite's greatest has 19."""
 
 ACT_WAIT_S: Final = 10.0
 """What an act that is not durable after this is told of; shorter than a connection lives (server.REQUEST_TIMEOUT_S)."""
