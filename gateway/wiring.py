@@ -83,6 +83,7 @@ def policy(section: StandInSection) -> Policy:
         entry_modes=frozenset(section.entry_modes),
         bin_ranges=tuple((str(r.low), str(r.high)) for r in section.bin_ranges),
         hot_cards=_hot_cards(section.hot_cards_file) if section.hot_cards_file else frozenset(),
+        allow_expired=section.allow_expired,
         allow_chip_without_issuer=section.allow_chip_without_issuer,
         allow_pin_dropped=section.allow_pin_dropped,
         allow_track_dropped=section.allow_track_dropped,

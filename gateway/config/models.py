@@ -164,6 +164,11 @@ class StandInSection(Section):
         "",
         right="the path of a file with one hash of 32 hexadecimal digits a line, or empty",
     )
+    allow_expired: bool = _key(
+        "Whether a card may stand in whose last month is over (DE 14, track 2 or chip).",
+        False,
+        right="true or false",
+    )
     allow_chip_without_issuer: bool = _key(
         "Whether a chip card may be approved without the issuer's authentication (DE 55 tag 91).",
         False,

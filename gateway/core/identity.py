@@ -11,11 +11,11 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
+from gateway.core.card_data import is_pan, pan_of
 from gateway.core.fingerprint import KeyedHash
 from gateway.core.parts import BadRequest, all_digits, batch_number, digits, identifier, network_code, part
 from gateway.core.settling import settling_request
 from gateway.core.transaction import Kind, Request
-from protocol.emv import TlvError, parse_tlv
 from protocol.iso8583.message import Fields, Message
 from protocol.iso8583.rules import OriginalForm, Period, TerminalRules
 from protocol.masking import mask_pan
@@ -98,38 +98,6 @@ def _period_named(fields: Fields, rules: TerminalRules, utc_ms: int) -> str:
     return named if _days_from(named, 0) else "H"
 
 
-def pan_of(fields: Fields) -> str:
-    """The card number from field 2, track 2, or chip data (tags 5A, 57); empty where there is none.
-
-    A track without a card number in clear (encrypted by the terminal) has none: what is taken for a card number is
-    kept and shown in part, and nothing else may be.
-    """
-    return fields.get(2) or carried_pan(fields)
-
-
-def carried_pan(sensitive: Fields) -> str:
-    """The card number in track 2 or in chip data alone, whatever field 2 says; empty where there is none."""
-    if track := sensitive.get(35):
-        before_separator = track.upper().replace("D", "=").partition("=")[0]
-        if _is_pan(before_separator):
-            return before_separator
-    return _pan_of_chip(chip) if (chip := sensitive.get(55)) else ""
-
-
-def _is_pan(text: str) -> bool:
-    return len(text) <= 19 and all_digits(text)
-
-
-def _pan_of_chip(chip: str) -> str:
-    """Tag 5A, else what stands before the separator in tag 57; empty where the field is no TLV."""
-    try:
-        tags = {tlv.tag: tlv.value.hex().upper() for tlv in parse_tlv(bytes.fromhex(chip))}
-    except (TlvError, ValueError):
-        return ""
-    pan = tags.get("5A", "").rstrip("F") or tags.get("57", "").partition("D")[0]
-    return pan if _is_pan(pan) else ""
-
-
 def request_from(
     message: Message,
     rules: TerminalRules,
@@ -164,7 +132,7 @@ def request_from(
     if len(currency) != 3 or not (currency.isascii() and currency.isalnum()):
         raise BadRequest("30", "field 49 is not a currency of ISO 4217")
     pan = pan_of(fields)
-    if pan and not _is_pan(pan):
+    if pan and not is_pan(pan):
         raise BadRequest("30", "field 2 is no card number")
     period = _period(fields, rules, utc_ms)
     if kind is _REVERSAL and period == "H":

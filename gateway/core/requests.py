@@ -369,7 +369,7 @@ class Requests:
         return not (work.replaying or work.link.probing) and work.link.answers(since_ms, work.mono_ms)
 
     def _stand_in(self, run: Run, request: Request) -> None:
-        decision = decide(request, self._work.policy)
+        decision = decide(request, self._work.policy, self._work.utc_ms)
         if isinstance(decision, Refusal):
             self._refuse(run, request, "91", decision.reason)
             return

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from gateway.core.card_data import carried_pan, is_expired
 from gateway.core.effects import Limit
-from gateway.core.identity import carried_pan
 from gateway.core.transaction import Kind, Request, Transaction
 
 
@@ -56,6 +56,7 @@ class Policy:
         entry_modes: first two digits of field 22; empty for any.
         bin_ranges: pairs of equally long digit strings, inclusive; empty for any card.
         hot_cards: keyed hashes (KeyedHash.card) of cards that never stand in.
+        allow_expired: a card whose last month is over may stand in.
         allow_chip_without_issuer: a chip card is answered without issuer authentication (field 55, tag 91).
         allow_pin_dropped: the advice goes without the PIN block.
         allow_track_dropped: the advice goes without track data, by the card number alone.
@@ -71,6 +72,7 @@ class Policy:
     entry_modes: frozenset[str] = frozenset()
     bin_ranges: tuple[tuple[str, str], ...] = ()
     hot_cards: frozenset[bytes] = field(default=frozenset(), repr=False)
+    allow_expired: bool = False
     allow_chip_without_issuer: bool = False
     allow_pin_dropped: bool = False
     allow_track_dropped: bool = False
@@ -93,19 +95,19 @@ class Refusal:
     reason: str
 
 
-def decide(request: Request, policy: Policy) -> StandIn | Refusal:
+def decide(request: Request, policy: Policy, utc_ms: int) -> StandIn | Refusal:
     """Apply the policy to one request. The first rule that refuses names the reason."""
     mode = policy.mode
     if mode is _OFF:
         return Refusal("standin.off")
-    if reason := _refused_by(request, policy):
+    if reason := _refused_by(request, policy, utc_ms):
         return Refusal(reason)
     if mode is _DRY_RUN:
         return Refusal("standin.dry-run-would-approve")
     return StandIn(_limits(request, policy))
 
 
-def _refused_by(request: Request, policy: Policy) -> str:
+def _refused_by(request: Request, policy: Policy, utc_ms: int) -> str:
     if request.kind is not _SALE and request.kind is not _AUTHORISATION:
         return "standin.kind"
     if request.fields.get(3, "")[:2] not in policy.processing_codes:
@@ -124,6 +126,8 @@ def _refused_by(request: Request, policy: Policy) -> str:
         return "standin.hot-card"
     if policy.bin_ranges and not _in_ranges(request.pan, policy.bin_ranges):
         return "standin.bin-range"
+    if not policy.allow_expired and is_expired(request.fields, request.sensitive, utc_ms):
+        return "standin.card-expired"
     return _refused_for_sensitive_data(request, policy) if request.sensitive else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,6 +22,7 @@ OPEN = Policy(overall=NONE, terminal=NONE, card=NONE)
 TRACK = {35: f"{VISA}=30121010000000000"}
 CHIP = {55: "9f2608" + "00" * 8}
 PIN = {52: "0123456789abcdef"}
+TRACK_DROPPED = replace(OPEN, allow_track_dropped=True)
 
 
 def refused(fields: Fields, policy: Policy, rules: TerminalRules | None = None) -> str:
@@ -51,6 +53,10 @@ def without_card() -> Fields:
         ("standin.no-card-number", without_card(), OPEN),
         ("standin.hot-card", sale(), replace(OPEN, hot_cards=frozenset({HASHING.card(VISA)}))),
         ("standin.bin-range", sale(), replace(OPEN, bin_ranges=(("510000", "559999"), ("62", "62")))),
+        ("standin.card-expired", sale() | {14: "2510"}, OPEN),
+        ("standin.card-expired", sale() | {14: "3012", 35: f"{VISA}=25101010000000000"}, TRACK_DROPPED),
+        ("standin.card-expired", sale() | {55: "5f2403251031"}, OPEN),
+        ("standin.card-expired", sale() | {55: f"5712{VISA}d2510101000000000000"}, OPEN),
         ("standin.cards-differ", sale() | {35: f"{MASTERCARD}=29122010000012345678"}, OPEN),
         ("standin.chip-needs-issuer", sale() | CHIP, OPEN),
         ("standin.pin-not-storable", sale() | PIN, OPEN),
@@ -70,6 +76,13 @@ def test_d21_every_refusal_is_recorded_with_its_reason(reason: str, fields: Fiel
         (sale(1, 5_000), OPEN),
         (sale(), replace(OPEN, entry_modes=frozenset({"01"}))),
         (sale(), replace(OPEN, bin_ranges=(("411111", "411111"),))),
+        (sale() | {14: "2511"}, OPEN),
+        (sale() | {14: "2510"}, replace(OPEN, allow_expired=True)),
+        (sale() | {14: "0000"}, OPEN),
+        (sale() | {14: "2413"}, OPEN),
+        (sale() | {14: "9912"}, OPEN),
+        (sale() | {35: f"{VISA}=25111010000000000"}, TRACK_DROPPED),
+        (sale() | {35: f"{VISA}=00001010000000000"}, TRACK_DROPPED),
         (sale() | CHIP, replace(OPEN, allow_chip_without_issuer=True)),
         (sale() | PIN, replace(OPEN, allow_pin_dropped=True)),
         (sale() | {52: "0" * 16}, OPEN),
@@ -79,6 +92,19 @@ def test_d21_every_refusal_is_recorded_with_its_reason(reason: str, fields: Fiel
 )
 def test_d21_what_the_policy_permits_stands_in(fields: Fields, policy: Policy) -> None:
     assert refused(fields, policy) == "standin.approved"
+
+
+def test_d21_a_card_is_valid_until_its_month_is_over_everywhere() -> None:
+    month_over = datetime(2025, 12, 1, tzinfo=UTC)
+    request = World().request("0200", sale() | {14: "2511"})
+    for hours, expected in ((0, StandIn), (11, StandIn), (12, Refusal), (24 * 31, Refusal)):
+        utc_ms = int((month_over + timedelta(hours=hours)).timestamp() * 1000)
+        assert isinstance(decide(request, OPEN, utc_ms), expected), hours
+
+
+@pytest.mark.parametrize("utc_ms", [0, 253_402_300_800_000 + 86_400_000, -(10**15)])
+def test_d21_a_clock_that_is_set_to_no_time_at_all_breaks_nothing(utc_ms: int) -> None:
+    assert isinstance(decide(World().request("0200", sale() | {14: "2511"}), OPEN, utc_ms), StandIn)
 
 
 def test_d10_a_track_that_the_journal_may_keep_needs_no_permission_to_be_dropped() -> None:
@@ -106,12 +132,13 @@ def test_d10_the_advice_of_a_track_only_sale_carries_the_card_number() -> None:
 def test_d21_a_dry_run_says_what_it_would_have_refused_too() -> None:
     world = World(policy=OPEN)
     request = world.request("0200", sale(1, 5_001))
-    assert decide(request, replace(OPEN, mode=StandInMode.DRY_RUN)) == Refusal("standin.floor-limit")
-    assert isinstance(decide(world.request("0200", sale()), OPEN), StandIn)
+    assert decide(request, replace(OPEN, mode=StandInMode.DRY_RUN), world.utc_ms) == Refusal("standin.floor-limit")
+    assert isinstance(decide(world.request("0200", sale()), OPEN, world.utc_ms), StandIn)
 
 
 def test_d21_advices_are_not_the_policys_matter() -> None:
-    assert decide(World().request("0220", sale()), OPEN) == Refusal("standin.kind")
+    world = World()
+    assert decide(world.request("0220", sale()), OPEN, world.utc_ms) == Refusal("standin.kind")
 
 
 def test_d21_a_stand_in_approval_has_an_approval_code_and_a_reference_that_a_retry_gets_again() -> None:
