@@ -24,6 +24,7 @@ from gateway.core.events import Committed, JournalEvent
 from gateway.core.lifecycle import EntryKind, State
 from gateway.core.transaction import Answer, StoredMessage
 from gateway.journal.keyring import load_keyring
+from gateway.journal.lock import holder_of, take_lock
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
 from gateway.operations.installing import install
 from gateway.operations.server import OperationsServer
@@ -398,7 +399,8 @@ def test_status_and_queue_are_read_from_the_journal_while_no_gateway_runs_and_sa
     assert status["queue"]["by_obligation"]["advice"] == 3
     assert status["queue"]["by_state"]["stored"] == 3
     assert status["journal"]["entries"] == 3
-    assert "no; this was read from its journal" in holdfast("status", "-c", config_file).stdout
+    text = " ".join(holdfast("status", "-c", config_file).stdout.split())
+    assert "no: the gateway is not running; this was read from its journal" in text
     page = told(holdfast("queue", "list", "-c", config_file, "--after", "1", "--json"))
     assert [row["id"] for row in page["transactions"]] == [2, 3]
     shown = told(holdfast("queue", "show", 2, "-c", config_file, "--json"))
@@ -406,6 +408,27 @@ def test_status_and_queue_are_read_from_the_journal_while_no_gateway_runs_and_sa
     assert shown["transaction"]["state"] == "stored"
     assert holdfast("queue", "show", 99, "-c", config_file).exit_code == 1
     assert not told(holdfast("queue", "list", "-c", config_file, "--state", "parked", "--json"))["transactions"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another system does not tell who holds a lock")
+def test_a_gateway_that_listens_elsewhere_is_not_said_to_be_stopped(config_file: Path, tmp_path: Path) -> None:
+    journal_with(config_file, 1)
+    path = load_config(config_file, {}).journal.path
+    lock = take_lock(path)
+    try:
+        for command in (["status"], ["queue", "list"], ["queue", "explain", 1], ["maintenance", "off", "--why", "x"]):
+            result = holdfast(*command, "-c", config_file)
+            said = " ".join((result.stderr + result.stdout).split())
+            assert f"process {os.getpid()} holds the journal" in said, command
+            assert "not running" not in said
+            assert "holdfast run" not in said
+    finally:
+        lock.release()
+    (tmp_path / "link").symlink_to(path)
+    assert holder_of(path) is None
+    lock = take_lock(path)
+    assert holder_of(tmp_path / "link") == os.getpid()
+    lock.release()
 
 
 def test_reading_the_journal_of_a_stopped_gateway_changes_nothing_in_it(config_file: Path) -> None:

@@ -219,7 +219,9 @@ def _read(
     try:
         return ask(config, lambda client: client.get(target, query))
     except NotRunningError as error:
-        what = f"{offline} it with: holdfast run -c {path}" if offline else "this is read from its journal"
+        what = "this is read from its journal"
+        if offline:
+            what = f"{offline} it with: holdfast run -c {path}" if error.holder is None else "only it knows this"
         typer.echo(f"holdfast: {error}; {what}", err=True)
         return None
 

@@ -21,13 +21,16 @@ def ask(config: Config, question: Callable[[OperationsClient], bytes]) -> bytes:
     Raises:
         NotRunningError: none runs.
     """
-    from gateway.operations.client import OperationsClient, RefusedError  # noqa: PLC0415
+    from gateway.journal.lock import holder_of  # noqa: PLC0415
+    from gateway.operations.client import NotRunningError, OperationsClient, RefusedError  # noqa: PLC0415
     from gateway.operations.token import TokenError  # noqa: PLC0415
 
     try:
         return question(OperationsClient(config.operations))
     except (RefusedError, TokenError) as error:
         fail(str(error))
+    except NotRunningError:
+        raise NotRunningError(config.operations.listen, holder_of(config.journal.path)) from None
 
 
 def ask_running(config: Config, path: Path, question: Callable[[OperationsClient], bytes]) -> bytes:
@@ -37,7 +40,7 @@ def ask_running(config: Config, path: Path, question: Callable[[OperationsClient
     try:
         return ask(config, question)
     except NotRunningError as error:
-        fail(f"{error}; start it with: holdfast run -c {path}")
+        fail(f"{error}; start it with: holdfast run -c {path}" if error.holder is None else str(error))
 
 
 def steer(path: Path, target: str, who: str, why: str, as_json: bool, *, kept_in: str = "journal") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -12,6 +13,7 @@ from gateway.journal.port import JournalLocked, JournalUnreadable
 
 _LOOK_EVERY_S: Final = 0.25
 _LOCK_TRIES: Final = 5
+_KERNEL_LOCKS: Final = Path("/proc/locks")
 
 
 class JournalLock:
@@ -55,6 +57,26 @@ class JournalLock:
         os.close(self._descriptor)
 
 
+def lock_name(path: Path) -> Path:
+    """The file beside a journal that is locked."""
+    return path.with_name(path.name + ".lock")
+
+
+def holder_of(path: Path) -> int | None:
+    """The process that holds a journal, as far as the kernel tells: nothing is locked for it, not for a moment.
+
+    None where nobody holds it, or where that cannot be seen: elsewhere than on Linux, out of another container.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        there = lock_name(Path(os.path.realpath(path))).stat()
+        named = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
+        for line in _KERNEL_LOCKS.read_text(encoding="ascii", errors="replace").splitlines():
+            _, kind, *_, process, file, _, _ = line.split()
+            if kind == "FLOCK" and file == named and int(process) > 0:
+                return int(process)
+    return None
+
+
 def take_lock(path: Path) -> JournalLock:
     """Take the lock of a journal; `path` is without symbolic links.
 
@@ -67,7 +89,7 @@ def take_lock(path: Path) -> JournalLock:
             f"{path} has another name (a hard link): under that another gateway could write it at the same time, and "
             f"what either acknowledged would be lost; `find -samefile {path}` finds it: remove it, a copy needs no link"
         )
-    name = path.with_name(path.name + ".lock")
+    name = lock_name(path)
     for _ in range(_LOCK_TRIES):
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -16,7 +16,21 @@ _ANY_TO_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compare
 
 
 class NotRunningError(Exception):
-    """Nothing listens on the operations address; the message says so."""
+    """Nothing listens on the operations address; the message says so.
+
+    Attributes:
+        holder: the process that holds the journal all the same; None where none is seen.
+    """
+
+    def __init__(self, address: object, holder: int | None = None) -> None:
+        nobody = f"nothing listens on {address}"
+        super().__init__(
+            f"the gateway is not running ({nobody})"
+            if holder is None
+            else f"{nobody}, but process {holder} holds the journal: it is starting or stopping, or has another "
+            f"[operations] listen than this configuration"
+        )
+        self.holder = holder
 
 
 class RefusedError(Exception):
@@ -87,7 +101,7 @@ class OperationsClient:
             answer = connection.getresponse()
             content = answer.read(_ANSWER_BYTES_MAX)
         except ConnectionRefusedError:
-            raise NotRunningError(f"the gateway is not running (nothing listens on {self._address})") from None
+            raise NotRunningError(self._address) from None
         except TimeoutError:
             raise RefusedError(0, f"no answer from {self._address} within {_TIMEOUT_S:g} s") from None
         except (OSError, http.client.HTTPException) as error:

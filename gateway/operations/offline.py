@@ -17,6 +17,7 @@ from gateway.journal.completeness import what_went_back
 from gateway.journal.connections import connect_reader
 from gateway.journal.keyring import Keyring
 from gateway.journal.listings import goes_by_unsettled
+from gateway.journal.lock import holder_of
 from gateway.journal.port import JournalError, JournalHealth, Listing
 from gateway.journal.reader import JournalReader, open_for_reading, snapshot
 from gateway.journal.reading import RecordDamaged
@@ -123,13 +124,15 @@ async def _status(config: Config, reader: JournalReader, keyring: Keyring) -> re
     now_ms = time.time_ns() // 1_000_000
     health = await _health(config, reader, keyring)
     lanes = 0  # known to a running gateway only
+    holder = holder_of(config.journal.path)
+    why = f"process {holder} has the journal, and does not answer here" if holder else "the gateway is not running"
     return report.StatusReport(
         running=False,
         name=config.gateway.name,
         version=version(),
         mode=None,
         ready=False,
-        reasons=["the gateway is not running"],
+        reasons=[why],
         uptime_s=0.0,
         queue=report.queue_report(health, now_ms, lanes, requests_waiting=0),
         journal=report.journal_report(health),

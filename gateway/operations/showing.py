@@ -29,7 +29,7 @@ def show_status(status: StatusReport) -> None:
     queue, journal = status.queue, status.journal
     pairs = [("gateway", f"{status.name} {status.version}")]
     if status.acquirer is None:
-        pairs.append(("running", "no; this was read from its journal"))
+        pairs.append(("running", f"no: {'; '.join(status.reasons)}; this was read from its journal"))
     else:
         acquirer = status.acquirer
         up = [address for address, connected in acquirer.endpoints.items() if connected]
