@@ -13,7 +13,7 @@ from gateway.clock import Clock
 from gateway.conductor import Conductor
 from gateway.config import Address, Config
 from gateway.core.events import Commanded, Lookup, OperatorAct
-from gateway.core.lifecycle import EntryKind
+from gateway.core.lifecycle import EntryKind, named
 from gateway.core.link import LinkState
 from gateway.core.transaction import Stored, Transaction
 from gateway.journal.port import Journal, JournalError, JournalFull, Listing
@@ -178,7 +178,7 @@ class OperatorsView:
         transaction = found.transaction
         explained = self._parts.conductor.engine.explain(transaction)
         wait_ms = explained.next_try_in_ms
-        text = f"Transaction {id} is {transaction.state.name.lower()}. "
+        text = f"Transaction {id} is {named(transaction.state)}. "
         text += f"It waits for: {explained.blocked_by}." if explained.blocked_by else "Nothing blocks it."
         return Explanation(
             id=id,

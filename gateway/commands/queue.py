@@ -68,9 +68,9 @@ def queue_list(
     as_json: AsJson = False,
 ) -> None:
     """List transactions, by default those that owe something upstream."""
-    from gateway.core.lifecycle import State  # noqa: PLC0415
+    from gateway.core.lifecycle import State, named  # noqa: PLC0415
     from gateway.journal.port import Listing  # noqa: PLC0415
-    from gateway.operations.report import OWING, QueuePage, named, state_named  # noqa: PLC0415
+    from gateway.operations.report import OWING, QueuePage, state_named  # noqa: PLC0415
     from gateway.operations.showing import show_queue  # noqa: PLC0415
 
     states = {name: state_named(name) for name in state or ()}

@@ -60,6 +60,12 @@ OBLIGATION: dict[State, Obligation] = {
     State.PARKED: Obligation.PERSON,
 }
 
+
+def named(value: State | Obligation) -> str:
+    """A state or obligation as people write it: stored-cancelled."""
+    return value.name.lower().replace("_", "-")
+
+
 REPLAYABLE = frozenset({State.STORED, State.STORED_CANCELLED, State.REVERSING})
 """States whose obligation is sent in lane order when service returns."""
 

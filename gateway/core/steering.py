@@ -9,7 +9,7 @@ from functools import partial
 from gateway.core.effects import Update
 from gateway.core.events import Commanded, Found, Lookup, OperatorAct
 from gateway.core.lanes import Lane
-from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State
+from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State, named
 from gateway.core.link import LinkState
 from gateway.core.replay import Replay
 from gateway.core.standin import counters_of
@@ -141,7 +141,7 @@ class Steering:
         if after.state in REPLAYABLE:
             lane.owes_more(in_order=False)
         work.reply_operator(
-            event.operator_token, done=True, text=f"transaction {after.id} is now {after.state.name.lower()}{warned}"
+            event.operator_token, done=True, text=f"transaction {after.id} is now {named(after.state)}{warned}"
         )
         self._end_turn(lane)
 
@@ -217,13 +217,13 @@ def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None
             return None, _ANOTHER_AT_HOST
         if state is State.PARKED:
             return transaction.resume or State.REVERSING, ""
-        return None, f"only a parked or waiting transaction can be released; this one is {state.name.lower()}"
+        return None, f"only a parked or waiting transaction can be released; this one is {named(state)}"
     if act is OperatorAct.CANCEL:
         if state is State.PARKED or (state is State.STORED and not tried):
             return State.CANCELLED, ""
         if state is State.STORED:
             return None, "its advice has been sent and may be booked: void it instead, or wait"
-        return None, f"a transaction that is {state.name.lower()} cannot be cancelled"
+        return None, f"a transaction that is {named(state)} cannot be cancelled"
     if act is OperatorAct.VOID:
         if state is State.STORED and not tried:
             return State.CANCELLED, ""
@@ -231,5 +231,5 @@ def next_state(act: OperatorAct, transaction: Transaction) -> tuple[State | None
             return State.STORED_CANCELLED, ""
         if state in {State.PARKED, State.APPROVED}:
             return State.REVERSING, ""
-        return None, f"a transaction that is {state.name.lower()} has nothing to void"
+        return None, f"a transaction that is {named(state)} has nothing to void"
     return None, "this act is not about a transaction"

@@ -9,10 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from gateway.core.lifecycle import State
+from gateway.core.lifecycle import State, named
 from gateway.core.link import LinkState
 from gateway.notary.status import NotaryState
-from gateway.operations.report import named, queue_report
+from gateway.operations.report import queue_report
 from gateway.operations.view import GatewayStatus, Mode
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gateway.core.lifecycle import OBLIGATION, Obligation, State
+from gateway.core.lifecycle import OBLIGATION, Obligation, State, named
 from gateway.core.transaction import Answer, Stored, StoredMessage, Transaction
 from gateway.journal.port import JournalHealth
 from gateway.notary.status import NotaryStatus
@@ -179,11 +179,6 @@ def iso_utc(utc_ms: int) -> str:
     """A time of record as 2026-01-31T23:59:59.999Z."""
     text = datetime.fromtimestamp(utc_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
-
-
-def named(value: State | Obligation) -> str:
-    """A state or obligation as operators write it: stored-cancelled."""
-    return value.name.lower().replace("_", "-")
 
 
 def state_named(name: str) -> State | None:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.config.values import Address
 from gateway.core.events import Lookup, OperatorAct
-from gateway.core.lifecycle import State
+from gateway.core.lifecycle import State, named
 from gateway.journal.port import Listing
 from gateway.operations import report
 from gateway.operations.disclosures import Disclosures
@@ -248,7 +248,7 @@ def _listing(request: web.Request) -> Listing:
         raise ProblemError(HTTPStatus.BAD_REQUEST, "query", "lane and terminal are text without control characters")
     states = {report.state_named(name) for name in query.getall("state", [])}
     if None in states:
-        known = ", ".join(report.named(state) for state in State)
+        known = ", ".join(named(state) for state in State)
         raise ProblemError(HTTPStatus.BAD_REQUEST, "query", f"state is one of {known}")
     return Listing(
         states=frozenset(state for state in states if state is not None) or report.OWING,

@@ -368,7 +368,7 @@ def test_a_released_sale_that_its_terminal_has_reversed_is_reversed_behind_its_a
     world = _sale_whose_stan_is_anothers()
     world.ask("0400", reversal(sale(), 2))
     world.run()
-    assert world.command(OperatorAct.RELEASE, 1) == "transaction 1 is now stored_cancelled"
+    assert world.command(OperatorAct.RELEASE, 1) == "transaction 1 is now stored-cancelled"
     world.advance(120_000)
     assert world.journal.row(key()).state is State.REVERSED
     assert world.acquirer.net((LANE, "000001")) == 0

@@ -63,7 +63,7 @@ def test_d18_a_stored_sale_that_was_tried_cannot_be_cancelled_but_voided() -> No
     world.acquirer.moods.append(answers("96"))
     world.up()
     assert "void it instead" in world.command(OperatorAct.CANCEL, 1)
-    assert world.command(OperatorAct.VOID, 1) == "transaction 1 is now stored_cancelled"
+    assert world.command(OperatorAct.VOID, 1) == "transaction 1 is now stored-cancelled"
     world.advance(10_000)
     assert [send.message.mti for send in world.sends] == ["0220", "0221", "0400"]
     world.check_settled()
