@@ -116,23 +116,30 @@ class Batches:
         for again in self._closing.pop(batch):
             again()
 
+    def look_closed(self, key: str, then: Callable[[bool], None]) -> None:
+        """Call `then` with whether the batch of a transaction is closed; at once where it is known to be open."""
+        batch = key.rsplit("|", 2)[0]
+        if batch.startswith("B") and batch not in self._open:
+            self._work.find((closing_key(batch),), 0, lambda event: then(event.results[0] is not Lookup.ABSENT))
+        else:
+            then(False)
+
     def note_late(self, request: Request, key: str) -> None:
         """Tell a person of what is taken into a batch that is settled already: no settlement has it.
 
         Args:
             key: of the transaction that it is about.
         """
-        batch = key.rsplit("|", 2)[0]
-        if request.rules.settles and batch.startswith("B") and batch not in self._open:
-            self._work.find((closing_key(batch),), 0, partial(self._noted, batch, key))
+        if request.rules.settles:
+            self.look_closed(key, lambda closed: self.tell_late(key) if closed else None)
 
-    def _noted(self, batch: str, key: str, event: Found) -> None:
-        if event.results[0] is not Lookup.ABSENT:
-            self._work.alarm(
-                Severity.WARNING, "taken-after-settlement",
-                "an advice or a reversal came for a batch that is closed; it is taken, and no settlement has it",
-                batch=batch, key=key,
-            )  # fmt: skip
+    def tell_late(self, key: str) -> None:
+        """Tell a person that something about this transaction is taken, and that its batch is closed."""
+        self._work.alarm(
+            Severity.WARNING, "taken-after-settlement",
+            "an advice or a reversal came for a batch that is closed; it is taken, and no settlement has it",
+            batch=key.rsplit("|", 2)[0], key=key,
+        )  # fmt: skip
 
     # Which batch a terminal is in
 

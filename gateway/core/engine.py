@@ -118,7 +118,7 @@ class Engine:
         self._settlement = Settlement(self._work, retries, self._batches, freed)
         self._replay = Replay(self._work, freed)
         self._reversals = Reversals(self._work, retries, self._batches, freed)
-        self._steering = Steering(self._work, self._replay, freed)
+        self._steering = Steering(self._work, self._replay, self._batches, freed)
         self._probe_stan = utc_ms // 1000
         self._link_seen = self._work.link.state
         self._away = True

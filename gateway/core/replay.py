@@ -18,7 +18,7 @@ from gateway.core.lifecycle import EntryKind, Obligation, State
 from gateway.core.outgoing import outgoing
 from gateway.core.requests import changed_by_host
 from gateway.core.standin import counters_of
-from gateway.core.transaction import PARKED_FROM, Kind, Stored, Transaction
+from gateway.core.transaction import BATCH_CLOSED, PARKED_FROM, Kind, Stored, Transaction
 from gateway.core.work import SendResult, Work
 from protocol.iso8583.message import Fields
 from protocol.iso8583.rules import OriginalForm
@@ -274,10 +274,11 @@ class Replay:
 
         It has not overtaken its original then, and no earlier send of it has undone that: its batch may be settled, and
         the money gone. Nor has one that was sent before the acquirer said that it had approved: the answer to its
-        repeat may be that of the first time, out of the memory of a host that knows each message by a key.
+        repeat may be that of the first time, out of the memory of a host that knows each message by a key. Where the
+        batch is settled, the first time of asking was too late as well.
         """
         row = run.transaction
-        return row.booked and (self._sends(run) == 1 or sent_before_approval(row))
+        return row.booked and (self._sends(run) == 1 or sent_before_approval(row) or _behind_settlement(row))
 
     def _nobody_knows(self, run: Run) -> None:
         """Neither side has what a terminal's reversal undoes: its sale was lost on the way, or goes by other names."""
@@ -429,6 +430,11 @@ def sent_before_approval(row: Transaction) -> bool:
     """Whether a reversal had been sent before the acquirer said that it had approved; behind its reason stands what
     the acquirer had said to it, or that it had said nothing (D16)."""
     return row.reason.partition(PARKED_FROM)[2].startswith(("answer.code-", "answer.none"))
+
+
+def _behind_settlement(row: Transaction) -> bool:
+    """Whether it was to be undone when its batch was closed already, and nobody has looked at that since."""
+    return BATCH_CLOSED in row.reason
 
 
 def _changed(run: Run, fields: Fields) -> str:

@@ -26,6 +26,7 @@ from gateway.core.requests import BEHIND_MIDNIGHT_MS, DEBIT_LEFT_OPEN
 from gateway.core.retries import Retries, within_horizon
 from gateway.core.standin import counters_of
 from gateway.core.transaction import (
+    BATCH_CLOSED,
     PARKED_FROM,
     TERMINAL_REVERSAL,
     Answer,
@@ -165,10 +166,23 @@ class Reversals:
 
     def _undo(self, run: Run, request: Request, known: Transaction, live: Run | None) -> None:
         """Take the reversal of an original that we know (D15); `live` is its run, where it is under way."""
+        if live is None and request.rules.settles:  # the lane is held: nobody changes it while its batch is looked up
+            self._batches.look_closed(known.key, partial(self._undo_in_batch, run, request, known))
+        else:
+            self._batches.note_late(request, known.key)
+            self._undo_now(run, request, known, live)
+
+    def _undo_in_batch(self, run: Run, request: Request, known: Transaction, closed: bool) -> None:
+        if closed:
+            self._batches.tell_late(known.key)
+        self._undo_now(run, request, known, None, BATCH_CLOSED if closed and self._work.host.settles else "")
+
+    def _undo_now(
+        self, run: Run, request: Request, known: Transaction, live: Run | None, known_before: str = ""
+    ) -> None:
         work = self._work
         with_alias(run.transaction, request)
         run.transaction.original = known.id
-        self._batches.note_late(request, known.key)
         answer = self._local(request, "00")
         run.answer = answer
         another = _may_be_another(known)
@@ -192,7 +206,7 @@ class Reversals:
             changed = known.evolved(
                 work.utc_ms,
                 state,
-                reason=_taken_again(known.reason) if again else reversal_reason(request),
+                reason=_taken_again(known.reason) if again else f"{reversal_reason(request)}{known_before}",
                 # Reversal and newer sales go upstream in the order in which they were accepted (D14, INV-4).
                 position=-1 if newly_owed else known.position,
                 attempts=0 if newly_owed else min(known.attempts, 1) if again else known.attempts,

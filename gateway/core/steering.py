@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.core.batches import Batches
 from gateway.core.effects import Update
 from gateway.core.events import Commanded, Found, Lookup, OperatorAct
 from gateway.core.lanes import Lane
@@ -13,7 +14,7 @@ from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State, named
 from gateway.core.link import LinkState
 from gateway.core.replay import Replay
 from gateway.core.standin import counters_of
-from gateway.core.transaction import PARKED_FROM, Kind, Transaction
+from gateway.core.transaction import BATCH_CLOSED, PARKED_FROM, Kind, Transaction
 from gateway.core.work import Work
 from protocol.response_codes import may_decline
 
@@ -41,9 +42,10 @@ class Explained:
 class Steering:
     """Operators' acts on parked and stored transactions."""
 
-    def __init__(self, work: Work, replay: Replay, freed: Callable[[Lane], None]) -> None:
+    def __init__(self, work: Work, replay: Replay, batches: Batches, freed: Callable[[Lane], None]) -> None:
         self._work = work
         self._replay = replay
+        self._batches = batches
         self._freed = freed
 
     def command(self, event: Commanded) -> None:
@@ -84,6 +86,8 @@ class Steering:
         state, refused = next_state(event.act, transaction)
         if state is None:
             self._refuse(event, lane, refused)
+        elif state is State.REVERSING and transaction.state is State.APPROVED and self._work.host.settles:
+            self._batches.look_closed(transaction.key, partial(self._change, event, transaction, state, lane))
         else:
             self._change(event, transaction, state, lane)
 
@@ -105,7 +109,9 @@ class Steering:
         self._work.lanes.end_turn(lane)
         self._freed(lane)
 
-    def _change(self, event: Commanded, before: Transaction, state: State, lane: Lane) -> None:
+    def _change(
+        self, event: Commanded, before: Transaction, state: State, lane: Lane, batch_closed: bool = False
+    ) -> None:
         work = self._work
         reversing_anew = state is State.REVERSING and before.resume is not State.REVERSING
         attempts = 0 if reversing_anew else before.attempts
@@ -119,6 +125,8 @@ class Steering:
             if said.startswith("answer.code-"):  # somebody has looked at that: what was refused before it is forgotten
                 owed_for = owed_for.partition(PARKED_FROM)[0]
             reason = owed_for or reason
+        elif batch_closed:
+            reason += BATCH_CLOSED
         after = before.evolved(
             work.utc_ms, state, reason=reason, resume=None, attempts=attempts,
             exposed=keeps_exposure, position=-1 if reversing_anew else before.position,

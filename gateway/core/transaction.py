@@ -21,6 +21,9 @@ PARKED_FROM = " < "
 TERMINAL_REVERSAL = "terminal.reversal"
 """Why an original is undone that its terminal has reversed; a code of the terminal's follows behind a hyphen (D12)."""
 
+BATCH_CLOSED = f"{PARKED_FROM}batch.closed"
+"""Behind the reason of a reversal: its original's batch was closed before, and is settled with the acquirer."""
+
 
 class Kind(IntEnum):
     """What a terminal wants. Numbers are stored: never renumber."""

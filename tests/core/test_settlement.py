@@ -378,6 +378,40 @@ def test_what_is_taken_after_the_settlement_is_told_to_a_person() -> None:
     assert keys == [unionpay_key(3), unionpay_key(1)]
 
 
+@pytest.mark.parametrize("first", [answers("91"), Mood(answers=False)], ids=["put off", "not answered"])
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("undone_by", ["terminal", "operator"])
+def test_d13_a_reversal_that_is_refused_behind_the_settlement_is_a_persons_matter(
+    first: Mood, restarts: bool, settled: bool, undone_by: str
+) -> None:
+    """No send of it was in time, whichever of them the acquirer has decided upon."""
+    world = shop()
+    sell(world, 1)
+    if settled:
+        assert asked(world, "0500", settlement(2, Totals(1_000, 1))) == "00"
+    world.acquirer.moods.extend([first, Mood(extra=((39, "25"),))])
+    if undone_by == "terminal":
+        assert asked(world, "0400", unionpay_sale(1) | {39: "98"}) == "00"
+    else:
+        assert world.command(OperatorAct.VOID, 1) == "transaction 1 is now reversing"
+        world.run()
+    if restarts:
+        world.crash_and_restart()
+    world.advance(120_000)
+    row = world.journal.row(unionpay_key(1))
+    if not settled:
+        assert row.state is State.REVERSED, "the first one may have done it"
+        return
+    assert row.state is State.PARKED
+    why = "terminal.reversal-98" if undone_by == "terminal" else "operator.void"
+    assert row.reason == f"answer.code-25 < {why} < batch.closed"
+    world.acquirer.moods.append(Mood(extra=((39, "25"),)))
+    assert world.command(OperatorAct.RELEASE, row.id) == f"transaction {row.id} is now reversing"
+    world.advance(120_000)
+    assert world.journal.row(unionpay_key(1)).state is State.REVERSED, "somebody has looked"
+
+
 def test_settlements_out_of_balance_do_not_fill_the_journal() -> None:
     world = shop()
     for stan in range(1, 41):
