@@ -116,13 +116,13 @@ class Batches:
         for again in self._closing.pop(batch):
             again()
 
-    def look_closed(self, key: str, then: Callable[[bool], None]) -> None:
-        """Call `then` with whether the batch of a transaction is closed; at once where it is known to be open."""
+    def look_closing(self, key: str, then: Callable[[Stored | Lookup], None]) -> None:
+        """Call `then` with what has closed the batch of a transaction; at once where it is known to be open."""
         batch = key.rsplit("|", 2)[0]
         if batch.startswith("B") and batch not in self._open:
-            self._work.find((closing_key(batch),), 0, lambda event: then(event.results[0] is not Lookup.ABSENT))
+            self._work.find((closing_key(batch),), 0, lambda event: then(event.results[0]))
         else:
-            then(False)
+            then(Lookup.ABSENT)
 
     def note_late(self, request: Request, key: str) -> None:
         """Tell a person of what is taken into a batch that is settled already: no settlement has it.
@@ -131,10 +131,12 @@ class Batches:
             key: of the transaction that it is about.
         """
         if request.rules.settles:
-            self.look_closed(key, lambda closed: self.tell_late(key) if closed else None)
+            self.look_closing(key, partial(self.tell_late, key))
 
-    def tell_late(self, key: str) -> None:
-        """Tell a person that something about this transaction is taken, and that its batch is closed."""
+    def tell_late(self, key: str, closing: Stored | Lookup) -> None:
+        """Tell a person that something about this transaction is taken, if its batch is closed."""
+        if closing is Lookup.ABSENT:
+            return
         self._work.alarm(
             Severity.WARNING, "taken-after-settlement",
             "an advice or a reversal came for a batch that is closed; it is taken, and no settlement has it",

@@ -167,15 +167,15 @@ class Reversals:
     def _undo(self, run: Run, request: Request, known: Transaction, live: Run | None) -> None:
         """Take the reversal of an original that we know (D15); `live` is its run, where it is under way."""
         if live is None and request.rules.settles:  # the lane is held: nobody changes it while its batch is looked up
-            self._batches.look_closed(known.key, partial(self._undo_in_batch, run, request, known))
+            self._batches.look_closing(known.key, partial(self._undo_in_batch, run, request, known))
         else:
             self._batches.note_late(request, known.key)
             self._undo_now(run, request, known, live)
 
-    def _undo_in_batch(self, run: Run, request: Request, known: Transaction, closed: bool) -> None:
-        if closed:
-            self._batches.tell_late(known.key)
-        self._undo_now(run, request, known, None, BATCH_CLOSED if closed and self._work.host.settles else "")
+    def _undo_in_batch(self, run: Run, request: Request, known: Transaction, closing: Stored | Lookup) -> None:
+        self._batches.tell_late(known.key, closing)
+        closed = closing is not Lookup.ABSENT and self._work.host.settles
+        self._undo_now(run, request, known, None, BATCH_CLOSED if closed else "")
 
     def _undo_now(
         self, run: Run, request: Request, known: Transaction, live: Run | None, known_before: str = ""

@@ -14,9 +14,12 @@ from gateway.core.lifecycle import FINAL, REPLAYABLE, EntryKind, State, named
 from gateway.core.link import LinkState
 from gateway.core.replay import Replay
 from gateway.core.standin import counters_of
-from gateway.core.transaction import BATCH_CLOSED, PARKED_FROM, Kind, Transaction
+from gateway.core.transaction import BATCH_CLOSED, PARKED_FROM, Kind, Stored, Transaction
 from gateway.core.work import Work
 from protocol.response_codes import may_decline
+
+_SETTLING = frozenset({Kind.SETTLEMENT, Kind.UPLOAD})
+_ADVISED = frozenset({State.STORED, State.STORED_CANCELLED})
 
 _ANOTHER_AT_HOST = (
     "the acquirer may hold another transaction under this STAN, and a reversal would undo that one: ask the acquirer, "
@@ -86,10 +89,11 @@ class Steering:
         state, refused = next_state(event.act, transaction)
         if state is None:
             self._refuse(event, lane, refused)
-        elif state is State.REVERSING and transaction.state is State.APPROVED and self._work.host.settles:
-            self._batches.look_closed(transaction.key, partial(self._change, event, transaction, state, lane))
+        elif self._work.host.settles and transaction.kind not in _SETTLING:
+            then = partial(self._change, event, transaction, state, lane)
+            self._batches.look_closing(transaction.key, then)
         else:
-            self._change(event, transaction, state, lane)
+            self._change(event, transaction, state, lane, Lookup.ABSENT)
 
     def _hastened(self, event: Commanded, lane: Lane) -> None:
         if lane.blocked_by != "D13":
@@ -110,26 +114,32 @@ class Steering:
         self._freed(lane)
 
     def _change(
-        self, event: Commanded, before: Transaction, state: State, lane: Lane, batch_closed: bool = False
+        self, event: Commanded, before: Transaction, state: State, lane: Lane, closing: Stored | Lookup
     ) -> None:
+        """Record what the act makes of it.
+
+        Args:
+            closing: what has closed its batch, where the acquirer settles batches.
+        """
         work = self._work
         reversing_anew = state is State.REVERSING and before.resume is not State.REVERSING
         attempts = 0 if reversing_anew else before.attempts
         if before.state is State.PARKED:  # what waits keeps them, and what is known of each
             attempts = min(attempts, 1)
             lane.forget_attempts(before.id)
-        keeps_exposure = before.exposed and state in {State.STORED, State.STORED_CANCELLED}
+        keeps_exposure = before.exposed and state in _ADVISED
         reason = f"operator.{event.act.value}"
         if event.act is OperatorAct.RELEASE or (state is State.REVERSING and not reversing_anew):
             said, _, owed_for = before.reason.partition(PARKED_FROM)
             if said.startswith("answer.code-"):  # somebody has looked at that: what was refused before it is forgotten
                 owed_for = owed_for.partition(PARKED_FROM)[0]
             reason = owed_for or reason
-        elif batch_closed:
+        elif reversing_anew and closing is not Lookup.ABSENT:
             reason += BATCH_CLOSED
+        behind_settlement = state in _ADVISED and _is_being_settled(closing)
         after = before.evolved(
             work.utc_ms, state, reason=reason, resume=None, attempts=attempts,
-            exposed=keeps_exposure, position=-1 if reversing_anew else before.position,
+            exposed=keeps_exposure, position=-1 if reversing_anew or behind_settlement else before.position,
             not_before_ms=work.not_before_ms(lane, before.id, work.settings.longest_flight_ms)
             if reversing_anew and before.state is State.PARKED
             else 0,
@@ -140,6 +150,8 @@ class Steering:
             release=() if keeps_exposure else counters_of(before),
             detail=_act(event),
         )
+        if state in _ADVISED:
+            self._batches.tell_late(before.key, closing)
         warned = _may_be_booked(event.act, before)
         work.write((change,), lambda _: self._changed(event, after, lane, warned))
 
@@ -186,6 +198,13 @@ class Steering:
         if (at_ms := self._replay.rate_wakeup_ms()) is not None:
             return Explained("the rate limit", "D19", max(0, at_ms - work.mono_ms))
         return Explained("", "", 0)
+
+
+def _is_being_settled(closing: Stored | Lookup) -> bool:
+    """Whether the totals of a batch have been sent and not answered: what would change them waits behind (D8, D14)."""
+    if isinstance(closing, Lookup):
+        return False
+    return closing.transaction.state is State.STORED and closing.transaction.attempts > 0
 
 
 def _act(event: Commanded) -> str:

@@ -412,6 +412,31 @@ def test_d13_a_reversal_that_is_refused_behind_the_settlement_is_a_persons_matte
     assert world.journal.row(unionpay_key(1)).state is State.REVERSED, "somebody has looked"
 
 
+@pytest.mark.parametrize("act", [OperatorAct.RELEASE, OperatorAct.VOID])
+def test_d14_what_a_person_releases_waits_for_a_settlement_that_is_not_answered(act: OperatorAct) -> None:
+    """Its repeat has the totals of the first time, which the acquirer may have taken."""
+    world = shop(up=False)
+    sell(world, 1, 2)
+    assert asked(world, "0500", settlement(3, Totals(2_000, 2))) == "00"
+    world.acquirer.moods.extend([answers("05"), Mood(), Mood(answers=False)])
+    world.up()
+    while not sent(world, "0500"):
+        world.advance(100)
+    assert world.journal.row(unionpay_key(1)).state is State.PARKED
+    world.advance(1_000)
+    world.command(act, 1)
+    world.advance(120_000)
+    assert len(sent(world, "0500")) == 2
+    assert len({message.fields[48] for message in sent(world, "0500")}) == 1
+    order = [send.message.mti for send in world.sends if send.message.mti in ("0220", "0221", "0400", "0401", "0500")]
+    assert order[:4] == ["0220", "0220", "0500", "0500"]
+    assert world.journal.row(unionpay_key(3, message_class="5")).state is State.APPROVED
+    ends = State.APPROVED if act is OperatorAct.RELEASE else State.REVERSED
+    assert world.journal.row(unionpay_key(1)).state is ends
+    late = [alarm.facts["key"] for alarm in world.alarms if alarm.code == "taken-after-settlement"]
+    assert late == ([unionpay_key(1)] if act is OperatorAct.RELEASE else [])
+
+
 def test_settlements_out_of_balance_do_not_fill_the_journal() -> None:
     world = shop()
     for stan in range(1, 41):
