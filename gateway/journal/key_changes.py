@@ -90,6 +90,7 @@ def rotate(
 
     Raises:
         KeyChangeRefused: keys of this purpose cannot be rotated.
+        KeyringHalfWritten: the file is changed, and perhaps not for good.
         JournalKeysWrong: the files cannot be read or written; nothing was changed.
     """
     if purpose not in ROTATING:
@@ -283,6 +284,18 @@ def add_event(
         return with_event(content, what, now_ms, who, why, said, evidence=evidence, facts=facts)
 
     return _change(directory, kek, step)
+
+
+def write_anew(directory: Path, kek: KeyEncryptionKey | None) -> Keyring:
+    """Write the keyring as its file has it once more, for a change that could be written in part only.
+
+    Raises: JournalKeysWrong, as `write_content`.
+    """
+    with _locked(directory):
+        content = read_content(directory)
+        ring = opened(content, fitting(directory, content, kek), directory)
+        write_content(directory, content)
+        return ring
 
 
 def event_told(directory: Path, kek: KeyEncryptionKey | None, number: int, sequence: int) -> Keyring:

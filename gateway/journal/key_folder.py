@@ -6,6 +6,9 @@ folder synced; then the old file's bytes are overwritten, synced, and its second
     before the rename   the old file, and perhaps a draft or a second name of it; the next change clears them away
     after the rename    the new file, and the old one under its second name; the next change overwrites and removes it
 
+A disk that fails after the rename has the new file written once more, for what it has let go of a failed sync is not
+written by another one.
+
 A file belongs to whom the folder belongs to, also where root has a command write it.
 
 So a key that was taken out of a file is not left in a name of the folder. That the storage itself kept no copy of an
@@ -28,6 +31,10 @@ from gateway.new_file import new_file
 
 class KeyFileWrong(JournalKeysWrong):
     """A file cannot be read, or others may; the message names it."""
+
+
+class HalfReplaced(OSError):
+    """The new file is in its place; but a power cut may take that back, or bytes of the old one may be left."""
 
 
 @contextmanager
@@ -94,8 +101,20 @@ def replace_file(path: Path, content: bytes) -> None:
     """Put `content` in the place of a file, or make it; the old bytes are overwritten. Caller holds `locked`.
 
     Raises:
-        OSError: the disk refuses. Up to the rename nothing has changed.
+        HalfReplaced: the disk has failed after the rename, twice.
+        OSError: the disk refuses; nothing has changed.
     """
+    try:
+        _replace(path, content)
+    except HalfReplaced:
+        try:
+            _replace(path, content)
+        except OSError as error:
+            raise HalfReplaced(error.errno, error.strerror) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Raises as `replace_file`, at the first failure."""
     clear_leftovers(path)
     draft = _draft(path, content)
     old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
@@ -108,9 +127,12 @@ def replace_file(path: Path, content: bytes) -> None:
         old.unlink(missing_ok=True)
         draft.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-    # From here on a crash leaves the new file; what is left of the old one the next change clears away.
-    clear_leftovers(path)
+    try:
+        sync_folder(path.parent)
+        # From here on a crash leaves the new file; what is left of the old one the next change clears away.
+        clear_leftovers(path)
+    except OSError as error:
+        raise HalfReplaced(error.errno, error.strerror) from error
 
 
 def clear_leftovers(path: Path) -> None:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.journal.key_folder import (
+    HalfReplaced,
     is_there,
     read_private_file,
     refuse_open_to_others,
@@ -68,6 +69,10 @@ class KeyState(StrEnum):
     SIGNING = "signing"  # an older log key that still signs beside the current one, until it is retired
     RETIRED = "retired"  # nothing new uses it; what it sealed opens with it
     DESTROYED = "destroyed"  # gone, and with it what it sealed
+
+
+class KeyringHalfWritten(JournalKeysWrong):
+    """The keyring's file is the new one, but perhaps not for good; the message says so. Nothing new is sealed by it."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -346,10 +351,16 @@ def write_content(directory: Path, content: KeyringFile) -> None:
     """Replace `keyring.json`, durably; the old one's bytes are overwritten. Caller holds `key_folder.locked`.
 
     Raises:
+        KeyringHalfWritten: the disk refuses, and the file is the new one.
         JournalKeysWrong: the disk refuses. The file is as it was.
     """
     try:
         replace_file(directory / KEYRING_FILE, encoded(msgspec.structs.replace(content, format=FORMAT)))
+    except HalfReplaced as error:
+        raise KeyringHalfWritten(
+            f"{directory / KEYRING_FILE} is changed, but a power cut may take that back, and bytes of the old one may "
+            f"be left: {error.strerror}; that is tried again within a minute, or at the next start"
+        ) from error
     except OSError as error:
         raise JournalKeysWrong(f"{directory / KEYRING_FILE} cannot be written: {error.strerror}") from error
 

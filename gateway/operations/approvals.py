@@ -45,7 +45,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.journal.key_folder import KeyFileWrong, locked, read_private_file, replace_file
+from gateway.journal.key_folder import HalfReplaced, KeyFileWrong, locked, read_private_file, replace_file
 from gateway.new_file import new_file
 from protocol.masking import contains_pan
 
@@ -358,6 +358,11 @@ class Approvals:
     def _write(self, content: _RequestsFile) -> None:
         try:
             replace_file(self._path, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+        except HalfReplaced as error:
+            raise ApprovalRefused(
+                f"{self._path} is changed, but a power cut may take that back: {error.strerror}; "
+                f"`holdfast keys requests` lists those that wait"
+            ) from None
         except OSError as error:
             raise ApprovalRefused(f"{self._path} cannot be written: {error.strerror}; nothing was changed") from None
 

@@ -7,6 +7,9 @@ Every change is made in this order, so that losing power between any two steps l
     records are sealed with the new key
     an entry of the journal tells the event                 told again, under the same number, after a crash before this
     the event leaves the keyring's file
+
+Where the disk fails in the first step with the file replaced already, nothing of it comes into use in this run before
+the file was written once more, to the end.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from gateway.core.lifecycle import EntryKind
 from gateway.journal import key_changes
 from gateway.journal.key_changes import KeyChangeRefused
 from gateway.journal.key_wrapping import KEK_FILE, NEXT_KEK_FILE, KeyEncryptionKey
-from gateway.journal.keyring import KeyPurpose, KeyRecord, Keyring, load_keyring
+from gateway.journal.keyring import KeyPurpose, KeyRecord, Keyring, KeyringHalfWritten, load_keyring
 from gateway.journal.port import JournalFull, JournalKeysWrong, KeyNeeds
 
 _T = TypeVar("_T")
@@ -70,6 +73,7 @@ class KeyringInUse:
         self._report = report
         self._adopted = adopted
         self._in_use = keyring
+        self._half_written = False
         self._told: dict[int, int] = {}
         """Sequence of the entry that tells of an event, while the keyring's file does not know it yet."""
 
@@ -156,8 +160,11 @@ class KeyringInUse:
 
         Raises:
             KeyChangeRefused: `must`, and the disk is full: what was changed is kept, and told as soon as there is room.
+            JournalKeysWrong: the keyring's file cannot be written; the message says what is done all the same.
             JournalError: the journal has stopped; the next start goes on.
         """
+        if self._half_written:
+            await self._replace(partial(key_changes.write_anew, self._folder, self.kek))
         try:
             if self._in_use != self.keyring:
                 await self.journal.adopt_keys(self.keyring)
@@ -167,8 +174,7 @@ class KeyringInUse:
                 sequence = self._told.get(event.number, 0)
                 if not sequence:
                     sequence = self._told[event.number] = await self.journal.note(EntryKind.KEY, event.detail())
-                told = partial(key_changes.event_told, self._folder, self.kek, event.number, sequence)
-                self.keyring = self._in_use = await on_disk(told)
+                await self._file_told(event.number, sequence)
                 del self._told[event.number]
                 facts = {"what": event.what, "who": event.who, "entry": str(sequence)}
                 self._report("keys.changed", {**facts, "keys": ", ".join(str(each["key"]) for each in event.keys)})
@@ -202,8 +208,22 @@ class KeyringInUse:
                 f"see `holdfast queue show {owed}`"
             )
 
+    async def _file_told(self, number: int, sequence: int) -> None:
+        try:
+            await self._replace(partial(key_changes.event_told, self._folder, self.kek, number, sequence))
+        except JournalKeysWrong as error:
+            raise JournalKeysWrong(
+                f"the keys are changed, and entry {sequence} tells of it, but that cannot be noted beside them: {error}"
+            ) from error
+        self._in_use = self.keyring
+
     async def _replace(self, change: Callable[[], Keyring]) -> None:
-        self.keyring = await on_disk(change)
+        try:
+            self.keyring = await on_disk(change)
+        except KeyringHalfWritten:
+            self._half_written = True
+            raise
+        self._half_written = False
 
 
 def _refuse_account(record: KeyRecord, needs: KeyNeeds) -> None:

@@ -281,7 +281,8 @@ class Keys:
             if request.gateway != self.keyring.name:
                 raise ApprovalRefused(f"the request is for keyring {request.gateway}, this is {self.keyring.name}")
             kept = await on_disk(partial(self._approvals.ask, request, signature))
-            await self._event("destruction asked for", request.who, request.why, (number,), kept)
+            done = f"request {request.id} waits for a second person"
+            await self._event("destruction asked for", request.who, request.why, (number,), kept, done)
         return CommandResult(
             True,
             f"request {request.id}: another person confirms it within 24 hours with "
@@ -302,7 +303,8 @@ class Keys:
             await self._used.refuse_needed(key)
             approved = await on_disk(partial(self._approvals.approve, number, who, signature))
             await self._used.destroy(key, f"{request.who}, {who}", request.why, approved.evidence())
-            await on_disk(partial(self._approvals.finish, number))
+            with contextlib.suppress(ApprovalRefused):  # it is done, and the next turn takes it off the list
+                await on_disk(partial(self._approvals.finish, number))
         return CommandResult(True, f"key {key} is destroyed; what was sealed with it cannot be opened any more")
 
     async def withdraw(self, number: str, who: str, why: str) -> CommandResult:
@@ -311,7 +313,7 @@ class Keys:
             request = await on_disk(partial(self._approvals.pending, number))
             keys = (self._subject(request),) if request.action == DESTROY_KEY else ()
             kept = await on_disk(partial(self._approvals.withdraw, number))
-            await self._event("request withdrawn", who, why, keys, kept)
+            await self._event("request withdrawn", who, why, keys, kept, f"request {number} is withdrawn")
         return CommandResult(True, f"request {number} is withdrawn")
 
     # -- steps; the lock is held
@@ -331,6 +333,9 @@ class Keys:
         record = self.keyring.records.get(int(found[1])) if found is not None else None
         return record is not None and self.keyring.state(record) is KeyState.DESTROYED
 
-    async def _event(self, what: str, who: str, why: str, keys: tuple[int, ...], kept: Kept) -> None:
-        await self._used.add_event(what, who, why, keys=keys, evidence=kept.evidence())
+    async def _event(self, what: str, who: str, why: str, keys: tuple[int, ...], kept: Kept, done: str) -> None:
+        try:
+            await self._used.add_event(what, who, why, keys=keys, evidence=kept.evidence())
+        except JournalKeysWrong as error:
+            raise JournalKeysWrong(f"{done}; but an entry may never tell of it: {error}") from error
         await self._used.settle()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar
@@ -125,7 +126,8 @@ class Settlements:
             )  # fmt: skip
             sequence = await self._journal.note(EntryKind.DAMAGE_SETTLED, msgspec.json.encode(detail).decode())
             after = await self._find(record)
-            await _on_disk(partial(self._approvals.finish, number))
+            with suppress(ApprovalRefused):  # the entry is durable; a request that stays on the list settles nothing
+                await _on_disk(partial(self._approvals.finish, number))
         if after is None or after.settled_in != sequence:
             raise ApprovalRefused(f"record {record} has healed meanwhile: nothing but entry {sequence} came of it")
         return CommandResult(True, f"damaged record {record} is settled, as entry {sequence} tells")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,12 +18,16 @@ from gateway.config.approvers import Approver
 from gateway.core.effects import Write
 from gateway.core.events import Committed, JournalEvent
 from gateway.core.lifecycle import EntryKind, State
+from gateway.journal import key_folder, keyring
 from gateway.journal.key_changes import KeyChangeRefused, open_keyring, rotate
+from gateway.journal.key_folder import sync_folder
 from gateway.journal.keyring import KEYRING_FILE, KeyPurpose, KeyState, create_keyring, load_keyring
 from gateway.journal.log_reader import LogReader
-from gateway.journal.port import JournalFull
+from gateway.journal.port import JournalFull, JournalKeysWrong
 from gateway.journal.sqlite import SqliteJournal, SqliteJournalSettings
+from gateway.operations import approvals
 from gateway.operations.approvals import (
+    REQUESTS_FILE,
     ApprovalRefused,
     Approvals,
     Request,
@@ -177,6 +182,134 @@ def test_an_event_that_a_crash_left_untold_is_told_at_the_next_start(tmp_path: P
         assert [event["number"] for event in desk.told()] == [1, 2, 3]
         assert not load_keyring(desk.folder).untold
         assert load_keyring(desk.folder).records[1].last_sequence > 0
+
+    play(tmp_path, story)
+
+
+@contextmanager
+def failing_after_the_rename(monkeypatch: pytest.MonkeyPatch, times: int) -> Iterator[None]:
+    """The disk refuses to sync the folder of the keys, so many times, once the new keyring is in its place."""
+    left = times
+
+    def refuse(path: Path) -> None:
+        nonlocal left
+        linked = any(path.glob(f".{KEYRING_FILE}.*.old"))
+        first, second = (path / KEYRING_FILE).stat().st_ino, [p.stat().st_ino for p in path.glob(".*.old")]
+        if left and linked and first not in second:
+            left -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync_folder(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(key_folder, "sync_folder", refuse)
+        yield
+    assert not left
+
+
+def test_a_keyring_whose_replacing_fails_once_at_its_end_is_written_again_and_the_change_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(desk: Desk) -> None:
+        with failing_after_the_rename(monkeypatch, 1):
+            result = await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")
+        assert "key 6 is the account-epoch key now" in result.text
+        assert desk.keys.keyring == load_keyring(desk.folder)
+        assert desk.told()[-1]["what"] == "rotated"
+        assert not list(desk.folder.glob(".*"))
+
+    play(tmp_path, story)
+
+
+def test_a_destruction_whose_end_fails_is_not_called_undone_and_is_known_and_told_within_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(desk: Desk) -> None:
+        sold = await desk.sell()
+        await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")
+        await desk.settle(sold)
+        request, signature = desk.request(1)
+        await desk.keys.ask(request, signature)
+        approving = sign(PEOPLE["bob"], approving_text(request, "bob"))
+        with failing_after_the_rename(monkeypatch, 2), pytest.raises(JournalKeysWrong, match="is changed, but a power"):
+            await desk.keys.approve(request.id, "bob", approving)
+        assert desk.told()[-1]["what"] == "destruction asked for"
+        await desk.keys.turn()
+        states = {each.id: each.state for each in (await desk.keys.listed()).keys}
+        assert (states[1], desk.state(1)) == ("destroyed", "destroyed")
+        assert desk.told()[-1]["what"] == "destroyed"
+        assert (await desk.keys.listed()).requests == []
+        assert not list(desk.folder.glob(".*"))
+
+    play(tmp_path, story)
+
+
+def refusing_requests(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """The list of requests is written so many times more, then its disk refuses."""
+    left = after
+
+    def refuse(path: Path, content: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        key_folder.replace_file(path, content)
+
+    monkeypatch.setattr(approvals, "replace_file", refuse)
+
+
+def test_who_has_a_key_destroyed_is_told_so_where_only_the_list_of_requests_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")
+        request, signature = desk.request(1)
+        await desk.keys.ask(request, signature)
+        with monkeypatch.context() as patched:
+            refusing_requests(patched, after=1)
+            approving = sign(PEOPLE["bob"], approving_text(request, "bob"))
+            assert "key 1 is destroyed" in (await desk.keys.approve(request.id, "bob", approving)).text
+        assert desk.state(1) == "destroyed"
+        await desk.keys.turn()
+        assert REQUESTS_FILE in {path.name for path in desk.folder.iterdir()}
+        assert request.id not in (desk.folder / REQUESTS_FILE).read_text()
+
+    play(tmp_path, story)
+
+
+def test_a_request_that_is_kept_is_not_called_refused_where_its_entry_cannot_be_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.keys.rotate(KeyPurpose.ACCOUNT, "ann", "why")
+        request, signature = desk.request(1)
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(keyring, "replace_file", refuse)
+            with pytest.raises(JournalKeysWrong, match=f"request {request.id} waits for a second person; but"):
+                await desk.keys.ask(request, signature)
+            with pytest.raises(JournalKeysWrong, match=f"request {request.id} is withdrawn; but"):
+                await desk.keys.withdraw(request.id, "ann", "no")
+        assert (await desk.keys.listed()).requests == []
+
+    play(tmp_path, story)
+
+
+def test_an_epoch_whose_end_fails_on_the_disk_is_ended_at_the_next_turn_and_none_counts_as_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.keys.rotate(KeyPurpose.SENSITIVE, "ann", "why")
+        with failing_after_the_rename(monkeypatch, 2):
+            await desk.keys.turn()
+        assert "is changed, but a power cut" in desk.named("keys.failed")[-1]["reason"]
+        before = len(desk.named("keys.failed"))
+        await desk.keys.turn()
+        assert len(desk.named("keys.failed")) == before
+        assert desk.keys.status().sensitive_epochs_open == 1
+        assert (desk.told()[-1]["what"], desk.keys.keyring) == ("destroyed", load_keyring(desk.folder))
 
     play(tmp_path, story)
 

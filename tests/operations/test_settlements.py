@@ -33,7 +33,7 @@ from gateway.operations.settlements import SETTLE_DAMAGED, Settlements, damaged_
 from protocol.journal_entry import decode_entry
 from tests.journal.rig import evolved, sale
 from tests.journal.test_damage import overwrite
-from tests.operations.test_keys import PEOPLE, Desk, play
+from tests.operations.test_keys import PEOPLE, Desk, play, refusing_requests
 from tests.operations.test_keys_needed import ROW, next_day, put_aside
 
 
@@ -86,6 +86,21 @@ def test_one_that_is_settled_is_open_no_more_and_is_listed_with_when_and_by_whic
             await desk.close()
             await desk.open()
         assert (await desk.keys.listed()).requests == []
+
+    play(tmp_path, story)
+
+
+def test_one_that_is_settled_is_told_so_where_only_the_list_of_requests_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(desk: Desk) -> None:
+        number = await desk.sell()
+        await put_aside(desk, number)
+        request = await ask(desk, number)
+        with monkeypatch.context() as patched:
+            refusing_requests(patched, after=1)
+            assert "is settled, as entry" in await approve(desk, request)
+        assert [detail["transaction"] for _, detail in told(desk)] == [number]
 
     play(tmp_path, story)
 
