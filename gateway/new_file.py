@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,7 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
 
     Raises:
         FileExistsError: something has that name, be it a link to nowhere.
-        OSError: it cannot be made or written: nothing of it is left.
+        OSError: it cannot be made or written: nothing of it is left, where the disk lets it be taken away.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
@@ -24,5 +24,6 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that refuses this, too, is told by the first error
+            path.unlink(missing_ok=True)
         raise

@@ -23,6 +23,7 @@ gateway runs is made anew by one of the next commits, and that is said, too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -107,19 +108,21 @@ def _read_slots(path: Path) -> list[bytes] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}. {_remedy(name)}") from error
+        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}. {_remedy(name, error)}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise JournalUnreadable(f"{name} cannot be read: it is no regular file. {_remedy(name)}")
         return [os.pread(descriptor, _RECORD_BYTES, slot * SLOT_BYTES) for slot in (0, 1)]
     except OSError as error:
-        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}. {_remedy(name)}") from error
+        raise JournalUnreadable(f"{name} cannot be read: {error.strerror}. {_remedy(name, error)}") from error
     finally:
         os.close(descriptor)
 
 
-def _remedy(name: Path) -> str:
+def _remedy(name: Path, error: OSError | None = None) -> str:
     """What to do about a mark that is there and cannot be read."""
+    if error is not None and error.errno == errno.EIO:
+        return "The disk does not give it back: see to the disk first, and start again; nothing was changed"
     if name.is_symlink():
         return (
             "It is a symbolic link: put the file that it means in its place (mv), the mark must lie beside its journal"

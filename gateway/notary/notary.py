@@ -215,12 +215,16 @@ class Notary:
             "nothing that can be read" if newest is None else f"a head of {newest.size} entries, root {newest.root}"
         )
         detail = f"continued by {who}: {why} | signed before: {before} | {self._reason}"
+        entry = 0
         try:
             await self._on_thread(self._prepare_to_continue, *self._head(), conflicts)
-            await self._note(detail)
+            entry = await self._note(detail)
             signed: Signed = await self._on_thread(self._signing.accept, *self._head())
         except (LogBroken, OSError, ValueError) as error:
-            raise NotDone(f"the log was not continued: {error}") from error
+            noted = (
+                f"; entry {entry} tells of it already, and the next start may go by that: ask again" if entry else ""
+            )
+            raise NotDone(f"the log was not continued: {error}{noted}") from error
         self._known_conflicts = conflicts
         self._conflicts.clear()
         self._continued_over = newest.size if newest is not None else 0

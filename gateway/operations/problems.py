@@ -8,6 +8,7 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
+from gateway.journal.port import JournalError
 from gateway.operations.logs import logger
 
 _log = logger("operations")
@@ -58,6 +59,9 @@ async def answer_problems(request: web.Request, handler: RequestHandler) -> web.
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
+    except JournalError as error:  # it has stopped, and the gateway is about to
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        return problem_response(ProblemDetails(status.phrase, status.value, "journal", str(error)))
     except Exception:  # noqa: BLE001 - an operator's request must never take the gateway down
         _log.exception("operator's request failed", path=request.path)
         status = HTTPStatus.INTERNAL_SERVER_ERROR

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,6 +271,26 @@ def test_what_is_no_file_in_the_place_of_the_mark_is_refused_at_once_with_advice
     with pytest.raises(JournalUnreadable, match=told) as refused:
         rig.open()
     assert "put the" in str(refused.value)
+
+
+@pytest.mark.parametrize("call", ["open", "pread"])
+def test_a_mark_that_its_disk_does_not_give_back_is_no_matter_of_who_owns_it(
+    tmp_path: Path, keyring: Keyring, rig: Rig, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    sell(rig, 1, 2)
+    rig.close()
+    real = getattr(os, call)
+
+    def failing(first: str | Path | int, *rest: Any, **named: Any) -> Any:
+        if call == "pread" or first == mark_path(tmp_path / "journal.db"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(first, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, failing)
+        text = refusal(tmp_path, keyring)
+    assert "cannot be read: Input/output error. The disk does not give it back" in text
+    assert "chown" not in text
 
 
 def test_a_mark_of_another_journal_with_other_keys_is_said_to_be_one(

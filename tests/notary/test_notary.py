@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from gateway.core.lifecycle import EntryKind
+from gateway.notary import note_file
 from gateway.notary.notary import NotDone
 from gateway.notary.status import NotaryState
 from protocol.journal_entry import decode_entry
@@ -127,7 +132,8 @@ def test_an_edited_entry_stops_the_signing_and_an_act_of_a_person_goes_on_over_i
     desk.stop()
 
 
-def test_a_restored_backup_is_seen_at_the_start_and_again_until_a_person_decides(scene: Scene) -> None:
+def put_back(scene: Scene) -> None:
+    """Sign a head of 50 entries, then put a backup of 40 in the journal's place."""
     scene.grow(40)
     backup = scene.backup("monday")
     desk = Desk(scene).start()
@@ -135,6 +141,32 @@ def test_a_restored_backup_is_seen_at_the_start_and_again_until_a_person_decides
     desk.until_signed()
     desk.stop()
     scene.restore(backup)
+
+
+def test_a_decision_whose_head_cannot_be_kept_for_certain_is_said_to_be_in_the_log_already(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_back(scene)
+    desk = Desk(scene).start()
+    desk.until("it is broken", lambda: desk.state() is NotaryState.BROKEN)
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(note_file, "sync_folder", refuse)  # the checkpoint has its name already
+        with pytest.raises(NotDone, match=r"error; entry 41 tells of it already, and the next start may go by that"):
+            desk.run(desk.notary.continue_over("Kim", "disk failed"))
+    assert desk.state() is NotaryState.BROKEN
+    desk.stop()
+    desk = Desk(scene).start()
+    desk.until("it goes on", lambda: desk.state() is NotaryState.SIGNING)
+    assert kept(scene) == 41
+    desk.stop()
+
+
+def test_a_restored_backup_is_seen_at_the_start_and_again_until_a_person_decides(scene: Scene) -> None:
+    put_back(scene)
     for _ in range(2):
         desk = Desk(scene).start()
         desk.until("it is broken", lambda desk=desk: desk.state() is NotaryState.BROKEN)  # type: ignore[misc]

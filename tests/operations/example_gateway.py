@@ -76,15 +76,15 @@ class ExampleGateway:
     reasons: tuple[str, ...] = ()
     journal: JournalHealth = field(default_factory=health)
     acts: list[tuple[OperatorAct, int, str, str]] = field(default_factory=list)
-    failing: bool = False
+    failing: Exception | None = None
     room: asyncio.Event | None = None
 
     def ready(self) -> tuple[bool, tuple[str, ...]]:
         return not self.reasons, self.reasons
 
     async def status(self) -> GatewayStatus:
-        if self.failing:
-            raise RuntimeError(f"card {CARD}")
+        if self.failing is not None:
+            raise self.failing
         return GatewayStatus(
             name="shop-7",
             version="1.2.3",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -101,3 +103,22 @@ def test_a_disk_that_is_full_at_any_file_leaves_nothing_and_the_next_try_works(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert load_config(install(tmp_path).config, {})
+
+
+@pytest.mark.parametrize("name", ["operations.token", "holdfast.toml"])
+def test_a_disk_that_turns_read_only_is_told_with_what_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        if path.parent == tmp_path:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    fill_up_at(monkeypatch, name)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(InstallError, match=r"No space left on device; remove before the next try: .*keys.*") as told:
+        install(tmp_path)
+    assert all(each.name in str(told.value) for each in tmp_path.iterdir())

@@ -14,6 +14,7 @@ import uvloop
 
 from gateway.config import Address
 from gateway.core.transaction import Answer, Stored, StoredMessage
+from gateway.journal.port import JournalInDoubt
 from gateway.operations import report
 from gateway.operations.server import OperationsServer
 from tests.operations.example_gateway import CARD, ExampleGateway, health, transaction
@@ -409,7 +410,16 @@ def test_a_fault_of_ours_is_answered_without_its_details() -> None:
         assert answer.status == 500
         assert CARD.encode() not in answer.body
 
-    served(story, ExampleGateway(failing=True))
+    served(story, ExampleGateway(failing=RuntimeError(f"card {CARD}")))
+
+
+def test_while_the_gateway_ends_for_its_journal_status_and_metrics_say_why() -> None:
+    async def story(address: Address) -> None:
+        for path in ("/v1/status", "/metrics"):
+            answer = await ask(address, path)
+            assert (answer.status, answer.json["code"], answer.json["detail"]) == (503, "journal", "it has stopped")
+
+    served(story, ExampleGateway(failing=JournalInDoubt("it has stopped")))
 
 
 @pytest.mark.parametrize(
