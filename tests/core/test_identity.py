@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.core.card_data import pan_of
 from gateway.core.fingerprint import KeyedHash
-from gateway.core.identity import pan_of, request_from
+from gateway.core.identity import request_from
 from gateway.core.parts import BadRequest
 from gateway.core.transaction import Kind, Request
 from protocol.iso8583.message import Fields, Message
